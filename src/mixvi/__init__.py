@@ -1,0 +1,25 @@
+"""mixvi: mixture-prior variational inference for AnnData, on scvi-tools."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+
+from mixvi import cells
+from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
+
+__version__ = version("mixvi")
+__all__ = ["AE", "CGMVAE", "CVAE", "GMVAE", "VAE", "cells", "datasets", "metrics", "pl"]
+
+# plots and data sets bring scanpy and matplotlib: imported when first used
+_LAZY = ("datasets", "metrics", "pl")
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return import_module(f"mixvi.{name}")
+    raise AttributeError(f"module 'mixvi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,199 @@
+"""CGMVAE: the Gaussian-mixture VAE under an observed condition (Kolb 2022, eqs. 5.19-5.20)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.cells.gmvae import GMVAE
+from mixvi.core import checks
+from mixvi.core.counterfactual import (
+    between_priors,
+    counterfactual_adata,
+    write_counterfactual,
+)
+from mixvi.core.mixture import reparameterise
+from mixvi.core.model import MixviModel
+from mixvi.core.module import Rows
+
+
+class CGMVAE(GMVAE):
+    """Conditional Gaussian-mixture VAE: clusters across conditions, and cells under another one.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata` and a ``condition_key``.
+    w_prior
+        ``"standard"``: w is N(0, I) and mixes the conditions (for counterfactuals and generation);
+        ``"learned"``: p(w | c), w separates them.
+    condition_in
+        ``"all"``: every network sees the condition (the thesis); ``"x_only"``: encoder and decoder.
+    n_components, n_latent_z, n_latent_w, n_hidden, n_layers, dropout_rate, use_batch_norm
+        See :class:`mixvi.GMVAE`.
+    likelihood, output_activation, sigma, dispersion
+        See :class:`mixvi.VAE`.
+    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, z_kl, classification_weight
+        See :class:`mixvi.GMVAE`.
+    components_per_class, classifier_sees_x, shared_trunk, term_weights, inject_covariates
+        See :class:`mixvi.GMVAE`.
+    """
+
+    _needs_condition = True
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_components: int | None = None,
+        w_prior: str = "standard",
+        condition_in: str = "all",
+        n_latent_z: int = 12,
+        n_latent_w: int = 12,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.15,
+        use_batch_norm: bool = True,
+        likelihood: str = "gaussian",
+        output_activation: str | None = None,
+        sigma: str = "feature",
+        dispersion: str = "gene",
+        y_prior: str = "dirichlet",
+        y_posterior: str = "network",
+        d_term: str = "analytic",
+        alpha: float = 1.0,
+        y_regulariser: str = "per_cell",
+        y_floor: float = 0.5,
+        z_kl: str = "analytic",
+        classification_weight: float = 1.0,
+        components_per_class: int = 1,
+        classifier_sees_x: bool = False,
+        shared_trunk: bool = True,
+        term_weights: dict[str, float] | None = None,
+        inject_covariates: bool = False,
+        registry: dict | None = None,
+    ):
+        MixviModel.__init__(self, adata, registry)
+        checks.check_choice("w_prior", w_prior, ("standard", "learned"))
+        checks.check_choice("condition_in", condition_in, ("all", "x_only"))
+        self._build(locals())
+
+    @torch.inference_mode()
+    def counterfactual(
+        self,
+        adata: AnnData | None = None,
+        to: str | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        route: str = "w",
+        labels: str = "auto",
+        use_mean: bool = True,
+        key_added: str | None = None,
+        batch_size: int | None = None,
+    ) -> AnnData | None:
+        """The same cells as they would be under another condition (Kolb 2022, section 11.3).
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to convert.
+        to
+            The target condition.
+        route
+            ``"w"``: z is the component's mean given the cell's w and the target condition; close to
+            the average of its type. ``"z"``: the cell's own z is decoded under the target; keeps
+            more of its individuality.
+        labels
+            Which component route w takes: ``"observed"`` label (predicted where there is none),
+            ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed
+            if the model was trained with labels.
+        use_mean
+            Means throughout, or draws of w, component, z and x.
+        key_added
+            Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
+
+        Returns
+        -------
+        AnnData of the cells converted, on the scale of the registered matrix (count likelihoods:
+        the rate at the cell's own library size), with ``original_condition`` and
+        ``target_condition`` in ``obs``; or None.
+
+        Raises
+        ------
+        ValueError
+            If the condition is unknown, or observed labels are asked of a model trained without.
+        """
+        checks.check_choice("route", route, ("w", "z"))
+        checks.check_choice("labels", labels, ("auto", "observed", "predicted"))
+        if to is None:
+            raise ValueError(
+                f"Name the target condition: counterfactual(to=...), one of {self.conditions}."
+            )
+        target = self._code(to, self.conditions, "to")
+        if labels == "auto":
+            labels = "observed" if self.trained_with_labels_ else "predicted"
+        if labels == "observed" and not self.trained_with_labels_:
+            raise ValueError(
+                "labels='observed' needs a model trained with labels, whose components they own. "
+                "Use labels='predicted'."
+            )
+        adata = self._validate_anndata(adata)
+        parts = []
+        for rows in self._batches(adata, indices, batch_size):
+            there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
+            if route == "z":
+                z = self._z(rows, use_mean)
+            else:
+                z = self._z_through_w(rows, there, labels == "observed", use_mean)
+            parts.append(self._decoded(z, there, use_mean).cpu())
+        chosen = self._check_indices(adata, indices)
+        x = torch.cat(parts).numpy()
+        if key_added is not None:
+            write_counterfactual(adata, x, chosen, key_added)
+            if self._prefix in adata.uns:
+                adata.uns[self._prefix]["counterfactual_condition"] = str(to)
+            return None
+        return counterfactual_adata(adata, x, chosen, self._setup_args["condition_key"], to)
+
+    def _z_through_w(self, rows: Rows, there: Rows, observed: bool, use_mean: bool) -> Tensor:
+        """Z from the components given w under the target condition, ``(B, Dz)``."""
+        module = self.module
+        posterior = module.encode(rows)
+        w = posterior["mu_w"] if use_mean else reparameterise(posterior["mu_w"], posterior["lv_w"])
+        w = between_priors(w, module.w_prior(rows.condition), module.w_prior(there.condition))
+        means, log_vars = module.component_parameters(w, there.condition)
+        weights = self._component_probs(rows, use_mean)
+        if observed:
+            weights = module.labelled_responsibilities(rows, weights.log())
+        if use_mean:
+            return (weights.unsqueeze(-1) * means).sum(1)
+        drawn = torch.multinomial(weights, 1).squeeze(-1)
+        row = torch.arange(len(drawn), device=drawn.device)
+        return reparameterise(means[row, drawn], log_vars[row, drawn])
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        reconstruction: bool = False,
+        counterfactual_to: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """As :meth:`mixvi.GMVAE.annotate`, and on demand the counterfactual.
+
+        With ``counterfactual_to``, ``layers["gmvae_counterfactual"]`` holds every cell under that
+        condition (route w), and ``uns["gmvae"]["counterfactual_condition"]`` names it.
+        """
+        adata = self._validate_anndata(adata)
+        if counterfactual_to is not None:
+            self._code(counterfactual_to, self.conditions, "counterfactual_to")
+        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
+        if counterfactual_to is not None:
+            self.counterfactual(
+                adata,
+                counterfactual_to,
+                key_added=f"{self._prefix}_counterfactual",
+                batch_size=batch_size,
+            )

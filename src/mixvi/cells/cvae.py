@@ -1,0 +1,230 @@
+"""CVAE: the conditional VAE, with learned or fixed prior (Kolb 2022, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.cells.vae import VAE, VAEModule
+from mixvi.core import checks
+from mixvi.core.counterfactual import (
+    between_priors,
+    counterfactual_adata,
+    write_counterfactual,
+)
+from mixvi.core.model import MixviModel
+from mixvi.core.module import Rows
+from mixvi.core.networks import ConditionalPrior
+
+
+class CVAEModule(VAEModule):
+    """VAE whose encoder sees the condition.
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    prior
+        ``"learned"``: p(z | c) from a table of c (eq. 4.16); ``"fixed"``: N(0, I).
+    decoder_sees_c
+        Whether the decoder is given the condition.
+    **options
+        See :class:`VAEModule`.
+    """
+
+    def __init__(
+        self, n_input: int, *, prior: str = "fixed", decoder_sees_c: bool = True, **options
+    ):
+        self._decoder_sees_c = decoder_sees_c
+        super().__init__(n_input, **options)
+        self.prior_table = None
+        if prior == "learned":
+            self.prior_table = ConditionalPrior(self.n_conditions, self.n_latent)
+
+    def make_decoder(self):
+        """The decoder, blind to the condition on demand; it always sees nuisance covariates."""
+        hidden = 0 if self._decoder_sees_c else self.n_conditions
+        return self.make_mlp(self.n_latent, self.likelihood.n_outputs, self.n_covariates - hidden)
+
+    def prior(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of p(z | c)."""
+        if self.prior_table is None:
+            return super().prior(rows)
+        return self.prior_table(rows.condition)
+
+    def decode(self, z: Tensor, rows: Rows) -> Tensor:
+        """Raw decoder output, ``(B, n_outputs)``."""
+        covariates = rows.covariates
+        if not self._decoder_sees_c:
+            covariates = covariates[:, self.n_conditions :]
+        return self.decoder(z, covariates)
+
+
+class CVAE(VAE):
+    """Conditional VAE (Kolb 2022, section 4.4).
+
+    ``prior="learned"`` separates the conditions in z; ``prior="fixed"`` mixes them, and the decoder
+    then needs the condition. With the fixed prior and a condition made of type and treatment it is
+    the plain baseline for counterfactuals.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata` and a ``condition_key``.
+    prior
+        ``"fixed"`` or ``"learned"``.
+    decoder_sees_c
+        Whether the decoder is given the condition.
+    n_latent, n_hidden, n_layers, dropout_rate, use_batch_norm, likelihood, output_activation
+        See :class:`mixvi.VAE`.
+    sigma, dispersion, inject_covariates
+        See :class:`mixvi.VAE`.
+    """
+
+    _prefix = "cvae"
+    _needs_condition = True
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        prior: str = "fixed",
+        decoder_sees_c: bool = True,
+        n_latent: int = 12,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.15,
+        use_batch_norm: bool = True,
+        likelihood: str = "gaussian",
+        output_activation: str | None = None,
+        sigma: str = "feature",
+        dispersion: str = "gene",
+        inject_covariates: bool = False,
+        registry: dict | None = None,
+    ):
+        MixviModel.__init__(self, adata, registry)
+        checks.check_choice("prior", prior, ("learned", "fixed"))
+        checks.check_positive("n_latent", n_latent)
+        checks.check_rate("dropout_rate", dropout_rate)
+        module = CVAEModule(
+            prior=prior,
+            decoder_sees_c=decoder_sees_c,
+            n_latent=n_latent,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            dropout_rate=dropout_rate,
+            use_batch_norm=use_batch_norm,
+            likelihood=likelihood,
+            output_activation=output_activation,
+            sigma=sigma,
+            dispersion=dispersion,
+            inject_covariates=inject_covariates,
+            **self._module_sizes(),
+        )
+        self._finish(module, locals(), f"CVAE with prior={prior}, decoder_sees_c={decoder_sees_c}")
+
+    @torch.inference_mode()
+    def counterfactual(
+        self,
+        adata: AnnData | None = None,
+        to: str | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        use_mean: bool = True,
+        key_added: str | None = None,
+        batch_size: int | None = None,
+    ) -> AnnData | None:
+        """The same cells as they would be under another condition.
+
+        With the fixed prior z is kept; with the learned prior it is moved from its place under
+        p(z | c) to the same place under p(z | c').
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to convert.
+        to
+            The target condition.
+        use_mean
+            Means throughout, or draws of z and x.
+        key_added
+            Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
+
+        Returns
+        -------
+        AnnData of the cells converted, on the scale of the registered matrix, with
+        ``original_condition`` and ``target_condition`` in ``obs``; or None.
+
+        Raises
+        ------
+        ValueError
+            If the condition is unknown.
+        """
+        adata = self._validate_anndata(adata)
+        target = self._target_condition(to)
+        module, parts = self.module, []
+        for rows in self._batches(adata, indices, batch_size):
+            there = module.with_condition(rows, torch.full_like(rows.condition, target))
+            z = self._z(rows, use_mean)
+            z = between_priors(z, module.prior(rows), module.prior(there))
+            raw = module.decode(z, there)
+            like = module.likelihood
+            x = (
+                like.mean(raw, rows.library)
+                if use_mean
+                else like.sample(raw, rows.library, rows.batch)
+            )
+            parts.append(x.cpu())
+        chosen = self._check_indices(adata, indices)
+        x = torch.cat(parts).numpy()
+        if key_added is not None:
+            return write_counterfactual(adata, x, chosen, key_added)
+        return counterfactual_adata(adata, x, chosen, self._setup_args["condition_key"], to)
+
+    def _target_condition(self, to: str | None) -> int:
+        if to is None:
+            raise ValueError(
+                f"Name the target condition: counterfactual(to=...), one of {self.conditions}."
+            )
+        return self._code(to, self.conditions, "to")
+
+    @torch.inference_mode()
+    def sample(
+        self, n: int, *, conditions: str | Sequence[str] = "all", use_mean: bool = True
+    ) -> AnnData:
+        """``n`` new cells for each condition: z from p(z | c), then the decoder.
+
+        Parameters
+        ----------
+        n
+            Cells a condition.
+        conditions
+            ``"all"`` or a list of conditions.
+        use_mean
+            Decoder means, or draws from the likelihood.
+
+        Returns
+        -------
+        AnnData with ``n`` x number of conditions rows and ``condition`` in ``obs``.
+        """
+        checks.check_positive("n", n)
+        self._check_if_trained()
+        self.module.eval()
+        names = (
+            self.conditions
+            if isinstance(conditions, str) and conditions == "all"
+            else ([conditions] if isinstance(conditions, str) else list(conditions))
+        )
+        codes = [self._code(name, self.conditions, "conditions") for name in names]
+        condition = torch.tensor(codes, device=self.module.device).repeat_interleave(n)
+        rows = self.module.synthetic_rows(condition)
+        mu, log_var = self.module.prior(rows)
+        noise = torch.randn(len(condition), self.module.n_latent, device=self.module.device)
+        obs = pd.DataFrame(
+            {"condition": pd.Categorical([c for c in names for _ in range(n)])},
+            index=[f"generated_{i}" for i in range(len(condition))],
+        )
+        return self._generated(mu + (0.5 * log_var).exp() * noise, rows, use_mean, obs)

@@ -1,0 +1,606 @@
+"""GMVAE: the Gaussian-mixture VAE with Dirichlet or categorical prior (Kolb 2022, chapter 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from mixvi.cells.assignment import ComponentAssignment, assign
+from mixvi.cells.generation import GenerationMixin
+from mixvi.cells.gmvae_module import TERMS, GMVAEModule
+from mixvi.cells.initial import kmeans_components
+from mixvi.core import checks
+from mixvi.core.fitting import check_training
+from mixvi.core.mixture import reparameterise
+from mixvi.core.model import MixviModel
+from mixvi.core.module import COMPONENTS_KEY, SOFT_LABELS_KEY, Rows
+
+MODES = ("auto", "supervised", "semi", "unsupervised")
+
+
+class GMVAE(GenerationMixin, MixviModel):
+    """Gaussian-mixture VAE: clusters with probabilities, from none, some or all labels.
+
+    The mixture lives in the latent z; its components depend on a style latent w; each cell has its
+    own Dirichlet over components (Kolb 2022, eqs. 5.1-5.17).
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    n_components
+        Number of components K. Default: twice the number of labels, or 20 without labels. Label t
+        owns component t; surplus components are for cells without a label.
+    n_latent_z, n_latent_w
+        Sizes of z and w.
+    n_hidden, n_layers, dropout_rate, use_batch_norm
+        Of every network.
+    likelihood, output_activation, sigma, dispersion
+        See :class:`mixvi.VAE`.
+    y_prior
+        ``"dirichlet"`` (Kolb 2022) or ``"categorical"``, fixed and uniform (Dilokthanakul et al.
+        2016).
+    y_posterior
+        ``"network"``: a classifier of z; ``"bayes"``: the exact posterior given z and w.
+    d_term
+        With the Dirichlet prior: ``"analytic"`` (exact expectation), ``"sample"`` (the thesis) or
+        ``"collapsed"`` (the optimum over q(d), no network).
+    alpha
+        Concentration of the Dirichlet prior: the smaller, the more decisive each cell.
+    y_regulariser
+        ``"per_cell"``: none; ``"floor"``: the y term of a cell never counts less than ``y_floor``
+        nats; ``"batch_mean"``: components are used evenly over the minibatch, for the case that
+        components die (with the categorical prior in place of the per-cell term).
+    y_floor
+        See ``y_regulariser``.
+    z_kl
+        The z term in training: ``"analytic"`` or ``"mc"``.
+    classification_weight
+        Weight of the labelled cells' cross-entropy; 1 in the thesis, 50 in scANVI's spirit.
+    components_per_class
+        How many components each label owns.
+    classifier_sees_x
+        Whether q(y | z) and q(d | z) see x as well.
+    shared_trunk
+        One encoder for z and w, or one each.
+    term_weights
+        Weights of ``"R"``, ``"Z"``, ``"W"``, ``"Y"``, ``"D"`` in training, 1 each.
+    inject_covariates
+        Feed covariates to every layer instead of the first.
+
+    Examples
+    --------
+    >>> import mixvi
+    >>> adata = mixvi.datasets.toy_conditional_blobs(n_per_group=50)
+    >>> mixvi.GMVAE.setup_anndata(adata)
+    >>> model = mixvi.GMVAE(adata, n_components=5, n_latent_z=2, n_latent_w=2)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.annotate(adata)
+    """
+
+    _prefix = "gmvae"
+    _latents = ("z", "w")
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_components: int | None = None,
+        n_latent_z: int = 12,
+        n_latent_w: int = 12,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.15,
+        use_batch_norm: bool = True,
+        likelihood: str = "gaussian",
+        output_activation: str | None = None,
+        sigma: str = "feature",
+        dispersion: str = "gene",
+        y_prior: str = "dirichlet",
+        y_posterior: str = "network",
+        d_term: str = "analytic",
+        alpha: float = 1.0,
+        y_regulariser: str = "per_cell",
+        y_floor: float = 0.5,
+        z_kl: str = "analytic",
+        classification_weight: float = 1.0,
+        components_per_class: int = 1,
+        classifier_sees_x: bool = False,
+        shared_trunk: bool = True,
+        term_weights: dict[str, float] | None = None,
+        inject_covariates: bool = False,
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        self._build(locals())
+
+    def _build(self, init_locals: dict) -> None:
+        """Check the settings and make the module; shared with the conditional model."""
+        skip = ("self", "adata", "registry", "__class__", "n_components")
+        settings = {k: v for k, v in init_locals.items() if k not in skip}
+        _check_settings(settings)
+        n_components = init_locals["n_components"]
+        n_owned = len(self.classes) * settings["components_per_class"]
+        if n_components is None:
+            n_components = 2 * n_owned or 20
+        checks.check_positive("n_components", n_components)
+        if n_components < n_owned:
+            raise ValueError(
+                f"n_components={n_components} is too few for {len(self.classes)} labels with "
+                f"{settings['components_per_class']} component(s) each. Use at least {n_owned}."
+            )
+        module = GMVAEModule(n_components=n_components, **settings, **self._module_sizes())
+        self.assignment_: dict | None = None
+        self.trained_with_labels_ = False
+        self._finish(
+            module,
+            init_locals,
+            f"{type(self).__name__} with {n_components} components, likelihood="
+            f"{settings['likelihood']}, y_prior={settings['y_prior']}",
+        )
+
+    @property
+    def n_components(self) -> int:
+        """Number of mixture components K."""
+        return self.module.n_components
+
+    @property
+    def component_labels(self) -> dict[int, Any] | None:
+        """Label of each component as last assigned, or None."""
+        return None if self.assignment_ is None else dict(self.assignment_["mapping"])
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        mode: str = "auto",
+        stages: Sequence[tuple[float, int]] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        batch_size: int = 128,
+        labelled_fraction: float | None = None,
+        label_weighting: str = "rows",
+        init: str | None = "kmeans",
+        init_epochs: int = 10,
+        early_stopping: bool = False,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        plan_kwargs: dict | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the model; callable repeatedly, each call goes on from the last.
+
+        Parameters
+        ----------
+        mode
+            ``"supervised"``: the labelled cells alone; ``"semi"``: all cells, with the labels there
+            are; ``"unsupervised"``: all cells, labels not looked at; ``"auto"``: as the labels are.
+        labelled_fraction
+            Share of labelled cells in each minibatch (semi); ``None``: as they come.
+        label_weighting
+            ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
+            minibatch share the weight evenly, as in the thesis's runs.
+        init
+            How the components of an untrained model start without labels. ``"kmeans"``: k-means on
+            principal components of the data (centred within each condition and batch) gives
+            clusters, and the model is first trained for ``init_epochs`` with those as components;
+            then clusters are forgotten and training goes on unsupervised. ``None``: at random, as
+            in the thesis; components may then die or merge.
+        init_epochs
+            See ``init``.
+        max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
+            See :meth:`mixvi.VAE.train`.
+        validation_size, shuffle_set_split, accelerator, devices, plan_kwargs, **trainer_kwargs
+            See :meth:`mixvi.VAE.train`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is unusable or the mode does not fit the labels.
+        FloatingPointError
+            If a loss term stops being finite; the term is named.
+        """
+        checks.check_choice("mode", mode, MODES)
+        checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
+        checks.check_choice("init", init, ("kmeans", None))
+        indices = self._training_indices()
+        labelled = self._labelled_cells()
+        if mode == "auto":
+            mode = "semi" if labelled.any() else "unsupervised"
+            mode = "supervised" if labelled.all() else mode
+        if mode in ("supervised", "semi") and not labelled.any():
+            raise ValueError(
+                f"mode={mode!r} needs labels, but no cell has one. Register them with "
+                f"{type(self).__name__}.setup_anndata(adata, labels_key=...)."
+            )
+        if mode == "supervised":
+            indices = indices[labelled]
+        if labelled_fraction is not None:
+            if mode != "semi" or labelled.all():
+                raise ValueError(
+                    "labelled_fraction needs labelled and unlabelled cells (mode='semi'), but mode "
+                    f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
+                )
+            if not 0.0 < labelled_fraction < 1.0:
+                raise ValueError(
+                    f"labelled_fraction must lie between 0 and 1, but is {labelled_fraction!r}."
+                )
+        common = {
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "accelerator": accelerator,
+            "devices": devices,
+            "plan_kwargs": plan_kwargs,
+            **trainer_kwargs,
+        }
+        check_training(max_epochs, stages, lr, batch_size, train_size or 1.0, validation_size)
+        if init == "kmeans" and mode == "unsupervised" and not self.is_trained_:
+            self._initialise_components(indices, init_epochs, common)
+        self._fit(
+            indices,
+            max_epochs=max_epochs,
+            stages=stages,
+            lr=lr,
+            early_stopping=early_stopping,
+            train_size=train_size,
+            loss_kwargs={"use_labels": mode != "unsupervised", "label_weighting": label_weighting},
+            labelled=labelled,
+            labelled_fraction=labelled_fraction,
+            **common,
+        )
+        # an unsupervised continuation may move components: an older map no longer holds
+        self.assignment_ = None
+        self.trained_with_labels_ = mode != "unsupervised"
+        if self.trained_with_labels_:
+            self.assignment_ = {
+                "mapping": self._owned_labels(
+                    np.intersect1d(self.train_indices, np.flatnonzero(labelled))
+                ),
+                "method": "training labels",
+            }
+
+    def _initialise_components(self, indices: np.ndarray, epochs: int, common: dict) -> None:
+        """Train for a few epochs with k-means clusters as components; no label is looked at."""
+        checks.check_positive("init_epochs", epochs)
+        if len(indices) < self.n_components:
+            raise ValueError(
+                f"{len(indices)} cells are too few for {self.n_components} components. "
+                "Lower n_components."
+            )
+        codes = np.zeros(self.adata.n_obs, dtype=np.int64)
+        codes[indices] = kmeans_components(
+            self.adata_manager, indices, self.n_components, self.module.likelihood.is_count
+        )
+        self._fit(
+            indices,
+            max_epochs=epochs,
+            stages=None,
+            lr=1e-3,
+            early_stopping=False,
+            train_size=1.0,
+            loss_kwargs={"use_labels": False},
+            extra={COMPONENTS_KEY: codes.reshape(-1, 1)},
+            **(common | {"validation_size": None}),
+        )
+
+    def _labelled_cells(self) -> np.ndarray:
+        """Mask of the cells with a label, ``(n_obs,)``."""
+        if not self.classes or self.adata is None:
+            return np.zeros(0 if self.adata is None else self.adata.n_obs, dtype=bool)
+        if SOFT_LABELS_KEY in self.adata_manager.data_registry:
+            soft = np.asarray(self.adata_manager.get_from_registry(SOFT_LABELS_KEY))
+            return soft.sum(axis=1) > 0.5
+        codes = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
+        return codes < len(self.classes)
+
+    def _owned_labels(self, indices: np.ndarray) -> dict[int, Any]:
+        """Labels of the components: classes own theirs; surplus ones go where they overlap most."""
+        per_class = self.module.components_per_class
+        mapping = {
+            t * per_class + i: label
+            for t, label in enumerate(self.classes)
+            for i in range(per_class)
+        }
+        if len(mapping) == self.n_components:
+            return mapping
+        shares = torch.zeros(len(self.classes), self.n_components)
+        with torch.inference_mode():
+            for rows in self._batches(self.adata, indices, None):
+                pi = self._component_probs(rows, use_mean=True)
+                shares += (rows.labels.T @ pi).cpu()
+        for j in range(len(mapping), self.n_components):
+            mapping[j] = self.classes[int(shares[:, j].argmax())]
+        return mapping
+
+    def _component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
+        """q(y | x), ``(B, K)``, at the means of z and w or at samples of them."""
+        module = self.module
+        posterior = module.encode(rows)
+        z, w = posterior["mu_z"], posterior["mu_w"]
+        if not use_mean:
+            z = reparameterise(z, posterior["lv_z"])
+            w = reparameterise(w, posterior["lv_w"])
+        means = log_vars = None
+        if module.y_posterior == "bayes":
+            means, log_vars = module.component_parameters(w, rows.condition)
+        return module.log_component_probs(z, rows, means, log_vars).exp()
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        soft: bool = False,
+        level: str = "component",
+        use_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> pd.Series | pd.DataFrame:
+        """Component or label of each cell, or the probabilities of each.
+
+        Parameters
+        ----------
+        soft
+            Probabilities instead of the most probable one.
+        level
+            ``"component"``, or ``"label"`` by the labels of the components: those of training, or
+            those of :meth:`assign_components`.
+        use_mean
+            z at its mean, or at a sample as in the thesis's evaluations.
+
+        Returns
+        -------
+        Series ``(n_obs,)`` or DataFrame ``(n_obs, K)`` or ``(n_obs, n_labels)``, by cell name.
+
+        Raises
+        ------
+        ValueError
+            For labels before components have any.
+        """
+        checks.check_choice("level", level, ("component", "label"))
+        if level == "label" and self.assignment_ is None:
+            raise ValueError(
+                "The components have no labels yet: the model was trained without. Call "
+                "assign_components(labels_key=...) first, or predict(level='component')."
+            )
+        adata = self._validate_anndata(adata)
+        parts = [
+            self._component_probs(rows, use_mean).cpu()
+            for rows in self._batches(adata, indices, batch_size)
+        ]
+        names = adata.obs_names[self._check_indices(adata, indices)]
+        values = torch.cat(parts).numpy() if parts else np.zeros((0, self.n_components))
+        probs = pd.DataFrame(values, index=names)
+        if level == "label":
+            probs = self._label_probs(probs)
+        if soft:
+            return probs
+        best = probs.columns.to_numpy()[probs.to_numpy().argmax(axis=1)]
+        return pd.Series(best, index=names, name=level)
+
+    def _label_probs(self, probs: pd.DataFrame) -> pd.DataFrame:
+        labels = [self.assignment_["mapping"][j] for j in range(self.n_components)]
+        return probs.T.groupby(labels, sort=True).sum().T
+
+    def assign_components(
+        self,
+        labels_key: str | None = None,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        method: str = "overlap",
+        batch_size: int | None = None,
+    ) -> ComponentAssignment:
+        """Give each component the label it overlaps most with, and store that map.
+
+        This looks at labels: on cells with which you later score, it is as optimistic as the
+        thesis's accuracy (spec 9.4). Fit it on training cells to be honest on others.
+
+        Parameters
+        ----------
+        labels_key
+            Column of ``obs``; default the registered one. Unlabelled cells are left out.
+        method
+            ``"overlap"``: the most frequent label; ``"hungarian"``: one label a component at most,
+            further components by overlap.
+
+        Returns
+        -------
+        :class:`ComponentAssignment`. Components without cells get the label that their
+        probabilities overlap most with.
+
+        Raises
+        ------
+        KeyError
+            If the column is missing.
+        ValueError
+            If no labels are known.
+        """
+        checks.check_choice("method", method, ("overlap", "hungarian"))
+        adata = self._validate_anndata(adata)
+        key = labels_key or self._setup_args["labels_key"]
+        if key is None:
+            raise ValueError("Name a column of adata.obs: assign_components(labels_key=...).")
+        checks.check_categories(adata, key, "labels_key")
+        chosen = self._check_indices(adata, indices)
+        labels = adata.obs[key].iloc[chosen]
+        known = (labels != self._setup_args["unlabeled_category"]).to_numpy()
+        if not known.any():
+            raise ValueError(f"No cell of adata.obs[{key!r}] has a label.")
+        probs = self.predict(adata, chosen[known], soft=True, batch_size=batch_size)
+        assignment = assign(probs.to_numpy(), labels[known].astype(str), method)
+        self.assignment_ = {"mapping": assignment.mapping, "method": method}
+        return assignment
+
+    @torch.inference_mode()
+    def get_elbo(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        return_terms: bool = True,
+        z_kl: str = "mc",
+        use_labels: bool = False,
+        batch_size: int | None = None,
+    ) -> pd.Series | float:
+        """Terms of minus the ELBO, constants included, as means over cells.
+
+        Parameters
+        ----------
+        return_terms
+            A Series with ``R``, ``Z``, ``W``, ``Y``, ``D`` and their sum ``total`` (lower is
+            better), or the ELBO itself as a float (higher is better).
+        z_kl
+            ``"mc"``: the unbiased estimate; ``"analytic"``: the training signal, not a strict
+            bound (spec 5.1).
+        use_labels
+            The supervised bound for labelled cells instead of the unsupervised one.
+
+        Raises
+        ------
+        ValueError
+            For ``likelihood="mse"``, which has no ELBO.
+        """
+        checks.check_choice("z_kl", z_kl, ("analytic", "mc"))
+        module = self.module
+        checks.check_has_elbo(module.likelihood.name, module.likelihood.has_elbo)
+        adata = self._validate_anndata(adata)
+        parts = []
+        for rows in self._batches(adata, indices, batch_size):
+            out = module.inference(rows)
+            generated = module.generative(rows, out["w"], out["z"])
+            terms = module.terms(out, generated, use_labels, z_kl)
+            parts.append(torch.stack([terms[name] for name in TERMS], dim=-1).cpu())
+        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=list(TERMS))
+        if not return_terms:
+            return -float(means.sum())
+        means["total"] = means.sum()
+        return means
+
+    @torch.inference_mode()
+    def get_component_parameters(
+        self, w: np.ndarray | None = None, condition: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances of the components p(z | w, y).
+
+        Parameters
+        ----------
+        w
+            Style latents ``(n, n_latent_w)``; ``None``: the mean of the prior, n = 1.
+        condition
+            The condition, for a conditional model.
+
+        Returns
+        -------
+        Means and variances, each ``(n, K, n_latent_z)``.
+
+        Raises
+        ------
+        ValueError
+            If ``w`` has another width, or the condition is unknown or missing.
+        """
+        self._check_if_trained()
+        module = self.module.eval()
+        code = 0
+        if self.conditions:
+            if condition is None:
+                raise ValueError(f"Name a condition, one of {self.conditions}.")
+            code = self._code(condition, self.conditions, "condition")
+        device = module.device
+        first = torch.full((1,), code, dtype=torch.long, device=device)
+        if w is None:
+            styles = module.w_prior(first)[0]
+        else:
+            styles = torch.as_tensor(np.asarray(w), dtype=torch.float32, device=device)
+            if styles.ndim != 2 or styles.shape[1] != module.n_latent_w:
+                raise ValueError(
+                    f"w must have shape (n, {module.n_latent_w}), but has {tuple(styles.shape)}."
+                )
+        means, log_vars = module.component_parameters(styles, first.expand(len(styles)))
+        return means.cpu().numpy(), log_vars.exp().cpu().numpy()
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        reconstruction: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        """Write what the model knows of each cell into the AnnData.
+
+        ``obsm``: ``X_gmvae_z``, ``X_gmvae_w`` (means), ``X_gmvae_z_sample``,
+        ``X_gmvae_w_sample``, ``gmvae_component_probs`` ``(n_obs, K)``. ``obs``:
+        ``gmvae_component``, ``gmvae_confidence`` (the largest probability) and, once components
+        have labels, ``gmvae_prediction``. ``layers``: ``gmvae_reconstruction`` with
+        ``reconstruction=True``. ``uns["gmvae"]``: settings, component labels, means of the loss
+        terms, used components and active units.
+        """
+        adata = self._validate_anndata(adata)
+        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
+        p = self._prefix
+        probs = self.predict(adata, soft=True, batch_size=batch_size)
+        adata.obsm[f"{p}_component_probs"] = probs.to_numpy()
+        components = pd.Series(probs.to_numpy().argmax(axis=1), index=adata.obs_names)
+        used = sorted(components.unique())
+        adata.obs[f"{p}_component"] = pd.Categorical(
+            components.astype(str), categories=[str(j) for j in used]
+        )
+        adata.obs[f"{p}_confidence"] = probs.max(axis=1)
+        notes = adata.uns[p]
+        if self.assignment_ is not None:
+            by_label = self._label_probs(probs)
+            adata.obs[f"{p}_prediction"] = pd.Categorical(by_label.idxmax(axis=1).astype(str))
+            notes["component_labels"] = {
+                str(j): str(label) for j, label in self.assignment_["mapping"].items()
+            }
+        if self.module.likelihood.has_elbo:
+            notes["elbo_terms"] = self.get_elbo(adata, batch_size=batch_size).to_dict()
+        notes["used_components"] = int((probs.mean() > 0.5 / self.n_components).sum())
+        mean, variance = self.get_latent_representation(adata, which="w", return_dist=True)
+        kl_w = 0.5 * (variance + mean**2 - 1 - np.log(variance)).mean(axis=0)
+        notes["kl_per_w"] = kl_w
+        notes["active_w"] = int((kl_w > 0.01).sum())
+        notes["active_z"] = int((adata.obsm[f"X_{p}_z"].var(axis=0) > 0.01).sum())
+
+    def _saved_state(self) -> dict:
+        return super()._saved_state() | {
+            "assignment": self.assignment_,
+            "trained_with_labels": self.trained_with_labels_,
+        }
+
+    def _restore_state(self, state: dict) -> None:
+        super()._restore_state(state)
+        self.assignment_ = state["assignment"]
+        self.trained_with_labels_ = state["trained_with_labels"]
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raise ValueError for unknown names and unusable numbers."""
+    for name, choices in {
+        "y_prior": ("dirichlet", "categorical"),
+        "y_posterior": ("network", "bayes"),
+        "d_term": ("analytic", "sample", "collapsed"),
+        "y_regulariser": ("per_cell", "floor", "batch_mean"),
+        "z_kl": ("analytic", "mc"),
+    }.items():
+        checks.check_choice(name, settings[name], choices)
+    for name in ("n_latent_z", "n_latent_w", "n_hidden", "components_per_class"):
+        checks.check_positive(name, settings[name])
+    for name in ("alpha",):
+        checks.check_positive(name, settings[name], integer=False)
+    checks.check_rate("dropout_rate", settings["dropout_rate"])
+    if settings["classification_weight"] < 0:
+        raise ValueError("classification_weight must not be negative.")
+    for name in settings["term_weights"] or {}:
+        checks.check_choice("term_weights", name, TERMS)

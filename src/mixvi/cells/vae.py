@@ -1,0 +1,240 @@
+"""VAE and, through its likelihood, sigma-VAE (Kolb 2022, sections 4.2 and 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi.module.base import LossOutput
+from torch import Tensor
+
+from mixvi.core import checks
+from mixvi.core.mixture import (
+    gaussian_kl_per_dim,
+    gaussian_log_prob,
+    reparameterise,
+)
+from mixvi.core.model import MixviModel
+from mixvi.core.module import MixviModule, Rows
+from mixvi.core.networks import bounded_gaussian
+
+
+class VAEModule(MixviModule):
+    """Gaussian encoder, standard normal prior, decoder of any likelihood.
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    n_latent
+        Size of z.
+    **options
+        See :class:`mixvi.core.module.MixviModule`.
+    """
+
+    def __init__(self, n_input: int, *, n_latent: int = 12, **options):
+        super().__init__(n_input, **options)
+        self.n_latent = n_latent
+        self.encoder = self.make_mlp(n_input, 2 * n_latent, self.n_covariates)
+        self.decoder = self.make_decoder()
+
+    def make_decoder(self):
+        """The decoder network."""
+        return self.make_mlp(self.n_latent, self.likelihood.n_outputs, self.n_covariates)
+
+    def encode(self, rows: Rows) -> dict[str, Tensor]:
+        """``mu_z`` and ``lv_z``, each ``(B, n_latent)``."""
+        mu, log_var = bounded_gaussian(self.encoder(rows.features, rows.covariates))
+        return {"mu_z": mu, "lv_z": log_var}
+
+    def prior(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of p(z), broadcastable to ``(B, n_latent)``."""
+        zero = self.typical_library.new_zeros(1, self.n_latent)
+        return zero, zero
+
+    def decode(self, z: Tensor, rows: Rows) -> Tensor:
+        """Raw decoder output, ``(B, n_outputs)``."""
+        return self.decoder(z, rows.covariates)
+
+    def inference(self, rows: Rows) -> dict:
+        """Encode and draw z."""
+        posterior = self.encode(rows)
+        z = reparameterise(posterior["mu_z"], posterior["lv_z"])
+        return {"rows": rows, "z": z, **posterior}
+
+    def generative(self, rows: Rows, z: Tensor) -> dict:
+        """Decode."""
+        return {"raw": self.decode(z, rows)}
+
+    def terms(self, inference_outputs: dict, raw: Tensor, z_kl: str) -> dict[str, Tensor]:
+        """R and Z of minus the ELBO, each ``(B,)`` (Kolb 2022, eqs. 4.8, 4.10 and 4.11)."""
+        out = inference_outputs
+        rows, z = out["rows"], out["z"]
+        mu_p, lv_p = self.prior(rows)
+        if z_kl == "mc":
+            kl = gaussian_log_prob(z, out["mu_z"], out["lv_z"]) - gaussian_log_prob(z, mu_p, lv_p)
+        else:
+            kl = gaussian_kl_per_dim(out["mu_z"], out["lv_z"], mu_p, lv_p).sum(-1)
+        return {"R": self.reconstruction_loss(rows, raw), "Z": kl}
+
+    def loss(self, tensors: dict, inference_outputs: dict, generative_outputs: dict) -> LossOutput:
+        """Minus the ELBO, averaged over the batch."""
+        out = inference_outputs
+        terms = self.terms(out, generative_outputs["raw"], z_kl="analytic")
+        kl_per_dim = gaussian_kl_per_dim(out["mu_z"], out["lv_z"], *self.prior(out["rows"]))
+        return LossOutput(
+            loss=(terms["R"] + terms["Z"]).mean(),
+            reconstruction_loss=terms["R"],
+            kl_local={"z": terms["Z"]},
+            extra_metrics={"kl_per_z": kl_per_dim.sum(0)},
+        )
+
+    def epoch_summary(self, collected: dict[str, Tensor]) -> dict[str, float]:
+        """``active_z``: dimensions with a KL above 0.01 nat."""
+        return {"active_z": float((collected["kl_per_z"] > 0.01).sum())}
+
+
+class VAE(MixviModel):
+    """Variational autoencoder; sigma-VAE with ``likelihood="gaussian_sigma"``.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    n_latent
+        Size of z.
+    n_hidden, n_layers, dropout_rate, use_batch_norm
+        Of encoder and decoder.
+    likelihood
+        ``"gaussian"``, ``"mse"``, ``"gaussian_sigma"``, ``"bernoulli"``, ``"poisson"``, ``"nb"`` or
+        ``"zinb"`` (see :mod:`mixvi.core.likelihoods`).
+    output_activation
+        ``"relu"`` or ``"softplus"`` for Gaussian likelihoods on data that are never negative.
+    sigma
+        With ``"gaussian_sigma"``: ``"shared"``, ``"feature"`` or ``"analytic"``.
+    dispersion
+        With ``"nb"`` and ``"zinb"``: ``"gene"`` or ``"gene-batch"``.
+    inject_covariates
+        Feed covariates to every layer instead of the first.
+    """
+
+    _prefix = "vae"
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_latent: int = 12,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        dropout_rate: float = 0.15,
+        use_batch_norm: bool = True,
+        likelihood: str = "gaussian",
+        output_activation: str | None = None,
+        sigma: str = "feature",
+        dispersion: str = "gene",
+        inject_covariates: bool = False,
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        checks.check_positive("n_latent", n_latent)
+        checks.check_rate("dropout_rate", dropout_rate)
+        module = VAEModule(
+            n_latent=n_latent,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            dropout_rate=dropout_rate,
+            use_batch_norm=use_batch_norm,
+            likelihood=likelihood,
+            output_activation=output_activation,
+            sigma=sigma,
+            dispersion=dispersion,
+            inject_covariates=inject_covariates,
+            **self._module_sizes(),
+        )
+        self._finish(module, locals(), f"VAE with n_latent={n_latent}, likelihood={likelihood}")
+
+    @torch.inference_mode()
+    def get_elbo(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        return_terms: bool = True,
+        z_kl: str = "analytic",
+        batch_size: int | None = None,
+    ) -> pd.Series | float:
+        """Terms of minus the ELBO, constants included, as means over cells.
+
+        Parameters
+        ----------
+        return_terms
+            A Series with ``R``, ``Z`` and their sum ``total`` (lower is better), or the ELBO itself
+            as a float (higher is better).
+        z_kl
+            ``"analytic"`` or ``"mc"`` (one sample; Kolb 2022, eq. 4.10).
+
+        Raises
+        ------
+        ValueError
+            For ``likelihood="mse"``, which has no ELBO.
+        """
+        checks.check_choice("z_kl", z_kl, ("analytic", "mc"))
+        checks.check_has_elbo(self.module.likelihood.name, self.module.likelihood.has_elbo)
+        adata = self._validate_anndata(adata)
+        parts = []
+        for rows in self._batches(adata, indices, batch_size):
+            out = self.module.inference(rows)
+            raw = self.module.decode(out["z"], rows)
+            terms = self.module.terms(out, raw, z_kl)
+            parts.append(torch.stack(list(terms.values()), dim=-1).cpu())
+        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=list(terms))
+        if not return_terms:
+            return -float(means.sum())
+        means["total"] = means.sum()
+        return means
+
+    @torch.inference_mode()
+    def sample(self, n: int, *, use_mean: bool = True) -> AnnData:
+        """New cells: z from the prior, then the decoder (Kolb 2022, section 4.2).
+
+        Parameters
+        ----------
+        n
+            Number of cells.
+        use_mean
+            Decoder means, or draws from the likelihood.
+
+        Returns
+        -------
+        AnnData with ``n`` rows, ``obsm["X_<model>"]`` being their z.
+        """
+        checks.check_positive("n", n)
+        self._check_if_trained()
+        self.module.eval()
+        rows = self.module.synthetic_rows(
+            torch.zeros(n, dtype=torch.long, device=self.module.device)
+        )
+        z = torch.randn(n, self.module.n_latent, device=self.module.device)
+        return self._generated(z, rows, use_mean, pd.DataFrame(index=_names(n)))
+
+    def _generated(self, z: Tensor, rows: Rows, use_mean: bool, obs: pd.DataFrame) -> AnnData:
+        likelihood = self.module.likelihood
+        raw = self.module.decode(z, rows)
+        x = (
+            likelihood.mean(raw, rows.library)
+            if use_mean
+            else likelihood.sample(raw, rows.library, rows.batch)
+        )
+        return AnnData(
+            x.cpu().numpy(),
+            obs=obs,
+            var=pd.DataFrame(index=self.var_names),
+            obsm={f"X_{self._prefix}": np.asarray(z.cpu())},
+        )
+
+
+def _names(n: int) -> pd.Index:
+    return pd.Index([f"generated_{i}" for i in range(n)])

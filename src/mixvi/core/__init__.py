@@ -1,0 +1,1 @@
+"""What all rooms share; knows no room."""

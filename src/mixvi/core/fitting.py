@@ -1,0 +1,220 @@
+"""``train``: settings checked, minibatches made, scvi-tools' runner started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.train import TrainRunner
+
+from mixvi.core import checks
+from mixvi.core.loading import MinibatchModule
+from mixvi.core.training import StagedTrainingPlan
+
+
+class FittingMixin:
+    """``train`` of a mixvi model."""
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        stages: Sequence[tuple[float, int]] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        batch_size: int = 128,
+        early_stopping: bool = False,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        plan_kwargs: dict | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the model; callable repeatedly, each call goes on from the last.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the data. ``None``: scvi-tools' heuristic (at most 400).
+        stages
+            List of (learning rate, epochs) instead of ``max_epochs`` and ``lr``; Adam starts anew
+            at every stage (Kolb 2022, section 9).
+        lr, weight_decay
+            Adam's learning rate and weight decay.
+        batch_size
+            Rows a minibatch; at least 2, because of batch norm.
+        early_stopping
+            Stop when the validation ELBO no longer improves (patience and such as in
+            :class:`scvi.train.Trainer`).
+        train_size, validation_size
+            Shares of the cells. ``train_size=None``: all of them, or 0.9 with early stopping.
+        shuffle_set_split
+            Whether cells are shuffled before the split.
+        accelerator, devices
+            As in lightning: ``"cpu"``, ``"gpu"``, ``"mps"``, ``"auto"``.
+        plan_kwargs
+            Passed to :class:`mixvi.core.training.StagedTrainingPlan`.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default.
+
+        Raises
+        ------
+        ValueError
+            If an argument is unusable; nothing has been trained then.
+        FloatingPointError
+            If a loss term stops being finite; the term is named.
+        """
+        self._fit(
+            self._training_indices(),
+            max_epochs=max_epochs,
+            stages=stages,
+            lr=lr,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            accelerator=accelerator,
+            devices=devices,
+            plan_kwargs=plan_kwargs,
+            **trainer_kwargs,
+        )
+
+    def _training_indices(self) -> np.ndarray:
+        if self.adata is None:
+            raise ValueError("The model was loaded without data. Load it with adata=... to train.")
+        return np.arange(self.adata.n_obs)
+
+    def _fit(
+        self,
+        indices: np.ndarray,
+        *,
+        max_epochs: int | None,
+        stages: Sequence[tuple[float, int]] | None,
+        lr: float,
+        weight_decay: float,
+        batch_size: int,
+        early_stopping: bool,
+        train_size: float | None,
+        validation_size: float | None,
+        shuffle_set_split: bool,
+        accelerator: str,
+        devices: int | list[int] | str,
+        plan_kwargs: dict | None,
+        loss_kwargs: dict | None = None,
+        labelled: np.ndarray | None = None,
+        labelled_fraction: float | None = None,
+        extra: dict[str, np.ndarray] | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Check the settings, then run scvi-tools' runner with mixvi's plan and minibatches."""
+        train_size = (0.9 if early_stopping else 1.0) if train_size is None else train_size
+        check_training(max_epochs, stages, lr, batch_size, train_size, validation_size)
+        if stages is not None:
+            max_epochs = sum(epochs for _, epochs in stages)
+        data = MinibatchModule(
+            self.adata_manager,
+            indices,
+            batch_size,
+            train_size,
+            validation_size,
+            shuffle_set_split,
+            labelled=labelled,
+            labelled_fraction=labelled_fraction,
+            distributed="ddp" in str(trainer_kwargs.get("strategy", "")),
+            extra=extra,
+        )
+        if data.n_train < 2:
+            raise ValueError(
+                f"Only {data.n_train} cell is left to train on; at least two are needed."
+            )
+        if early_stopping and data.n_val == 0:
+            raise ValueError(
+                "early_stopping needs validation cells, but train_size and validation_size leave "
+                "none. Lower train_size."
+            )
+        if data.n_val:
+            trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        trainer_kwargs.setdefault("gradient_clip_val", 100.0)
+        self._set_typical_row(indices)
+        plan = StagedTrainingPlan(
+            self.module,
+            stages=stages,
+            lr=lr,
+            weight_decay=weight_decay,
+            loss_kwargs=loss_kwargs,
+            **(plan_kwargs or {}),
+        )
+        TrainRunner(
+            self,
+            training_plan=plan,
+            data_splitter=data,
+            max_epochs=max_epochs or _default_epochs(len(indices)),
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            **trainer_kwargs,
+        )()
+
+    def _set_typical_row(self, indices: np.ndarray) -> None:
+        """Most frequent categories, mean numbers and median library size of the training cells."""
+        module = self.module
+        manager = self.adata_manager
+        parts = [np.zeros(module.n_conditions)]
+        if module.n_cats_per_cov:
+            codes = np.asarray(manager.get_from_registry(REGISTRY_KEYS.CAT_COVS_KEY))[indices]
+            for i, n in enumerate(module.n_cats_per_cov):
+                parts.append(np.eye(n)[np.bincount(codes[:, i]).argmax()])
+        if REGISTRY_KEYS.CONT_COVS_KEY in manager.data_registry:
+            values = np.asarray(manager.get_from_registry(REGISTRY_KEYS.CONT_COVS_KEY))
+            parts.append(values[indices].mean(axis=0))
+        batch_codes = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
+        batch = int(np.bincount(batch_codes[indices]).argmax())
+        if module.n_batch > 1:
+            parts.append(np.eye(module.n_batch)[batch])
+        if module.likelihood.is_count:
+            if REGISTRY_KEYS.SIZE_FACTOR_KEY in manager.data_registry:
+                library = np.asarray(manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY))
+            else:
+                library = manager.get_from_registry(REGISTRY_KEYS.X_KEY).sum(axis=1)
+            library = np.asarray(library).ravel()[indices]
+            module.typical_library.fill_(float(np.median(library)))
+        module.typical_batch.fill_(batch)
+        module.typical_covariates.copy_(torch.as_tensor(np.concatenate(parts)))
+
+
+def _default_epochs(n_obs: int) -> int:
+    """scvi-tools' rule: 400 epochs, fewer beyond 20,000 cells, so that the steps stay alike."""
+    return max(1, min(400, round(400 * 20_000 / n_obs)))
+
+
+def check_training(
+    max_epochs: int | None,
+    stages: Sequence[tuple[float, int]] | None,
+    lr: float,
+    batch_size: int,
+    train_size: float,
+    validation_size: float | None,
+) -> None:
+    """Raise ValueError for settings that cannot train."""
+    if stages is not None:
+        checks.check_stages(stages)
+        if max_epochs is not None:
+            raise ValueError("Pass max_epochs or stages, not both: stages name their epochs.")
+    elif max_epochs is not None:
+        checks.check_positive("max_epochs", max_epochs)
+    checks.check_positive("lr", lr, integer=False)
+    checks.check_positive("batch_size", batch_size)
+    if batch_size < 2:
+        raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
+    if not 0.0 < train_size <= 1.0:
+        raise ValueError(f"train_size must lie in (0, 1], but is {train_size!r}.")
+    if validation_size is not None and not 0.0 <= validation_size <= 1.0 - train_size + 1e-9:
+        raise ValueError(
+            f"validation_size={validation_size!r} and train_size={train_size!r} exceed 1 together."
+        )

@@ -1,0 +1,127 @@
+"""Networks shared by the models: MLP with covariates, bounded outputs, prior tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MEAN_BOUNDS = (-5.0, 5.0)
+LOG_VAR_BOUNDS = (-9.0, 1.0)
+
+
+def soft_clip(t: Tensor, low: float, high: float) -> Tensor:
+    """Squash ``t`` smoothly and monotonically into ``(low, high)``; near identity inside.
+
+    Source: Kolb 2022, the bounded latent domain of section 11 (form after its author's code).
+    """
+    return high - F.softplus(high - (low + F.softplus(t - low)))
+
+
+def bounded_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the last axis in two halves: bounded means and bounded log-variances."""
+    mean, log_var = raw.chunk(2, dim=-1)
+    return soft_clip(mean, *MEAN_BOUNDS), soft_clip(log_var, *LOG_VAR_BOUNDS)
+
+
+class MLP(nn.Module):
+    """``n_layers`` x [Linear, Dropout, BatchNorm, LeakyReLU], then one Linear.
+
+    Covariates enter by concatenation with the input: the first Linear is written as the sum of
+    one matrix for the input and one for the covariates, so that query mapping can grow the latter
+    alone. With ``inject=True`` they enter every hidden layer and the output layer.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Width of input and output.
+    n_covariates
+        Width of the covariate matrix ``(B, n_covariates)``; 0 for none.
+    n_layers, n_hidden
+        Number and width of hidden layers; ``n_layers=0`` gives one linear map.
+    dropout_rate
+        Dropout before batch norm, as in the thesis.
+    batch_norm
+        Whether hidden layers have batch norm.
+    inject
+        Whether the covariates enter every layer instead of the first alone.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        n_covariates: int = 0,
+        n_layers: int = 2,
+        n_hidden: int = 256,
+        dropout_rate: float = 0.15,
+        batch_norm: bool = True,
+        inject: bool = False,
+    ):
+        super().__init__()
+        widths = [n_in] + [n_hidden] * n_layers + [n_out]
+        self.linears = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        n_injected = len(self.linears) if inject else 1
+        self.covariates = nn.ModuleList(
+            nn.Linear(n_covariates, linear.out_features, bias=False)
+            for linear in self.linears[: n_injected if n_covariates else 0]
+        )
+        self.hidden = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(dropout_rate),
+                nn.BatchNorm1d(n_hidden) if batch_norm else nn.Identity(),
+                nn.LeakyReLU(0.01),
+            )
+            for _ in range(n_layers)
+        )
+        for linear in [*self.linears, *self.covariates]:
+            nn.init.xavier_uniform_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Map ``(B, n_in)`` and ``(B, n_covariates)`` to ``(B, n_out)``."""
+        for i, linear in enumerate(self.linears):
+            x = linear(x)
+            if i < len(self.covariates):
+                x = x + self.covariates[i](covariates)
+            if i < len(self.hidden):
+                x = self.hidden[i](x)
+        return x
+
+
+class ConditionalPrior(nn.Module):
+    """Learned Gaussian prior p(latent | condition): a table of 2 x ``n_latent`` numbers a category.
+
+    For one-hot conditions a table equals a network of the condition, without batch norm on
+    one-hot rows (Kolb 2022, eqs. 4.16 and 5.19).
+    """
+
+    def __init__(self, n_conditions: int, n_latent: int):
+        super().__init__()
+        self.table = nn.Embedding(n_conditions, 2 * n_latent)
+        nn.init.normal_(self.table.weight, std=0.1)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounded mean and log-variance ``(B, n_latent)`` for codes ``(B,)``."""
+        return bounded_gaussian(self.table(condition))
+
+
+class DirichletHead(nn.Module):
+    """Concentration of q(d | z): ``a_min + softplus(g)``, softly capped for lgamma's precision."""
+
+    A_MIN = 1e-2
+    A_MAX = 1e3
+
+    def __init__(self, network: MLP):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Concentration ``(B, K)`` in ``(A_MIN, A_MAX)``."""
+        raw = F.softplus(self.network(x, covariates))
+        return self.A_MIN + self.A_MAX * torch.tanh(raw / self.A_MAX) * (
+            1 - self.A_MIN / self.A_MAX
+        )

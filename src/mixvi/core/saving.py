@@ -1,0 +1,152 @@
+"""Model directories that are safe to load: weights as tensors, everything else as JSON.
+
+A directory holds ``weights.pt`` (read with ``torch.load(weights_only=True)``, so that nothing in it
+is executed) and ``mixvi.json`` with the format version, class, settings, registry and the weights'
+SHA-256; ``adata.h5ad`` beside them on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+FORMAT_VERSION = 1
+JSON_NAME = "mixvi.json"
+WEIGHTS_NAME = "weights.pt"
+ADATA_NAME = "adata.h5ad"
+
+
+def to_json(value: Any) -> Any:
+    """Turn registries, settings and results into plain JSON values, arrays and tables tagged."""
+    if isinstance(value, np.ndarray):
+        return {"__array__": [to_json(v) for v in value.tolist()], "dtype": value.dtype.str}
+    if isinstance(value, pd.DataFrame):
+        columns = {str(c): to_json(value[c].to_numpy()) for c in value.columns}
+        return {"__table__": columns, "index": to_json(value.index.to_numpy())}
+    if isinstance(value, np.generic):
+        return to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"__float__": repr(value)}
+    if isinstance(value, dict):
+        if all(isinstance(k, str) for k in value):
+            return {k: to_json(v) for k, v in value.items()}
+        return {"__items__": [[to_json(k), to_json(v)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {"__tuple__": [to_json(v) for v in value]}
+    if isinstance(value, list):
+        return [to_json(v) for v in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"Cannot save a value of type {type(value).__name__}: {value!r}.")
+
+
+def from_json(value: Any) -> Any:
+    """Inverse of :func:`to_json`."""
+    if isinstance(value, list):
+        return [from_json(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "__array__" in value:
+        return np.array([from_json(v) for v in value["__array__"]], dtype=np.dtype(value["dtype"]))
+    if "__table__" in value:
+        columns = {k: from_json(v) for k, v in value["__table__"].items()}
+        return pd.DataFrame(columns, index=from_json(value["index"]))
+    if "__float__" in value:
+        return float(value["__float__"])
+    if "__items__" in value:
+        return {from_json(k): from_json(v) for k, v in value["__items__"]}
+    if "__tuple__" in value:
+        return tuple(from_json(v) for v in value["__tuple__"])
+    return {k: from_json(v) for k, v in value.items()}
+
+
+def write_model(
+    directory: str | Path, record: dict, weights: dict[str, torch.Tensor], overwrite: bool
+) -> Path:
+    """Write a model directory; each file appears whole or not at all.
+
+    Raises
+    ------
+    FileExistsError
+        If the directory exists and ``overwrite`` is false.
+    """
+    directory = Path(directory)
+    if directory.exists() and not overwrite:
+        raise FileExistsError(
+            f"{directory} exists already. Choose another directory or pass overwrite=True."
+        )
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file; a directory is needed.")
+    text = to_json(record)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights_path = directory / WEIGHTS_NAME
+    partial = directory / f"{WEIGHTS_NAME}.partial"
+    torch.save({name: tensor.detach().cpu() for name, tensor in weights.items()}, partial)
+    text |= {"format_version": FORMAT_VERSION, "weights_sha256": _sha256(partial)}
+    os.replace(partial, weights_path)
+    partial = directory / f"{JSON_NAME}.partial"
+    partial.write_text(json.dumps(text, indent=1))
+    os.replace(partial, directory / JSON_NAME)
+    return directory
+
+
+def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read a model directory; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model in the directory.
+    ValueError
+        If it holds another class, a format this version does not read, or damaged files.
+    """
+    directory = Path(directory)
+    path = directory / JSON_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} holds no mixvi model: {JSON_NAME} is missing. "
+            "Pass the directory that model.save() wrote."
+        )
+    try:
+        record = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged or truncated ({error}). Save the model anew."
+        ) from None
+    version = record.get("format_version") if isinstance(record, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{directory} has format version {version!r}; this mixvi reads version "
+            f"{FORMAT_VERSION}. Use the mixvi version that wrote it ({_written_by(record)})."
+        )
+    if record["class"] != class_name:
+        raise ValueError(
+            f"{directory} holds a {record['class']} model, not a {class_name}. "
+            f"Load it with mixvi.{record['class']}.load(...)."
+        )
+    weights_path = directory / WEIGHTS_NAME
+    if not weights_path.is_file() or _sha256(weights_path) != record.get("weights_sha256"):
+        raise ValueError(
+            f"{weights_path} is missing, damaged or truncated: its SHA-256 is not the one that "
+            f"{JSON_NAME} names. Copy the directory again or save the model anew."
+        )
+    weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+    return from_json(record), weights
+
+
+def _written_by(record: Any) -> str:
+    version = record.get("mixvi_version") if isinstance(record, dict) else None
+    return str(version or "unknown")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,137 @@
+"""Single-cell data sets; each loader checks shape and class counts."""
+
+from __future__ import annotations
+
+import anndata
+from anndata import AnnData
+
+from mixvi.datasets.fetch import DataFile, fetch
+
+PBMC3K = DataFile(
+    "pbmc3k",
+    "pbmc3k.h5ad",
+    "66777214ab83e61570ad67a60540c8d51737ddeeab7003ec76e4895d35d325c4",
+    "10x Genomics PBMC 3k (CC BY 4.0), filtered and labelled as in scanpy's PBMC tutorial.",
+)
+_GEO = "GEO GSE96583 (Kang et al. 2018), "
+KANG = {
+    "both_1556": DataFile(
+        "kang",
+        "kang_both_1556.h5ad",
+        "54dc5d2d1a8b04181222a1224e33e1c1e915993d70f8cc88132bd26a75823d70",
+        _GEO + "the example data of the Bioconductor package muscat.",
+    ),
+    "both_2000": DataFile(
+        "kang",
+        "kang_both_2000.h5ad",
+        "a24b8f97591b91113349df0864c90078249b34fff94e3ead1bb17eb689bc8590",
+        _GEO + "the example data of the R package harmony.",
+    ),
+    "control_12261": DataFile(
+        "kang",
+        "kang_control_12261.h5ad",
+        "27b8f63c03b023bcc5243e91a54d6d7427a345eb93597358ca660c8308795004",
+        _GEO + "an earlier example data set of the Bioconductor package muscat.",
+    ),
+}
+_PBMC3K_TYPES = {
+    "CD4 T cells": 1153,
+    "CD14+ Monocytes": 480,
+    "B cells": 341,
+    "CD8 T cells": 303,
+    "NK cells": 157,
+    "FCGR3A+ Monocytes": 153,
+    "Dendritic cells": 36,
+    "Megakaryocytes": 15,
+}
+_KANG_SHAPES = {
+    "both_1556": (1556, 1267),
+    "both_2000": (2000, 9015),
+    "control_12261": (12261, 1287),
+}
+_KANG_CONDITIONS = {
+    "both_1556": {"ctrl": 750, "stim": 806},
+    "both_2000": {"ctrl": 1000, "stim": 1000},
+    "control_12261": {"ctrl": 12261},
+}
+
+
+def pbmc3k(drop_megakaryocytes: bool = False) -> AnnData:
+    """2,638 peripheral blood cells x 13,714 genes, raw counts (10x Genomics).
+
+    ``obs["cell_type"]`` has 8 types. They come from a Louvain clustering of a PCA graph: accuracy
+    against them says nothing about a comparison with Louvain or Leiden.
+
+    Parameters
+    ----------
+    drop_megakaryocytes
+        Leave out the 15 megakaryocytes, which gives the thesis's 2,623 cells and 7 types.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is neither here nor to be downloaded.
+    ValueError
+        If its checksum, shape or class counts are not as expected.
+    """
+    adata = anndata.read_h5ad(fetch(PBMC3K))
+    check_data(adata, "pbmc3k", (2638, 13714), {"cell_type": _PBMC3K_TYPES})
+    if drop_megakaryocytes:
+        adata = adata[adata.obs["cell_type"] != "Megakaryocytes"].copy()
+        adata.obs["cell_type"] = adata.obs["cell_type"].cat.remove_unused_categories()
+    return adata
+
+
+def kang(part: str = "both_1556") -> AnnData:
+    """Blood cells with and without interferon beta, raw counts (Kang et al. 2018), in parts.
+
+    Parameters
+    ----------
+    part
+        ``"both_1556"``: 1,556 cells x 1,267 genes, both conditions, 5 types; ``"both_2000"``: 2,000
+        cells x 9,015 genes, both conditions, most types unknown; ``"control_12261"``: 12,261
+        control cells x 1,287 genes, 8 types.
+
+    Returns
+    -------
+    AnnData with ``obs["condition"]`` (``ctrl``, ``stim``) and ``obs["cell_type"]``. None is the
+    thesis's own file: quote results as "on this part".
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`pbmc3k`; ValueError for an unknown part.
+    """
+    if part not in KANG:
+        raise ValueError(f"part={part!r} is not known. Known: {', '.join(KANG)}.")
+    adata = anndata.read_h5ad(fetch(KANG[part]))
+    check_data(adata, f"kang {part}", _KANG_SHAPES[part], {"condition": _KANG_CONDITIONS[part]})
+    return adata
+
+
+def pbmc68k_reduced() -> AnnData:
+    """700 blood cells x 765 genes, scaled, as shipped inside scanpy; no download.
+
+    ``obs["bulk_labels"]`` has 10 types by correlation with sorted populations.
+    """
+    import scanpy as sc
+
+    adata = sc.datasets.pbmc68k_reduced()
+    check_data(adata, "pbmc68k_reduced", (700, 765), {"bulk_labels": {"Dendritic": 240}})
+    return adata
+
+
+def check_data(
+    adata: AnnData, name: str, shape: tuple[int, int], counts: dict[str, dict[str, int]]
+) -> None:
+    """Raise ValueError unless shape and class counts are as expected."""
+    if adata.shape != shape:
+        raise ValueError(f"{name} has shape {adata.shape}, but {shape} was expected.")
+    for key, expected in counts.items():
+        found = adata.obs[key].value_counts()
+        for value, n in expected.items():
+            if found.get(value, 0) != n:
+                raise ValueError(
+                    f"{name}: obs[{key!r}] has {found.get(value, 0)} cells of {value!r}, but {n} "
+                    "were expected."
+                )

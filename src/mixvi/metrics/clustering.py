@@ -1,0 +1,128 @@
+"""How well components fit known labels (Kolb 2022, section 9; spec 9.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+
+def component_table(components: Sequence, labels: Sequence) -> pd.DataFrame:
+    """Count cells of each component (rows) with each label (columns), ``(K', n_labels)``.
+
+    Components and labels that occur nowhere have no row and no column.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are no cells, or a label is missing (NaN).
+    """
+    components, labels = _paired(components, labels)
+    return pd.crosstab(
+        pd.Series(components, name="component"), pd.Series(labels, name="label"), dropna=False
+    )
+
+
+def overlap_map(table: pd.DataFrame) -> dict[Any, Any]:
+    """The most frequent label of each component."""
+    return table.idxmax(axis=1).to_dict()
+
+
+def hungarian_map(table: pd.DataFrame) -> dict[Any, Any]:
+    """One component a label at most, so that the most cells agree.
+
+    Components beyond the number of labels are left out.
+    """
+    rows, columns = linear_sum_assignment(-table.to_numpy())
+    return {table.index[i]: table.columns[j] for i, j in zip(rows, columns, strict=True)}
+
+
+def accuracy_by_overlap(
+    components: Sequence, labels: Sequence, mapping: dict[Any, Any] | None = None
+) -> float:
+    """Share of cells whose component's label is their own.
+
+    Parameters
+    ----------
+    components, labels
+        Of each cell, ``(n_obs,)``.
+    mapping
+        Component to label. ``None``: the overlap map of these very cells (purity), as the thesis
+        scores; optimistic for many components. A map fitted on other cells is honest on these.
+    """
+    table = component_table(components, labels)
+    mapping = overlap_map(table) if mapping is None else mapping
+    hits = sum(
+        table.loc[j, mapping[j]]
+        for j in table.index
+        if j in mapping and mapping[j] in table.columns
+    )
+    return float(hits / table.to_numpy().sum())
+
+
+def hungarian_accuracy(components: Sequence, labels: Sequence) -> float:
+    """Accuracy under the best one-to-one map; cells of surplus components count as wrong."""
+    table = component_table(components, labels)
+    return accuracy_by_overlap(components, labels, hungarian_map(table))
+
+
+def per_label_recall(predicted: Sequence, labels: Sequence) -> pd.Series:
+    """Share of each label's cells that are predicted as such, ``(n_labels,)``."""
+    predicted, labels = _paired(predicted, labels)
+    hits = pd.Series(predicted == labels)
+    return hits.groupby(labels).mean().rename("recall")
+
+
+def used_components(probs: np.ndarray) -> int:
+    """Components whose mean probability exceeds 0.5 / K, from ``(n_obs, K)``."""
+    probs = np.asarray(probs)
+    return int((probs.mean(axis=0) > 0.5 / probs.shape[1]).sum())
+
+
+def active_units(mean: np.ndarray, variance: np.ndarray, threshold: float = 0.01) -> int:
+    """Dimensions whose average KL to N(0, 1) exceeds ``threshold`` nats, from ``(n_obs, D)``."""
+    kl = 0.5 * (np.square(mean) + variance - 1.0 - np.log(variance))
+    return int((kl.mean(axis=0) > threshold).sum())
+
+
+def clustering_report(components: Sequence, labels: Sequence) -> dict[str, Any]:
+    """Accuracies, ARI, NMI and per-label recall of a clustering against labels.
+
+    Returns
+    -------
+    ``accuracy_overlap``, ``accuracy_hungarian``, ``ari``, ``nmi``, ``n_clusters``,
+    ``labels_with_component`` (labels that are the most frequent of some component), ``n_labels``
+    and ``recall`` (label to recall under the overlap map).
+    """
+    components, labels = _paired(components, labels)
+    table = component_table(components, labels)
+    mapping = overlap_map(table)
+    predicted = np.array([mapping[c] for c in components], dtype=object)
+    return {
+        "accuracy_overlap": accuracy_by_overlap(components, labels, mapping),
+        "accuracy_hungarian": hungarian_accuracy(components, labels),
+        "ari": float(adjusted_rand_score(labels, components)),
+        "nmi": float(normalized_mutual_info_score(labels, components)),
+        "n_clusters": len(table),
+        "labels_with_component": len(set(mapping.values())),
+        "n_labels": table.shape[1],
+        "recall": per_label_recall(predicted, labels).to_dict(),
+    }
+
+
+def _paired(left: Sequence, right: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    left, right = np.asarray(left), np.asarray(right)
+    if left.shape != right.shape or left.ndim != 1:
+        raise ValueError(
+            f"Components and labels must be of one length, but have shapes {left.shape} and "
+            f"{right.shape}."
+        )
+    if left.size == 0:
+        raise ValueError("There are no cells to score.")
+    if pd.isna(right).any() or pd.isna(left).any():
+        raise ValueError("Components or labels have missing values (NaN); drop those cells first.")
+    return left, right
