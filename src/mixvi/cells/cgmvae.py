@@ -155,7 +155,7 @@ class CGMVAE(GMVAE):
             if self._prefix in adata.uns:
                 adata.uns[self._prefix]["counterfactual_condition"] = str(to)
             return None
-        return counterfactual_adata(adata, x, chosen, self._setup_args["condition_key"], to)
+        return counterfactual_adata(adata, x, chosen, self.condition_key, to)
 
     def _z_through_w(self, rows: Rows, there: Rows, observed: bool, use_mean: bool) -> Tensor:
         """Z from the components given w under the target condition, ``(B, Dz)``."""

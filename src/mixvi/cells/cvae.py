@@ -182,7 +182,7 @@ class CVAE(VAE):
         x = torch.cat(parts).numpy()
         if key_added is not None:
             return write_counterfactual(adata, x, chosen, key_added)
-        return counterfactual_adata(adata, x, chosen, self._setup_args["condition_key"], to)
+        return counterfactual_adata(adata, x, chosen, self.condition_key, to)
 
     def _target_condition(self, to: str | None) -> int:
         if to is None:

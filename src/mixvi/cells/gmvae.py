@@ -244,7 +244,16 @@ class GMVAE(GenerationMixin, MixviModel):
             "plan_kwargs": plan_kwargs,
             **trainer_kwargs,
         }
-        check_training(max_epochs, stages, lr, batch_size, train_size or 1.0, validation_size)
+        check_training(
+            len(indices),
+            max_epochs=max_epochs,
+            stages=stages,
+            lr=lr,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            train_size=train_size,
+            validation_size=validation_size,
+        )
         if init == "kmeans" and mode == "unsupervised" and not self.is_trained_:
             self._initialise_components(indices, init_epochs, common)
         self._fit(

@@ -288,17 +288,20 @@ class GMVAEModule(MixviModule):
         if self.components_per_class == 1:
             labelled = rows.labels @ self.class_components.to(log_pi.dtype)
         else:
-            labelled = (rows.labels.unsqueeze(-1) * self._within_class(log_pi)).sum(-2)
+            labelled = (rows.labels.unsqueeze(-1) * self._within_class(log_pi)[0]).sum(-2)
         return m.unsqueeze(-1) * labelled + (1 - m).unsqueeze(-1) * pi
 
     def labelled_responsibilities(self, rows: Rows, log_pi: Tensor) -> Tensor:
         """Component weights with the observed label where there is one, ``(B, K)``."""
         return self._responsibilities(rows, log_pi, rows.labelled)
 
-    def _within_class(self, log_pi: Tensor) -> Tensor:
-        """q(component | class), ``(B, n_classes, K)``, for classes that own several components."""
-        ratio = (log_pi.unsqueeze(-2) - self._log_class_probs(log_pi).unsqueeze(-1)).exp()
-        return self.class_components.to(log_pi.dtype) * ratio
+    def _within_class(self, log_pi: Tensor) -> tuple[Tensor, Tensor]:
+        """q(component | class) and its log, ``(B, n_classes, K)``; zero for others' components."""
+        log_within = log_pi.unsqueeze(-2) - self._log_class_probs(log_pi).unsqueeze(-1)
+        owned = self.class_components.to(log_pi.dtype)
+        # others' components may be far likelier than the class: their ratio must not overflow
+        log_within = log_within * owned
+        return owned * log_within.exp(), log_within
 
     def _y_and_d(
         self, rows: Rows, log_pi: Tensor, r: Tensor, m: Tensor, a: Tensor | None
@@ -311,9 +314,9 @@ class GMVAEModule(MixviModule):
             cross_entropy = -(rows.labels * self._log_class_probs(log_pi)).sum(-1)
             known = m * self.classification_weight * cross_entropy
             if self.components_per_class > 1:
-                within = self._within_class(log_pi)
-                entropy = torch.xlogy(within, within).sum(-1)
-                known = known + m * (rows.labels * entropy).sum(-1)
+                within, log_within = self._within_class(log_pi)
+                split = (within * log_within).sum(-1)
+                known = known + m * (rows.labels * split).sum(-1)
         latent = (1 - m) * mixture.negative_entropy(log_pi)
         no_d = torch.zeros_like(m)
         if self.y_prior == "categorical":
@@ -345,7 +348,9 @@ class GMVAEModule(MixviModule):
         """KL(mean of q(y | z) over the unlabelled rows || uniform), a scalar."""
         weight = (1 - m).unsqueeze(-1)
         usage = (weight * log_pi.exp()).sum(0) / weight.sum().clamp_min(1.0)
-        return torch.xlogy(usage, usage).sum() + usage.sum() * math.log(self.n_components)
+        # floored, because a batch without unlabelled rows uses nothing
+        log_usage = usage.clamp_min(1e-12).log()
+        return (usage * (log_usage + math.log(self.n_components))).sum()
 
     def epoch_summary(self, collected: dict[str, Tensor]) -> dict[str, float]:
         """Used components, mean of the largest probability, active units, training accuracy.

@@ -113,8 +113,17 @@ class FittingMixin:
         **trainer_kwargs,
     ) -> None:
         """Check the settings, then run scvi-tools' runner with mixvi's plan and minibatches."""
-        train_size = (0.9 if early_stopping else 1.0) if train_size is None else train_size
-        check_training(max_epochs, stages, lr, batch_size, train_size, validation_size)
+        check_training(
+            len(indices),
+            max_epochs=max_epochs,
+            stages=stages,
+            lr=lr,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            train_size=train_size,
+            validation_size=validation_size,
+        )
+        train_size = _resolved(train_size, early_stopping)
         if stages is not None:
             max_epochs = sum(epochs for _, epochs in stages)
         data = MinibatchModule(
@@ -129,19 +138,14 @@ class FittingMixin:
             distributed="ddp" in str(trainer_kwargs.get("strategy", "")),
             extra=extra,
         )
-        if data.n_train < 2:
-            raise ValueError(
-                f"Only {data.n_train} cell is left to train on; at least two are needed."
-            )
-        if early_stopping and data.n_val == 0:
-            raise ValueError(
-                "early_stopping needs validation cells, but train_size and validation_size leave "
-                "none. Lower train_size."
-            )
         if data.n_val:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("gradient_clip_val", 100.0)
+        # records are made once an epoch; lightning else warns of small data
+        trainer_kwargs.setdefault("log_every_n_steps", 1)
         self._set_typical_row(indices)
+        # lightning keeps modules as it finds them, and inference has left them in eval mode
+        self.module.train()
         plan = StagedTrainingPlan(
             self.module,
             stages=stages,
@@ -194,14 +198,17 @@ def _default_epochs(n_obs: int) -> int:
 
 
 def check_training(
+    n_cells: int,
+    *,
     max_epochs: int | None,
     stages: Sequence[tuple[float, int]] | None,
     lr: float,
     batch_size: int,
-    train_size: float,
+    early_stopping: bool,
+    train_size: float | None,
     validation_size: float | None,
 ) -> None:
-    """Raise ValueError for settings that cannot train."""
+    """Raise ValueError for settings that cannot train ``n_cells`` cells."""
     if stages is not None:
         checks.check_stages(stages)
         if max_epochs is not None:
@@ -212,9 +219,23 @@ def check_training(
     checks.check_positive("batch_size", batch_size)
     if batch_size < 2:
         raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
+    train_size = _resolved(train_size, early_stopping)
     if not 0.0 < train_size <= 1.0:
         raise ValueError(f"train_size must lie in (0, 1], but is {train_size!r}.")
-    if validation_size is not None and not 0.0 <= validation_size <= 1.0 - train_size + 1e-9:
+    rest = 1.0 - train_size
+    if validation_size is not None and not 0.0 <= validation_size <= rest + 1e-9:
         raise ValueError(
             f"validation_size={validation_size!r} and train_size={train_size!r} exceed 1 together."
         )
+    if train_size * n_cells < 2:
+        raise ValueError(f"Of {n_cells} cells fewer than two are left to train on.")
+    if early_stopping and int(n_cells * (rest if validation_size is None else validation_size)) < 1:
+        raise ValueError(
+            "early_stopping needs validation cells, but train_size and validation_size leave "
+            "none. Lower train_size."
+        )
+
+
+def _resolved(train_size: float | None, early_stopping: bool) -> float:
+    """All cells train, unless some have to say when to stop."""
+    return (0.9 if early_stopping else 1.0) if train_size is None else train_size

@@ -94,6 +94,9 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             kwargs.get("source_registry"),
             new_batches=kwargs.get("extend_categories", False),
         )
+        if adata.is_view:
+            # assigning makes the view an AnnData of its own; its parent stays as it is
+            adata.uns = dict(adata.uns)
         fields = anndata_fields(setup_method_args["setup_args"], adata)
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
@@ -164,6 +167,11 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         if self._setup_args["condition_key"] is None:
             return []
         return list(self._state(CONDITION_KEY)["categorical_mapping"])
+
+    @property
+    def condition_key(self) -> str | None:
+        """Column of ``obs`` with the condition, or None."""
+        return self._setup_args["condition_key"]
 
     @property
     def batches(self) -> list:

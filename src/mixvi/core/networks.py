@@ -13,6 +13,8 @@ LOG_VAR_BOUNDS = (-9.0, 1.0)
 def soft_clip(t: Tensor, low: float, high: float) -> Tensor:
     """Squash ``t`` smoothly and monotonically into ``(low, high)``; near identity inside.
 
+    The lower bound is ``high - softplus(high - low)``, below ``low`` by ``exp(low - high)``.
+
     Source: Kolb 2022, the bounded latent domain of section 11 (form after its author's code).
     """
     return high - F.softplus(high - (low + F.softplus(t - low)))

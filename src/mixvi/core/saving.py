@@ -98,18 +98,17 @@ def write_model(
     return directory
 
 
-def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read a model directory; nothing in it is executed.
+def read_record(directory: str | Path) -> dict:
+    """Read the JSON of a model directory.
 
     Raises
     ------
     FileNotFoundError
         If there is no model in the directory.
     ValueError
-        If it holds another class, a format this version does not read, or damaged files.
+        If the file is damaged or of a format this version does not read.
     """
-    directory = Path(directory)
-    path = directory / JSON_NAME
+    path = Path(directory) / JSON_NAME
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} holds no mixvi model: {JSON_NAME} is missing. "
@@ -127,18 +126,38 @@ def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, 
             f"{directory} has format version {version!r}; this mixvi reads version "
             f"{FORMAT_VERSION}. Use the mixvi version that wrote it ({_written_by(record)})."
         )
+    return record
+
+
+def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read a model directory; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model in the directory.
+    ValueError
+        If it holds another class, a format this version does not read, or damaged files.
+    """
+    record = read_record(directory)
     if record["class"] != class_name:
         raise ValueError(
             f"{directory} holds a {record['class']} model, not a {class_name}. "
             f"Load it with mixvi.{record['class']}.load(...)."
         )
-    weights_path = directory / WEIGHTS_NAME
+    weights_path = Path(directory) / WEIGHTS_NAME
     if not weights_path.is_file() or _sha256(weights_path) != record.get("weights_sha256"):
         raise ValueError(
             f"{weights_path} is missing, damaged or truncated: its SHA-256 is not the one that "
             f"{JSON_NAME} names. Copy the directory again or save the model anew."
         )
-    weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+    try:
+        weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{weights_path} is not a file of tensors; it was not read further. "
+            "Do not use this directory unless you know where it comes from."
+        ) from error
     return from_json(record), weights
 
 

@@ -1,7 +1,7 @@
 """Data sets: real ones found locally or downloaded with a checksum, and one made up."""
 
-from mixvi.datasets.cells import kang, pbmc3k, pbmc68k_reduced
+from mixvi.datasets.cells import KANG, PBMC3K, kang, pbmc3k, pbmc68k_reduced
 from mixvi.datasets.fetch import find
 from mixvi.datasets.toy import toy_conditional_blobs
 
-__all__ = ["find", "kang", "pbmc3k", "pbmc68k_reduced", "toy_conditional_blobs"]
+__all__ = ["KANG", "PBMC3K", "find", "kang", "pbmc3k", "pbmc68k_reduced", "toy_conditional_blobs"]
