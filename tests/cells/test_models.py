@@ -94,9 +94,9 @@ def test_cvae_counterfactuals(toy, fit):
     for options in ({}, {"prior": "learned"}, {"prior": "learned", "decoder_sees_c": False}):
         model = fit(CVAE, toy, setup=CONDITION, epochs=60, n_hidden=64, **options)
         flipped = model.counterfactual(to="condition 1", indices=start)
-        shift = (flipped.X - toy.X[start]).mean()
+        shift = (flipped.X - model.get_reconstruction(indices=start)).mean()
         real = toy.X[~start].mean() - toy.X[start].mean()
-        assert shift == pytest.approx(real, rel=0.4)
+        assert shift == pytest.approx(real, rel=0.3)
         drawn = model.sample(7)
         assert drawn.obs["condition"].value_counts().to_dict() == {
             "condition 0": 7,
@@ -179,10 +179,12 @@ def test_counts(counts, fit, likelihood):
 
 def test_bernoulli(toy, fit):
     toy.X = (toy.X > np.median(toy.X)).astype(np.float32)
-    model = fit(GMVAE, toy, epochs=30, likelihood="bernoulli", n_components=5)
-    assert model.assign_components("cell_type").accuracy >= 0.9
+    model = fit(GMVAE, toy, epochs=30, likelihood="bernoulli", n_components=5, dropout_rate=0.0)
     reconstruction = model.get_reconstruction()
     assert reconstruction.min() >= 0 and reconstruction.max() <= 1
+    assert ((reconstruction > 0.5) == (toy.X > 0.5)).mean() > 0.9
+    drawn = model.sample(2, use_mean=False).X
+    assert set(np.unique(drawn)) == {0.0, 1.0}
 
 
 def test_vae_elbo_forms_agree(toy, fit):

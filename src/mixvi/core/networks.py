@@ -103,8 +103,9 @@ class ConditionalPrior(nn.Module):
 
     def __init__(self, n_conditions: int, n_latent: int):
         super().__init__()
+        # means start apart: nothing in the loss would part them, and w is to tell conditions apart
         self.table = nn.Embedding(n_conditions, 2 * n_latent)
-        nn.init.normal_(self.table.weight, std=0.1)
+        nn.init.zeros_(self.table.weight[:, n_latent:])
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Bounded mean and log-variance ``(B, n_latent)`` for codes ``(B,)``."""

@@ -36,10 +36,20 @@ def mean_expression(
     top = max(x.max(), y.max()) * 1.05
     ax.plot([0, top], [0, top], color="0.7", lw=1)
     ax.scatter(x, y, s=8, linewidths=0, color="tab:blue")
-    for j in np.argsort(-np.abs(x - y))[:n_named]:
-        ax.annotate(
-            real.var_names[j], (x[j], y[j]), fontsize=7, xytext=(3, 2), textcoords="offset points"
-        )
+    named = []
+    for j in np.argsort(-np.abs(x - y)):
+        # names that would lie on one another are left out
+        if len(named) < n_named and all(
+            np.hypot(x[j] - x[i], y[j] - y[i]) > 0.05 * top for i in named
+        ):
+            ax.annotate(
+                real.var_names[j],
+                (x[j], y[j]),
+                fontsize=7,
+                xytext=(3, 2),
+                textcoords="offset points",
+            )
+            named.append(j)
     r2 = mean_expression_r2(predicted, real)
     name = f"{title}: " if title else ""
     ax.set(xlabel="predicted mean", ylabel="real mean", title=f"{name}R² = {r2:.3f}")
