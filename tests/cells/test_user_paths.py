@@ -295,7 +295,7 @@ def test_unsupervised_training_does_not_look_at_labels(toy, fit):
         assert torch.equal(value, states[1][name]), name
 
 
-def test_soft_labels_train_like_hard_ones(toy, fit):
+def test_soft_labels_train_like_hard_ones(toy, fit, tmp_path):
     onehot = pd.get_dummies(toy.obs["cell_type"]).astype(float)
     onehot.iloc[::2] = 0
     toy.obsm["soft"] = onehot
@@ -303,6 +303,12 @@ def test_soft_labels_train_like_hard_ones(toy, fit):
     assert model.classes == list(onehot.columns)
     predicted = model.predict(level="label")
     assert (predicted == toy.obs["cell_type"].astype(str)).mean() > 0.95
+    assert toy.obsm["soft"].equals(onehot)
+    without = anndata.AnnData(toy.X.copy(), var=toy.var.copy())
+    np.testing.assert_array_equal(model.predict(without, level="label"), predicted)
+    model.save(tmp_path / "model")
+    again = GMVAE.load(tmp_path / "model", without[:1].copy())
+    assert again.predict(level="label").iloc[0] == predicted.iloc[0]
 
 
 def test_latent_forms(toy, fit):
@@ -321,3 +327,11 @@ def test_untrained_models_warn(toy):
     GMVAE.setup_anndata(toy)
     with pytest.warns(UserWarning, match="untrained"):
         GMVAE(toy, n_components=5).predict()
+
+
+def test_conditions_may_be_numbers(toy, fit):
+    toy.obs["dose"] = toy.obs["condition"].cat.codes.astype(int)
+    model = fit(CGMVAE, toy, setup={"condition_key": "dose"}, epochs=1, n_components=5)
+    by_number = model.counterfactual(to=1)
+    np.testing.assert_array_equal(by_number.X, model.counterfactual(to="1").X)
+    assert set(by_number.obs["target_condition"]) == {"1"}

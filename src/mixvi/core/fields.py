@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
-from scvi.data.fields import LabelsWithUnlabeledObsField
+from scvi.data.fields import LabelsWithUnlabeledObsField, ObsmField
 
 logger = logging.getLogger(__name__)
 
@@ -45,3 +46,36 @@ class QueryLabelsField(LabelsWithUnlabeledObsField):
 
     def validate_field(self, adata: AnnData) -> None:
         """Accept any AnnData: a query may lack the column."""
+
+
+class QuerySoftLabelsField(ObsmField):
+    """Label probabilities of which a query may have none: its cells count as unlabelled.
+
+    The probabilities are kept as an array under a hidden key, so that the user's table stays as it
+    is.
+    """
+
+    def __init__(self, registry_key: str, obsm_key: str):
+        super().__init__(registry_key, f"_scvi_{registry_key}", correct_data_format=False)
+        self._source_key = obsm_key
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Copy the probabilities and remember the names of the classes."""
+        values = adata.obsm[self._source_key]
+        if isinstance(values, pd.DataFrame):
+            names = [str(column) for column in values.columns]
+        else:
+            names = [str(i) for i in range(values.shape[1])]
+        adata.obsm[self.attr_key] = np.asarray(values, dtype=np.float32)
+        return {self.COLUMN_NAMES_KEY: names}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Take the target's probabilities if it has as many classes, else none."""
+        names = list(state_registry[self.COLUMN_NAMES_KEY])
+        values = np.zeros((adata_target.n_obs, len(names)), dtype=np.float32)
+        if self._source_key in adata_target.obsm:
+            found = np.asarray(adata_target.obsm[self._source_key], dtype=np.float32)
+            if found.shape == values.shape:
+                values = found
+        adata_target.obsm[self.attr_key] = values
+        return {self.COLUMN_NAMES_KEY: names}

@@ -135,7 +135,6 @@ class FittingMixin:
             shuffle_set_split,
             labelled=labelled,
             labelled_fraction=labelled_fraction,
-            distributed="ddp" in str(trainer_kwargs.get("strategy", "")),
             extra=extra,
         )
         if data.n_val:

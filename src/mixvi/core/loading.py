@@ -12,7 +12,6 @@ import torch
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 from scvi.data import AnnDataManager
-from scvi.dataloaders import BatchDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -158,8 +157,6 @@ class MinibatchModule(pl.LightningDataModule):
         Shares of ``indices``; what is left over is a test set.
     shuffle_set_split
         Whether rows are shuffled before the split.
-    distributed
-        Whether several processes share the rows, each taking its part.
     extra
         See :class:`RowDataset`.
     """
@@ -174,7 +171,6 @@ class MinibatchModule(pl.LightningDataModule):
         shuffle_set_split: bool = True,
         labelled: np.ndarray | None = None,
         labelled_fraction: float | None = None,
-        distributed: bool = False,
         extra: dict[str, np.ndarray] | None = None,
     ):
         super().__init__()
@@ -183,7 +179,6 @@ class MinibatchModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self._labelled = labelled
         self._labelled_fraction = labelled_fraction
-        self._distributed = distributed
         rest = 1.0 - train_size
         validation_size = rest if validation_size is None else validation_size
         self.n_train = int(np.ceil(train_size * len(indices)))
@@ -201,10 +196,6 @@ class MinibatchModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled minibatches of the training rows."""
-        if self._distributed:
-            subset = torch.utils.data.Subset(self._dataset, self.train_idx)
-            sampler = BatchDistributedSampler(subset, batch_size=self.batch_size, shuffle=True)
-            return DataLoader(subset, sampler=sampler, batch_size=None)
         sampler = MinibatchSampler(
             self.train_idx,
             self.batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
@@ -21,8 +20,6 @@ from mixvi.core.loading import inference_loader
 from mixvi.core.module import CONDITION_KEY, SOFT_LABELS_KEY, MixviModule, Rows
 from mixvi.core.saved_model import SavedModelMixin
 from mixvi.core.setup import anndata_fields, check_setup
-
-logger = logging.getLogger(__name__)
 
 
 class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
@@ -97,15 +94,10 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         if adata.is_view:
             # assigning makes the view an AnnData of its own; its parent stays as it is
             adata.uns = dict(adata.uns)
-        fields = anndata_fields(setup_method_args["setup_args"], adata)
+        fields = anndata_fields(setup_method_args["setup_args"])
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
-
-    def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
-        super().__init__(adata, registry)
-        if adata is not None and adata.n_obs < 2:
-            raise ValueError("adata has one cell; a model needs at least two to train on.")
 
     def _finish(self, module: MixviModule, init_locals: dict, summary: str) -> None:
         """Take the module, remember how the model was built, and check the data's support."""
@@ -150,16 +142,10 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
     def classes(self) -> list:
         """Known labels, in the order of their codes; empty without labels."""
         if self._setup_args["soft_labels_key"] is not None:
-            return self._soft_classes()
+            return list(self._state(SOFT_LABELS_KEY)["column_names"])
         if self._setup_args["labels_key"] is None:
             return []
         return list(self._state(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"][:-1])
-
-    def _soft_classes(self) -> list:
-        state = self._state(SOFT_LABELS_KEY)
-        if "column_names" in state:
-            return list(state["column_names"])
-        return [str(i) for i in range(self.summary_stats[f"n_{SOFT_LABELS_KEY}"])]
 
     @property
     def conditions(self) -> list:
@@ -390,7 +376,8 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         """Code of a category, None for None; an error that names it if unknown."""
         if value is None:
             return None
-        if value not in known:
+        names = [str(name) for name in known]
+        if str(value) not in names:
             if not known:
                 key = argument.removeprefix("transform_")
                 raise ValueError(
@@ -400,7 +387,7 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             raise ValueError(
                 f"{argument}={value!r} is not known. {checks.near_matches(value, known)}"
             )
-        return known.index(value)
+        return names.index(str(value))
 
     def annotate(
         self,

@@ -10,15 +10,14 @@ from scvi.data.fields import (
     LayerField,
     NumericalJointObsField,
     NumericalObsField,
-    ObsmField,
 )
 
 from mixvi.core import checks
-from mixvi.core.fields import QueryLabelsField
+from mixvi.core.fields import QueryLabelsField, QuerySoftLabelsField
 from mixvi.core.module import CONDITION_KEY, SOFT_LABELS_KEY
 
 
-def anndata_fields(args: dict, adata: AnnData) -> list:
+def anndata_fields(args: dict) -> list:
     """The fields to register for the arguments of ``setup_anndata``."""
     if args["labels_key"] is None:
         labels_field = CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, None)
@@ -37,10 +36,8 @@ def anndata_fields(args: dict, adata: AnnData) -> list:
         NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, args["continuous_covariate_keys"]),
         NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, args["size_factor_key"], required=False),
     ]
-    soft_labels_key = args["soft_labels_key"]
-    # a query may come without the reference's soft labels
-    if soft_labels_key is not None and soft_labels_key in adata.obsm:
-        fields.append(ObsmField(SOFT_LABELS_KEY, soft_labels_key))
+    if args["soft_labels_key"] is not None:
+        fields.append(QuerySoftLabelsField(SOFT_LABELS_KEY, args["soft_labels_key"]))
     return fields
 
 

@@ -49,10 +49,56 @@ _KANG_SHAPES = {
     "both_2000": (2000, 9015),
     "control_12261": (12261, 1287),
 }
-_KANG_CONDITIONS = {
-    "both_1556": {"ctrl": 750, "stim": 806},
-    "both_2000": {"ctrl": 1000, "stim": 1000},
-    "control_12261": {"ctrl": 12261},
+_KANG_COUNTS = {
+    "both_1556": {
+        "condition": {"ctrl": 750, "stim": 806},
+        "cell_type": {
+            "CD14+ Monocytes": 400,
+            "CD4 T cells": 400,
+            "B cells": 298,
+            "FCGR3A+ Monocytes": 249,
+            "CD8 T cells": 209,
+        },
+    },
+    "both_2000": {
+        "condition": {"ctrl": 1000, "stim": 1000},
+        "cell_type": {
+            "unknown": 987,
+            "CD4 T cells": 437,
+            "CD14+ Monocytes": 223,
+            "B cells": 119,
+            "CD8 T cells": 79,
+            "FCGR3A+ Monocytes": 65,
+            "NK cells": 58,
+            "Dendritic cells": 25,
+            "Megakaryocytes": 7,
+        },
+    },
+    "control_12261": {
+        "condition": {"ctrl": 12261},
+        "cell_type": {
+            "CD4 T cells": 5154,
+            "CD14+ Monocytes": 2770,
+            "B cells": 1306,
+            "CD8 T cells": 1082,
+            "NK cells": 915,
+            "FCGR3A+ Monocytes": 736,
+            "Dendritic cells": 203,
+            "Megakaryocytes": 95,
+        },
+    },
+}
+_PBMC68K_TYPES = {
+    "Dendritic": 240,
+    "CD14+ Monocyte": 129,
+    "CD19+ B": 95,
+    "CD4+/CD25 T Reg": 68,
+    "CD8+ Cytotoxic T": 54,
+    "CD8+/CD45RA+ Naive Cytotoxic": 43,
+    "CD56+ NK": 31,
+    "CD4+/CD45RO+ Memory": 19,
+    "CD34+": 13,
+    "CD4+/CD45RA+/CD25- Naive T": 8,
 }
 
 
@@ -105,7 +151,7 @@ def kang(part: str = "both_1556") -> AnnData:
     if part not in KANG:
         raise ValueError(f"part={part!r} is not known. Known: {', '.join(KANG)}.")
     adata = anndata.read_h5ad(fetch(KANG[part]))
-    check_data(adata, f"kang {part}", _KANG_SHAPES[part], {"condition": _KANG_CONDITIONS[part]})
+    check_data(adata, f"kang {part}", _KANG_SHAPES[part], _KANG_COUNTS[part])
     return adata
 
 
@@ -117,7 +163,7 @@ def pbmc68k_reduced() -> AnnData:
     import scanpy as sc
 
     adata = sc.datasets.pbmc68k_reduced()
-    check_data(adata, "pbmc68k_reduced", (700, 765), {"bulk_labels": {"Dendritic": 240}})
+    check_data(adata, "pbmc68k_reduced", (700, 765), {"bulk_labels": _PBMC68K_TYPES})
     return adata
 
 
