@@ -7,6 +7,7 @@ likelihoods alone; ``batch`` holds batch codes ``(B,)`` for batch-wise dispersio
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -57,15 +58,15 @@ class Likelihood(nn.Module):
         activation = OUTPUT_ACTIVATIONS.get(self.output_activation)
         return raw if activation is None else activation(raw)
 
+    @abstractmethod
     def neg_log_prob(
         self, x: Tensor, raw: Tensor, library: Tensor | None, batch: Tensor | None = None
     ) -> Tensor:
         """Minus log p(x | z) summed over genes, ``(B,)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, raw: Tensor, library: Tensor | None, batch: Tensor | None = None) -> Tensor:
         """One draw of x, ``(B, G)``."""
-        raise NotImplementedError
 
 
 class Gaussian(Likelihood):

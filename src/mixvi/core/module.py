@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -210,10 +211,10 @@ class MixviModule(BaseModuleClass):
         """Figures of one epoch from the row means of what ``loss`` put in ``extra_metrics``."""
         return {}
 
+    @abstractmethod
     def encode(self, rows: Rows) -> dict[str, Tensor]:
         """Parameters of the variational posteriors; keys ``mu_z``, ``lv_z`` and the like."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, z: Tensor, rows: Rows) -> Tensor:
         """Raw decoder output for ``z`` ``(B, n_latent)`` under the rows' covariates."""
-        raise NotImplementedError
