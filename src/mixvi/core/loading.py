@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -51,7 +52,10 @@ class RowDataset(Dataset):
     def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Tensors of the rows, in the order given: floats as float32, codes as int64."""
         rows = np.asarray(rows)
-        return {key: self._read(values, rows) for key, values in self._fields.items()}
+        tensors = {key: self._read(values, rows) for key, values in self._fields.items()}
+        # integer columns are codes, unless they are the counts of a single gene
+        tensors[REGISTRY_KEYS.X_KEY] = tensors[REGISTRY_KEYS.X_KEY].float()
+        return tensors
 
     @staticmethod
     def _read(values, rows: np.ndarray) -> Tensor:
@@ -82,6 +86,11 @@ class MinibatchSampler(Sampler[list[int]]):
     labelled_fraction
         Share of labelled rows in each minibatch. One epoch passes once over the unlabelled rows;
         labelled rows are recycled.
+
+    Raises
+    ------
+    ValueError
+        If ``labelled_fraction`` is given and either group has no rows.
     """
 
     def __init__(
@@ -99,6 +108,12 @@ class MinibatchSampler(Sampler[list[int]]):
         if labelled_fraction is not None:
             self._labelled = self.indices[labelled]
             self._unlabelled = self.indices[~labelled]
+            if len(self._labelled) == 0 or len(self._unlabelled) == 0:
+                raise ValueError(
+                    f"labelled_fraction={labelled_fraction!r} needs labelled and unlabelled cells, "
+                    f"but {len(self._labelled)} of {len(self.indices)} training cells are "
+                    "labelled. Raise train_size or leave labelled_fraction out."
+                )
             share = round(labelled_fraction * batch_size)
             self._n_labelled = min(max(share, 1), batch_size - 1)
 

@@ -27,10 +27,15 @@ ADATA_NAME = "adata.h5ad"
 def to_json(value: Any) -> Any:
     """Turn registries, settings and results into plain JSON values, arrays and tables tagged."""
     if isinstance(value, np.ndarray):
-        return {"__array__": [to_json(v) for v in value.tolist()], "dtype": value.dtype.str}
+        return {
+            "__array__": [to_json(v) for v in value.ravel().tolist()],
+            "dtype": value.dtype.str,
+            "shape": list(value.shape),
+        }
     if isinstance(value, pd.DataFrame):
         columns = {str(c): to_json(value[c].to_numpy()) for c in value.columns}
-        return {"__table__": columns, "index": to_json(value.index.to_numpy())}
+        index = to_json(value.index.to_numpy())
+        return {"__table__": columns, "index": index, "index_name": to_json(value.index.name)}
     if isinstance(value, np.generic):
         return to_json(value.item())
     if isinstance(value, float) and not math.isfinite(value):
@@ -55,10 +60,12 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "__array__" in value:
-        return np.array([from_json(v) for v in value["__array__"]], dtype=np.dtype(value["dtype"]))
+        flat = np.array([from_json(v) for v in value["__array__"]], dtype=np.dtype(value["dtype"]))
+        return flat.reshape(value["shape"])
     if "__table__" in value:
         columns = {k: from_json(v) for k, v in value["__table__"].items()}
-        return pd.DataFrame(columns, index=from_json(value["index"]))
+        index = pd.Index(from_json(value["index"]), name=from_json(value["index_name"]))
+        return pd.DataFrame(columns, index=index)
     if "__float__" in value:
         return float(value["__float__"])
     if "__items__" in value:
