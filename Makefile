@@ -12,7 +12,7 @@ export MIXVI_DATA_DIR := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test test-latest docs clean
+.PHONY: demo test test-latest docs venv clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/mixvi demo
@@ -27,6 +27,8 @@ test-latest: $(VENV_LATEST)/.installed
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/sphinx-build -W -b html docs docs/_build/html
+
+venv: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) $(VENV_LATEST) mixvi-demo docs/_build docs/generated

@@ -1,4 +1,6 @@
+import shutil
 from importlib.metadata import version as package_version
+from pathlib import Path
 
 project = "mixvi"
 author = "the mixvi developers"
@@ -20,7 +22,13 @@ napoleon_use_ivar = True
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_title = f"mixvi {release}"
 suppress_warnings = ["autosummary.import_cycle"]
+
+# sphinx reads sources below docs/ alone, and the notebook lives beside it
+_docs = Path(__file__).parent
+(_docs / "generated").mkdir(exist_ok=True)
+shutil.copy(_docs.parent / "tutorials" / "first_steps.ipynb", _docs / "generated")

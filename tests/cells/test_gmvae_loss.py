@@ -54,34 +54,27 @@ def test_no_term_is_negative(y_prior, d_term, y_posterior, labels):
 
 
 @pytest.mark.parametrize("labels", [LABELLED, MIXED, UNLABELLED], ids=["s", "ss", "u"])
-@pytest.mark.parametrize("d_term", D_TERMS)
+@pytest.mark.parametrize("d_term", ["analytic", "collapsed"])
 def test_05_mixed_loss_is_the_weighted_sum_of_its_parts(d_term, labels):
-    """Line 5, on the loss itself; a sampled d is drawn alike in both."""
+    """Line 5, on the loss itself."""
     module = make_module(d_term=d_term)
     inference, generative = make_outputs(module, make_tensors(labels))
 
     def loss_of(rows):
         def part(value):
-            return type(value)(*map(part, value)) if isinstance(value, tuple) else pick(value)
-
-        def pick(value):
+            if isinstance(value, tuple):
+                return type(value)(*map(part, value))
             return None if value is None else value[rows]
 
-        torch.manual_seed(5)
         return module.loss(
             {},
             {k: part(v) for k, v in inference.items()},
             {k: part(v) for k, v in generative.items()},
         ).loss
 
-    if d_term == "sample":
-        # rows of a sample follow the generator: compare the same rows twice over
-        torch.testing.assert_close(loss_of(slice(None)), loss_of(torch.arange(B)))
-        return
-    third = slice(0, B // 3), slice(B // 3, B)
-    torch.testing.assert_close(
-        loss_of(slice(None)), loss_of(third[0]) / 3 + 2 * loss_of(third[1]) / 3
-    )
+    third = B // 3
+    parts = loss_of(slice(0, third)) / 3 + 2 * loss_of(slice(third, B)) / 3
+    torch.testing.assert_close(loss_of(slice(None)), parts)
 
 
 @pytest.mark.parametrize("per_class", [1, 2])
@@ -142,15 +135,15 @@ def test_11_a_pinned_table_is_the_standard_prior():
     fixed.load_state_dict({k: v for k, v in learned.state_dict().items() if "w_table" not in k})
     zeros = []
     for low, high in ((-5.0, 5.0), (-9.0, 1.0)):
-        # softplus undone twice
-        inner = math.log(math.expm1(high)) if high > 0 else 0.0
-        zeros.append(low + math.log(math.expm1(high - inner - low)))
-    learned.w_table.table.weight.data = torch.tensor([zeros[0]] * 2 + [zeros[1]] * 2).double()
-    learned.w_table.table.weight.data = learned.w_table.table.weight.data.repeat(2, 1)
+        # the two softplus of soft_clip undone
+        inner = high - math.log(math.expm1(high))
+        zeros.append(low + math.log(math.expm1(inner - low)))
+    pinned = torch.tensor(zeros, dtype=torch.float64).repeat_interleave(2)
+    learned.w_table.table.weight.data = pinned.repeat(2, 1)
     tensors = make_tensors(n_conditions=2)
     left, right = terms_of(fixed, tensors), terms_of(learned, tensors)
     for name in TERMS:
-        torch.testing.assert_close(left[name], right[name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(left[name], right[name], atol=1e-9, rtol=0)
 
 
 def test_the_learned_prior_enters_w():
@@ -201,7 +194,7 @@ def test_sampled_d_has_the_mean_of_the_analytic_form(labels):
 def test_mc_z_term_averages_to_the_closed_form():
     """With constant component probabilities, over many z at one w."""
     module = make_module()
-    inference, generative = make_outputs(module, make_tensors(UNLABELLED, n=4))
+    inference, generative = make_outputs(module, make_tensors(UNLABELLED[:4], n=4))
     exact = module.terms(inference, generative, True, "analytic")["Z"]
     n = 50_000
     torch.manual_seed(0)
@@ -323,7 +316,7 @@ def test_floor_on_the_y_term():
     module = make_module(y_regulariser="floor", y_floor=0.0)
     inference, generative = make_outputs(module, make_tensors(MIXED))
     y = module.terms(inference, generative, True, "analytic")["Y"]
-    module.y_floor = float(y[B // 3 :].median())
+    module.y_floor = float(y.detach()[B // 3 :].median())
     floored = module.terms(inference, generative, True, "analytic", regularised=True)["Y"]
     expected = y.clone()
     expected[B // 3 :] = y[B // 3 :].clamp_min(module.y_floor)
@@ -400,15 +393,13 @@ def test_epoch_summary():
     summary = module.epoch_summary({name: value.detach() / B for name, value in extra.items()})
     pi = generative["log_pi"].exp()
     kl_w = mixture.standard_gaussian_kl_per_dim(inference["mu_w"], inference["lv_w"]).mean(0)
-    hits = pi.argmax(-1)[: B // 3] == LABELLED[: B // 3]
-    among_classes = pi[: B // 3, :3].argmax(-1) == LABELLED[: B // 3]
+    hits = pi[: B // 3, :3].argmax(-1) == LABELLED[: B // 3]
     assert summary["used_components"] == int((pi.mean(0) > 0.5 / K).sum())
     assert summary["max_pi"] == pytest.approx(float(pi.detach().amax(-1).mean()))
     assert summary["active_w"] == int((kl_w > 0.01).sum())
     variances = inference["mu_z"].var(0, unbiased=False)
     assert summary["active_z"] == int((variances > 0.01).sum())
-    assert summary["accuracy"] == pytest.approx(float(among_classes.double().mean()))
-    assert float(hits.double().mean()) <= summary["accuracy"]
+    assert summary["accuracy"] == pytest.approx(float(hits.double().mean()))
 
 
 @pytest.mark.parametrize("d_term", D_TERMS)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+import mixvi
 from mixvi.core.saving import from_json, read_model, read_record, to_json, write_model
 
 WEIGHTS = {"layer.weight": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
@@ -192,3 +193,15 @@ def test_a_malicious_pickle_is_not_executed(directory, tmp_path, dump):
         opened = torch.load(path, weights_only=False)
     opened["layer.weight"].close()
     assert sprung.exists()
+
+
+def test_cells_of_an_overwritten_model_are_not_its_successors(toy, tmp_path):
+    """A file of cells left by the model before is not loaded with the next one."""
+    path = tmp_path / "model"
+    mixvi.AE.setup_anndata(toy)
+    mixvi.AE(toy, n_hidden=8).save(path, save_anndata=True)
+    assert mixvi.AE.load(path).adata.n_obs == toy.n_obs
+    fewer = toy[:50, :3].copy()
+    mixvi.AE.setup_anndata(fewer)
+    mixvi.AE(fewer, n_hidden=8).save(path, overwrite=True)
+    assert mixvi.AE.load(path).adata is None

@@ -391,6 +391,6 @@ def _row_weights(labelled: Tensor, weighting: str) -> Tensor:
 def _assert_signs(terms: dict[str, Tensor], z_kl: str) -> None:
     """In lightning's ``detect_anomaly`` mode: a negative term would mean a sign slip."""
     for name in ("W", "Y", "D") + (("Z",) if z_kl == "analytic" else ()):
-        lowest = float(terms[name].min())
+        lowest = float(terms[name].detach().min())
         if lowest < -1e-3:
             raise AssertionError(f"Term {name} is negative ({lowest:.3g}); it never should be.")

@@ -58,6 +58,8 @@ class SavedModelMixin:
         FileExistsError
             If the directory exists and ``overwrite`` is false.
         """
+        if save_anndata and self.adata is None:
+            raise ValueError("save_anndata=True, but the model was loaded without data.")
         record = {
             "class": type(self).__name__,
             "mixvi_version": version("mixvi"),
@@ -66,11 +68,10 @@ class SavedModelMixin:
             "init_params": self.init_params_,
             "registry": _plain(self.registry),
             "state": self._saved_state(),
+            "with_anndata": save_anndata,
         }
         directory = write_model(dir_path, record, self.module.state_dict(), overwrite)
         if save_anndata:
-            if self.adata is None:
-                raise ValueError("save_anndata=True, but the model was loaded without data.")
             self.adata.write_h5ad(directory / ADATA_NAME, **anndata_write_kwargs)
 
     @classmethod
@@ -102,9 +103,9 @@ class SavedModelMixin:
             or categories than ``adata`` has.
         """
         record, weights = read_model(dir_path, cls.__name__)
-        saved = Path(dir_path) / ADATA_NAME
-        if adata is None and saved.is_file():
-            adata = anndata.read_h5ad(saved)
+        # a file of cells may also be left from a model that was overwritten
+        if adata is None and record["with_anndata"]:
+            adata = anndata.read_h5ad(Path(dir_path) / ADATA_NAME)
         registry = record["registry"]
         if isinstance(adata, AnnData):
             cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
