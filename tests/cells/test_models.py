@@ -192,3 +192,11 @@ def test_vae_elbo_forms_agree(toy, fit):
     many = [model.get_elbo(z_kl="mc")["Z"] for _ in range(30)]
     assert np.mean(many) == pytest.approx(model.get_elbo()["Z"], rel=0.05)
     assert model.sample(9, use_mean=False).shape == (9, 16)
+
+
+def test_a_sunken_scale_is_told(toy, fit):
+    VAE.setup_anndata(toy)
+    model = VAE(toy, likelihood="gaussian_sigma", n_hidden=16, n_layers=1)
+    model.module.likelihood.raw_log_sigma.data[:4] = -30.0
+    with pytest.warns(UserWarning, match="25% of the genes"):
+        model.train(1, **CPU)

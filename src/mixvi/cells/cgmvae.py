@@ -103,8 +103,8 @@ class CGMVAE(GMVAE):
             The target condition.
         route
             ``"w"``: z is the component's mean given the cell's w and the target condition; close to
-            the average of its type. ``"z"``: the cell's own z is decoded under the target; keeps
-            more of its individuality.
+            the average of its type. ``"z"``: the cell's own z is decoded under the target, with
+            whatever of the condition z still holds.
         labels
             Which component route w takes: ``"observed"`` label (predicted where there is none),
             ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -163,6 +164,15 @@ class FittingMixin:
             early_stopping=early_stopping,
             **trainer_kwargs,
         )()
+        sunk = self.module.likelihood.floored_share()
+        if sunk:
+            warnings.warn(
+                f"The decoder's scale has sunk to its floor for {sunk:.0%} of the genes: they are "
+                "constant or copied through, and latents may mean little. Drop constant genes or "
+                "choose likelihood='gaussian'.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _set_typical_row(self, indices: np.ndarray) -> None:
         """Most frequent categories, mean numbers and median library size of the training cells."""

@@ -44,6 +44,10 @@ class Likelihood(nn.Module):
         self.n_genes = n_genes
         self.output_activation = output_activation
 
+    def floored_share(self) -> float:
+        """Share of the scales that have sunk to their floor, in [0, 1]."""
+        return 0.0
+
     @property
     def n_outputs(self) -> int:
         """Width of the raw decoder output."""
@@ -149,6 +153,11 @@ class GaussianSigma(Likelihood):
         log_sigma = self.log_sigma(x, mean)
         scaled = (x - mean).square() * (-2.0 * log_sigma).exp()
         return (0.5 * scaled + log_sigma + 0.5 * LOG_2PI).sum(-1)
+
+    def floored_share(self) -> float:
+        """See :meth:`Likelihood.floored_share`."""
+        sunk = self.log_sigma().detach() < LOG_SIGMA_BOUNDS[0] + 0.1
+        return float(sunk.float().mean())
 
     def sample(self, raw, library, batch=None):
         """See :meth:`Likelihood.sample`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
 from pandas.api.types import is_numeric_dtype
@@ -84,8 +85,13 @@ def _points(values: np.ndarray, flat: bool, n_neighbors: int, seed: int) -> np.n
     import scanpy as sc
 
     shadow = AnnData(np.zeros((len(values), 1), dtype=np.float32), obsm={"latent": values})
-    sc.pp.neighbors(shadow, use_rep="latent", n_neighbors=n_neighbors, random_state=seed)
-    sc.tl.umap(shadow, random_state=seed)
+    # the neighbour search raises torch's thread count, which would slow later training
+    threads = torch.get_num_threads()
+    try:
+        sc.pp.neighbors(shadow, use_rep="latent", n_neighbors=n_neighbors, random_state=seed)
+        sc.tl.umap(shadow, random_state=seed)
+    finally:
+        torch.set_num_threads(threads)
     return shadow.obsm["X_umap"]
 
 
