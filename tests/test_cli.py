@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 import anndata
+import h5py
 import pytest
+import torch
 
 from mixvi import cli
 
@@ -105,3 +107,40 @@ def test_errors_are_one_line(run, cells, tmp_path):
     one_line(run("train", tmp_path / "broken.h5ad", "--model-dir", model))
     model.mkdir()
     one_line(run(*train), "exists already", "--overwrite")
+
+
+def test_input_is_never_overwritten(run, cells, tmp_path):
+    before = cells.read_bytes()
+    link = tmp_path / "link.h5ad"
+    link.symlink_to(cells)
+    model = tmp_path / "model"
+    for output in (cells, link):
+        result = run("train", cells, "--model-dir", model, "--output", output, "--overwrite", *FAST)
+        one_line(result, "is the input")
+        one_line(run("annotate", model, cells, "--output", output, "--overwrite"), "is the input")
+        result = run("counterfactual", model, cells, "--to", "x", "--output", output, "--overwrite")
+        one_line(result, "is the input")
+    assert not model.exists()
+    assert cells.read_bytes() == before
+
+
+def test_options_without_use_are_refused(run, cells, tmp_path):
+    model = tmp_path / "model"
+    train = ("train", cells, "--model-dir", model, *FAST)
+    one_line(run(*train, "--model", "vae", "--n-components", 5), "--n-components", "vae")
+    one_line(run(*train, "--w-prior", "learned"), "--w-prior", "gmvae")
+    code, _, err = run(*train, "--model", "cvae", "--condition-key", "condition")
+    assert code == 0, err
+    flip = ("counterfactual", model, cells, "--to", "condition 1", "--output", tmp_path / "o.h5ad")
+    one_line(run(*flip, "--route", "z"), "--route", "cvae")
+    assert not (tmp_path / "o.h5ad").exists()
+
+
+def test_what_the_machine_or_file_lacks(run, cells, tmp_path):
+    other = tmp_path / "other.h5ad"
+    with h5py.File(other, "w") as file:
+        file["numbers"] = [1, 2]
+    one_line(run("train", other, "--model-dir", tmp_path / "m"), "cannot be read as h5ad")
+    if not torch.cuda.is_available():
+        result = run("train", cells, "--model-dir", tmp_path / "m", *FAST[:-1], "cuda")
+        one_line(result, "--accelerator cuda")

@@ -18,6 +18,18 @@ app = typer.Typer(
 )
 
 MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
+_MIXTURES = ("gmvae", "cgmvae")
+_FOR_MIXTURES = (
+    "n_components",
+    "n_latent_w",
+    "y_prior",
+    "y_posterior",
+    "d_term",
+    "alpha",
+    "mode",
+    "labelled_fraction",
+    "label_weighting",
+)
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, FloatingPointError)
 
 DATA = "Data"
@@ -58,6 +70,7 @@ def demo(
 
 @app.command()
 def train(
+    context: typer.Context,
     cells: Input,
     model_dir: Annotated[Path, typer.Option("--model-dir", help="Where the model is saved.")],
     output: Annotated[
@@ -149,10 +162,15 @@ def train(
 ) -> None:
     """Train a model; save it, and the cells annotated with what it found."""
     import scvi
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     output = output or model_dir / "annotated.h5ad"
-    _refuse_existing(overwrite, model_dir, output)
+    _check_outputs(cells, overwrite, model_dir, output)
     cls = _model_class(model)
+    if model not in _MIXTURES:
+        _refuse_unused(context, model, _FOR_MIXTURES)
+    if model != "cgmvae":
+        _refuse_unused(context, model, ("w_prior",))
     adata = _read(cells)
     scvi.settings.seed = seed
     cls.setup_anndata(
@@ -178,7 +196,7 @@ def train(
         "early_stopping": early_stopping,
         "accelerator": accelerator,
     }
-    if model in ("gmvae", "cgmvae"):
+    if model in _MIXTURES:
         options |= {
             "n_components": n_components,
             "n_latent_z": n_latent,
@@ -198,7 +216,12 @@ def train(
     if model == "cgmvae":
         options["w_prior"] = w_prior
     fitted = cls(adata, **options)
-    fitted.train(max_epochs, **fitting)
+    try:
+        fitted.train(max_epochs, **fitting)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"Training cannot start with --accelerator {accelerator}: {error}"
+        ) from None
     fitted.annotate()
     fitted.save(model_dir, overwrite=overwrite)
     _write(adata, output)
@@ -215,7 +238,7 @@ def annotate(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model's latents, components and predictions into new cells."""
-    _refuse_existing(overwrite, output)
+    _check_outputs(cells, overwrite, output)
     adata = _read(cells)
     model = _load(model_dir, adata)
     model.annotate(reconstruction=reconstruction)
@@ -224,6 +247,7 @@ def annotate(
 
 @app.command()
 def counterfactual(
+    context: typer.Context,
     model_dir: Annotated[Path, typer.Argument(help="A saved cgmvae or cvae.")],
     cells: Input,
     output: Annotated[Path, typer.Option(help="Converted cells (h5ad).")],
@@ -236,7 +260,7 @@ def counterfactual(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
-    _refuse_existing(overwrite, output)
+    _check_outputs(cells, overwrite, output)
     adata = _read(cells)
     model = _load(model_dir, adata)
     if not hasattr(model, "counterfactual"):
@@ -250,7 +274,10 @@ def counterfactual(
         indices = (adata.obs[key].astype(str) == from_condition).to_numpy()
         if not indices.any():
             raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from).")
-    options = {"route": route, "labels": labels} if type(model).__name__ == "CGMVAE" else {}
+    options = {"route": route, "labels": labels}
+    if type(model).__name__ != "CGMVAE":
+        _refuse_unused(context, type(model).__name__.lower(), tuple(options))
+        options = {}
     _write(model.counterfactual(to=to, indices=indices, **options), output)
 
 
@@ -277,19 +304,35 @@ def _read(path: Path):
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
-    return anndata.read_h5ad(path)
+    try:
+        return anndata.read_h5ad(path)
+    except PermissionError:
+        raise
+    except Exception as error:
+        # anndata's own message is about its constructor or an HDF5 group, not about the file
+        raise ValueError(f"{path} cannot be read as h5ad: {error}") from None
 
 
 def _write(adata, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     adata.write_h5ad(path)
-    Console(stderr=True).print(f"Wrote {path}")
+    Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", markup=False)
 
 
-def _refuse_existing(overwrite: bool, *paths: Path) -> None:
+def _check_outputs(cells: Path, overwrite: bool, *paths: Path) -> None:
     for path in paths:
+        if path.exists() and cells.exists() and path.samefile(cells):
+            raise ValueError(f"{path} is the input, which is never changed. Name another output.")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already. Pass --overwrite or another path.")
+
+
+def _refuse_unused(context: typer.Context, model: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError if the user typed an option that the model has no use for."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"--{name.replace('_', '-')} means nothing to {model}. Leave it out.")
 
 
 def _parse_stages(text: str | None) -> list[tuple[float, int]] | None:
