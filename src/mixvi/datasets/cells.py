@@ -105,13 +105,19 @@ _PBMC68K_TYPES = {
 def pbmc3k(drop_megakaryocytes: bool = False) -> AnnData:
     """2,638 peripheral blood cells x 13,714 genes, raw counts (10x Genomics).
 
-    ``obs["cell_type"]`` has 8 types. They come from a Louvain clustering of a PCA graph: accuracy
-    against them says nothing about a comparison with Louvain or Leiden.
+    The types are a Louvain clustering of a PCA graph: accuracy against them says nothing about a
+    comparison with Louvain or Leiden.
 
     Parameters
     ----------
     drop_megakaryocytes
-        Leave out the 15 megakaryocytes, which gives the thesis's 2,623 cells and 7 types.
+        Leave out the 15 megakaryocytes, which gives the thesis's 2,623 cells and 7 types
+        (Kolb 2022, chapter 8).
+
+    Returns
+    -------
+    AnnData with raw counts in ``X`` (CSR float32, (n_obs, 13714)) and ``obs["cell_type"]``, 8 or 7
+    categories.
 
     Raises
     ------
@@ -140,13 +146,18 @@ def kang(part: str = "both_1556") -> AnnData:
 
     Returns
     -------
-    AnnData with ``obs["condition"]`` (``ctrl``, ``stim``) and ``obs["cell_type"]``. None is the
-    thesis's own file: quote results as "on this part".
+    AnnData with raw counts in ``X`` (CSR float32, (n_obs, n_genes)), ``obs["condition"]``
+    (``ctrl``, ``stim``) and ``obs["cell_type"]`` (the authors' annotation; ``unknown`` in
+    ``"both_2000"`` where there is none). ``"both_1556"`` also has ``obs["sample"]`` (donor and
+    condition), ``"control_12261"`` has ``obs["donor"]`` and ``var["ensembl"]``. None is the
+    thesis's own file (Kolb 2022, chapter 11): quote results as "on this part".
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        As :func:`pbmc3k`; ValueError for an unknown part.
+    FileNotFoundError
+        If the file is neither here nor to be downloaded.
+    ValueError
+        If the part is unknown, or its checksum, shape or class counts are not as expected.
     """
     if part not in KANG:
         raise ValueError(f"part={part!r} is not known. Known: {', '.join(KANG)}.")
@@ -158,7 +169,15 @@ def kang(part: str = "both_1556") -> AnnData:
 def pbmc68k_reduced() -> AnnData:
     """700 blood cells x 765 genes, scaled, as shipped inside scanpy; no download.
 
-    ``obs["bulk_labels"]`` has 10 types by correlation with sorted populations.
+    Returns
+    -------
+    AnnData with scaled values in ``X`` (float32, (700, 765)) and ``obs["bulk_labels"]``, 10 types
+    by correlation with sorted populations; other columns are scanpy's.
+
+    Raises
+    ------
+    ValueError
+        If this scanpy ships a file of another shape or other class counts.
     """
     import scanpy as sc
 
@@ -170,14 +189,34 @@ def pbmc68k_reduced() -> AnnData:
 def check_data(
     adata: AnnData, name: str, shape: tuple[int, int], counts: dict[str, dict[str, int]]
 ) -> None:
-    """Raise ValueError unless shape and class counts are as expected."""
+    """Raise ValueError unless shape and class counts are as expected.
+
+    Parameters
+    ----------
+    adata
+        The data as read.
+    name
+        What messages call it.
+    shape
+        Expected (n_obs, n_vars).
+    counts
+        Expected number of cells of each category, by column of ``obs``.
+
+    Raises
+    ------
+    ValueError
+        At the first difference: shape, a missing column, a count, an unexpected category.
+    """
     if adata.shape != shape:
         raise ValueError(f"{name} has shape {adata.shape}, but {shape} was expected.")
     for key, expected in counts.items():
-        found = adata.obs[key].value_counts()
-        for value, n in expected.items():
-            if found.get(value, 0) != n:
+        if key not in adata.obs:
+            raise ValueError(f"{name} has no obs[{key!r}]. It has: {', '.join(adata.obs)}.")
+        found = adata.obs[key].value_counts(dropna=False)
+        found = {value: n for value, n in found.items() if n}
+        for value in [*expected, *(value for value in found if value not in expected)]:
+            if found.get(value, 0) != expected.get(value, 0):
                 raise ValueError(
-                    f"{name}: obs[{key!r}] has {found.get(value, 0)} cells of {value!r}, but {n} "
-                    "were expected."
+                    f"{name}: obs[{key!r}] has {found.get(value, 0)} cells of {value!r}, but "
+                    f"{expected.get(value, 0)} were expected."
                 )

@@ -51,10 +51,14 @@ def find(file: DataFile) -> Path | None:
 def fetch(file: DataFile) -> Path:
     """Path of a file: found on this machine, or downloaded from ``MIXVI_DATA_URL``.
 
+    A download goes to the cache and is kept only if its checksum is right.
+
     Raises
     ------
     FileNotFoundError
         If it is not here and no address to download it from is set.
+    ValueError
+        If its SHA-256 is another.
     """
     path = find(file)
     if path is not None:

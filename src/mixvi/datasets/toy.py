@@ -16,11 +16,12 @@ def toy_conditional_blobs(
     effect: float = 1.5,
     seed: int = 0,
 ) -> AnnData:
-    """Gaussian blobs of classes by conditions (Kolb 2022, section 10; spec 11).
+    """Gaussian blobs of classes by conditions (Kolb 2022, chapter 10).
 
     Class means are uniform in (0, 10), standard deviations in (0, 0.5); under each further
     condition a class moves by ``effect`` + 0.5 N(0, 1) in every gene and its standard deviations
-    change by 0.01 N(0, 1).
+    change by 0.01 N(0, 1). The thesis gives 5 classes, 2 conditions and 16 dimensions; the other
+    numbers are from what its author published beside it.
 
     Parameters
     ----------
@@ -35,8 +36,8 @@ def toy_conditional_blobs(
 
     Returns
     -------
-    AnnData with n_classes x n_conditions x n_per_group rows; ``obs["cell_type"]`` and
-    ``obs["condition"]``.
+    AnnData with ``X`` (n_classes * n_conditions * n_per_group, n_genes) float32 and the categories
+    ``obs["cell_type"]`` and ``obs["condition"]``.
 
     Raises
     ------
