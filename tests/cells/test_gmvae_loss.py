@@ -254,6 +254,21 @@ def test_two_components_per_class_of_which_one_is_empty(labels):
         torch.testing.assert_close(left[name], right[name])
 
 
+@pytest.mark.parametrize("d_term", ["analytic", "collapsed"])
+def test_an_unlikely_class_stays_finite(d_term):
+    """A label that the classifier all but excludes gives no NaN, in the loss or its gradient."""
+    module = make_module(n_components=6, components_per_class=2, d_term=d_term)
+    inference, generative = make_outputs(module, make_tensors(torch.zeros(B, dtype=torch.long)))
+    logits = torch.zeros(B, 6, dtype=torch.float64)
+    logits[:, :2] = -2_000.0
+    logits.requires_grad_()
+    outputs = {**generative, "log_pi": torch.log_softmax(logits, -1)}
+    loss = module.loss({}, inference, outputs).loss
+    assert math.isfinite(loss.item()) and loss > 1_900
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("per_class", [1, 2])
 def test_relaxed_labels(per_class):
     """Rows of a relaxed label are sums over the classes; a certain one is the hard label."""
