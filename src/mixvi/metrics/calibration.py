@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 
 
-def reliability_curve(probs: pd.DataFrame, labels: Sequence, n_bins: int = 15) -> pd.DataFrame:
+def reliability_curve(
+    probs: pd.DataFrame | np.ndarray, labels: Sequence, n_bins: int = 15
+) -> pd.DataFrame:
     """Accuracy against confidence, in bins of confidence of equal width.
 
     Parameters
     ----------
     probs
-        Probabilities ``(n_obs, n_labels)``, columns named as the labels.
+        Probabilities ``(n_obs, n_labels)``, columns named as the labels. Of an array, the
+        labels are the column numbers.
     labels
         True labels ``(n_obs,)``.
     n_bins
@@ -27,23 +30,36 @@ def reliability_curve(probs: pd.DataFrame, labels: Sequence, n_bins: int = 15) -
     Raises
     ------
     ValueError
-        If lengths differ.
+        If lengths differ, there are no cells, a label is missing, or a probability is missing or
+        outside [0, 1].
     """
-    labels = np.asarray(labels).astype(str)
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1, but is {n_bins}.")
+    probs, labels = pd.DataFrame(probs), np.asarray(labels)
     if len(labels) != len(probs):
         raise ValueError(f"probs has {len(probs)} rows, but there are {len(labels)} labels.")
-    values = probs.to_numpy()
+    if len(probs) == 0:
+        raise ValueError("There are no cells to score.")
+    if pd.isna(labels).any():
+        raise ValueError("Some labels are missing (NaN); drop those cells first.")
+    values = probs.to_numpy(dtype=float)
+    # single precision may exceed one by rounding
+    if not ((values >= 0) & (values <= 1 + 1e-4)).all():
+        raise ValueError("probs must lie in [0, 1] without missing values (NaN).")
     confidence = values.max(axis=1)
     predicted = probs.columns.to_numpy().astype(str)[values.argmax(axis=1)]
+    hit = predicted == labels.astype(str)
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    frame = pd.DataFrame({"confidence": confidence, "accuracy": predicted == labels, "bin": bins})
+    frame = pd.DataFrame({"confidence": confidence, "accuracy": hit, "bin": bins})
     curve = frame.groupby("bin").agg(
         confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), n=("accuracy", "size")
     )
     return curve
 
 
-def expected_calibration_error(probs: pd.DataFrame, labels: Sequence, n_bins: int = 15) -> float:
+def expected_calibration_error(
+    probs: pd.DataFrame | np.ndarray, labels: Sequence, n_bins: int = 15
+) -> float:
     """Mean gap between confidence and accuracy, weighted by cells, in [0, 1]."""
     curve = reliability_curve(probs, labels, n_bins)
     gaps = (curve["confidence"] - curve["accuracy"]).abs()

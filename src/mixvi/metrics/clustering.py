@@ -52,14 +52,23 @@ def accuracy_by_overlap(
         Of each cell, ``(n_obs,)``.
     mapping
         Component to label. ``None``: the overlap map of these very cells (purity), as the thesis
-        scores; optimistic for many components. A map fitted on other cells is honest on these.
+        scores; optimistic for many components. A map fitted on other cells is honest on these;
+        cells of components that it lacks count as wrong. Names are compared as text, since
+        ``obs`` holds components as text and ``assign_components`` as numbers.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are no cells, or a value is missing (NaN).
     """
     table = component_table(components, labels)
     mapping = overlap_map(table) if mapping is None else mapping
+    label_of = {str(j): str(label) for j, label in mapping.items()}
+    named = table.rename(index=str, columns=str)
     hits = sum(
-        table.loc[j, mapping[j]]
-        for j in table.index
-        if j in mapping and mapping[j] in table.columns
+        named.at[j, label_of[j]]
+        for j in named.index
+        if j in label_of and label_of[j] in named.columns
     )
     return float(hits / table.to_numpy().sum())
 
@@ -78,13 +87,35 @@ def per_label_recall(predicted: Sequence, labels: Sequence) -> pd.Series:
 
 
 def used_components(probs: np.ndarray) -> int:
-    """Components whose mean probability exceeds 0.5 / K, from ``(n_obs, K)``."""
+    """Components whose mean probability exceeds 0.5 / K, from ``(n_obs, K)``.
+
+    Raises
+    ------
+    ValueError
+        If ``probs`` is not a matrix with at least one cell.
+    """
     probs = np.asarray(probs)
+    if probs.ndim != 2 or probs.size == 0:
+        raise ValueError(f"probs must be (n_obs, K), but has the shape {probs.shape}.")
     return int((probs.mean(axis=0) > 0.5 / probs.shape[1]).sum())
 
 
 def active_units(mean: np.ndarray, variance: np.ndarray, threshold: float = 0.01) -> int:
-    """Dimensions whose average KL to N(0, 1) exceeds ``threshold`` nats, from ``(n_obs, D)``."""
+    """Dimensions whose average KL to N(0, 1) exceeds ``threshold`` nats, from ``(n_obs, D)``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a variance is not positive.
+    """
+    mean, variance = np.asarray(mean), np.asarray(variance)
+    if mean.shape != variance.shape or mean.ndim != 2:
+        raise ValueError(
+            "mean and variance must both be (n_obs, D), but have the shapes "
+            f"{mean.shape} and {variance.shape}."
+        )
+    if not (variance > 0).all():
+        raise ValueError("variance must be positive everywhere; pass variances, not their logs.")
     kl = 0.5 * (np.square(mean) + variance - 1.0 - np.log(variance))
     return int((kl.mean(axis=0) > threshold).sum())
 

@@ -17,7 +17,50 @@ def _dense(x) -> np.ndarray:
     return np.atleast_2d(x).astype(np.float64)
 
 
-def mean_expression_r2(predicted, real, genes: Sequence[int] | None = None) -> float:
+def _pair(predicted, real) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides dense, once it is sure that their columns are the same genes."""
+    x, y = _dense(predicted), _dense(real)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"predicted has {x.shape[1]} genes, real has {y.shape[1]}; both need the "
+            "same genes in the same order."
+        )
+    if not len(x) or not len(y):
+        raise ValueError("predicted and real need at least one cell each.")
+    if isinstance(predicted, AnnData) and isinstance(real, AnnData):
+        if not predicted.var_names.equals(real.var_names):
+            raise ValueError(
+                "predicted and real name their genes differently or in another order. "
+                "Reorder first: real = real[:, predicted.var_names]."
+            )
+    return x, y
+
+
+def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
+    """Column numbers of genes given by number, by mask or (of an AnnData) by name."""
+    if genes is None or isinstance(genes, slice):
+        return slice(None) if genes is None else genes
+    if not len(genes) or np.asarray(genes).dtype.kind not in "OUS":
+        return genes
+    named = next((side.var_names for side in sides if isinstance(side, AnnData)), None)
+    if named is None:
+        raise ValueError("Genes are given by name, so predicted or real must be an AnnData.")
+    missing = [g for g in genes if g not in named]
+    if missing:
+        raise ValueError(f"{len(missing)} genes are not in var_names, e.g. {missing[0]!r}.")
+    return named.get_indexer(list(genes))
+
+
+def _of_each_cell(values: Sequence, n: int, name: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have one entry a cell ({n}), but has {len(values)}.")
+    if pd.isna(values).any():
+        raise ValueError(f"{name} has missing values (NaN); drop those cells first.")
+    return values
+
+
+def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
     """Squared correlation of per-gene means, scGen's ``reg_mean_plot`` figure.
 
     Parameters
@@ -26,29 +69,25 @@ def mean_expression_r2(predicted, real, genes: Sequence[int] | None = None) -> f
         Cells by genes, dense, sparse or AnnData: ``(n, G)`` and ``(m, G)``. A single row serves as
         a mean itself.
     genes
-        Column numbers to compare; default all.
+        Genes to compare, as column numbers, a mask or (of an AnnData) names; default all.
 
     Raises
     ------
     ValueError
-        If the numbers of genes differ or a side has no cells.
+        If the genes differ, one of ``genes`` is unknown, or a side has no cells.
     """
-    predicted, real = _dense(predicted), _dense(real)
-    if predicted.shape[1] != real.shape[1]:
-        raise ValueError(
-            f"predicted has {predicted.shape[1]} genes, real has {real.shape[1]}; both need the "
-            "same genes in the same order."
-        )
-    if not len(predicted) or not len(real):
-        raise ValueError("predicted and real need at least one cell each.")
-    x, y = predicted.mean(axis=0), real.mean(axis=0)
-    if genes is not None:
-        x, y = x[genes], y[genes]
+    columns = _columns(genes, predicted, real)
+    predicted, real = _pair(predicted, real)
+    x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
     return float(linregress(x, y).rvalue ** 2)
 
 
 def mean_expression_table(
-    predicted, real, predicted_groups: Sequence, real_groups: Sequence
+    predicted,
+    real,
+    predicted_groups: Sequence,
+    real_groups: Sequence,
+    genes: Sequence | None = None,
 ) -> pd.DataFrame:
     """:func:`mean_expression_r2` for each group found on both sides, and over all cells.
 
@@ -58,19 +97,29 @@ def mean_expression_table(
         ``(n, G)`` and ``(m, G)``.
     predicted_groups, real_groups
         Group of each row (e.g. the cell type), ``(n,)`` and ``(m,)``.
+    genes
+        As in :func:`mean_expression_r2`.
 
     Returns
     -------
     DataFrame with ``r2``, ``n_predicted`` and ``n_real``, one row a group and one ``"all"``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
-    predicted, real = _dense(predicted), _dense(real)
-    left, right = np.asarray(predicted_groups), np.asarray(real_groups)
+    columns = _columns(genes, predicted, real)
+    predicted, real = _pair(predicted, real)
+    left = _of_each_cell(predicted_groups, len(predicted), "predicted_groups")
+    right = _of_each_cell(real_groups, len(real), "real_groups")
     rows = {}
     for group in sorted(set(left) & set(right)):
         p, r = predicted[left == group], real[right == group]
-        rows[group] = {"r2": mean_expression_r2(p, r), "n_predicted": len(p), "n_real": len(r)}
+        r2 = mean_expression_r2(p, r, columns)
+        rows[group] = {"r2": r2, "n_predicted": len(p), "n_real": len(r)}
     rows["all"] = {
-        "r2": mean_expression_r2(predicted, real),
+        "r2": mean_expression_r2(predicted, real, columns),
         "n_predicted": len(predicted),
         "n_real": len(real),
     }
@@ -94,8 +143,15 @@ def class_mean_baseline(
     Returns
     -------
     Group to mean ``(G,)``.
+
+    Raises
+    ------
+    ValueError
+        If no cell has the target condition, or groups or conditions are missing or not one a cell.
     """
-    x, groups, conditions = _dense(x), np.asarray(groups), np.asarray(conditions)
+    x = _dense(x)
+    groups = _of_each_cell(groups, len(x), "groups")
+    conditions = _of_each_cell(conditions, len(x), "conditions")
     at_target = conditions == target
     if not at_target.any():
         raise ValueError(f"No cell has the condition {target!r}.")
@@ -103,8 +159,15 @@ def class_mean_baseline(
 
 
 def variance_ratio(predicted, real) -> np.ndarray:
-    """Predicted over real variance of each gene, ``(G,)``; NaN where the real one is zero."""
-    real_variance = _dense(real).var(axis=0)
+    """Predicted over real variance of each gene, ``(G,)``; NaN where the real one is zero.
+
+    Raises
+    ------
+    ValueError
+        If the genes differ or a side has no cells.
+    """
+    predicted, real = _pair(predicted, real)
+    real_variance = real.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = _dense(predicted).var(axis=0) / real_variance
+        ratio = predicted.var(axis=0) / real_variance
     return np.where(real_variance > 0, ratio, np.nan)

@@ -114,7 +114,7 @@ def confidence(
 
 
 def reliability(
-    probs: pd.DataFrame, labels: Sequence, *, n_bins: int = 15, ax: Axes | None = None
+    probs: pd.DataFrame | np.ndarray, labels: Sequence, *, n_bins: int = 15, ax: Axes | None = None
 ) -> Axes:
     """Accuracy against confidence; on the diagonal, probabilities mean what they say."""
     curve = reliability_curve(probs, labels, n_bins)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from mixvi.metrics import mean_expression_r2
 
@@ -48,6 +49,7 @@ def mean_expression(
                 fontsize=7,
                 xytext=(3, 2),
                 textcoords="offset points",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )
             named.append(j)
     r2 = mean_expression_r2(predicted, real)

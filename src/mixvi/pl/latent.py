@@ -10,11 +10,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
-from pandas.api.types import is_numeric_dtype
+from matplotlib.colors import to_rgba_array
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from mixvi.core.checks import check_choice, check_key
 
 _MARKER_AREA = 60_000
+_MISSING = "0.8"
 
 
 def latent(
@@ -37,7 +39,7 @@ def latent(
     basis
         Key of ``obsm`` with the coordinates ``(n_obs, D)``.
     color
-        Columns of ``obs``.
+        Columns of ``obs``. Cells without a value are light grey.
     method
         ``"scatter"`` (the first two dimensions), ``"umap"``, or ``"auto"``: a scatter if D = 2.
     titles
@@ -55,13 +57,22 @@ def latent(
     ------
     KeyError
         If the basis or a column is missing.
+    ValueError
+        If there is no colouring, not one title or axes a panel, or a scatter lacks dimensions.
     """
     check_key(adata, "obsm", basis, "basis")
     check_choice("method", method, ("auto", "scatter", "umap"))
     columns = [color] if color is None or isinstance(color, str) else list(color)
     for column in columns:
         check_key(adata, "obs", column, "color")
+    if not columns:
+        raise ValueError("color is empty: name columns of obs, or pass None for one plain panel.")
+    for name, given in (("titles", titles), ("axes", axes)):
+        if given is not None and len(given) != len(columns):
+            raise ValueError(f"{name} needs one entry a panel ({len(columns)}), has {len(given)}.")
     flat = method == "scatter" or (method == "auto" and adata.obsm[basis].shape[1] == 2)
+    if flat and adata.obsm[basis].shape[1] < 2:
+        raise ValueError(f"adata.obsm[{basis!r}] has one dimension; draw it with method='umap'.")
     points = _points(np.asarray(adata.obsm[basis]), flat, n_neighbors, seed)
     label = basis.removeprefix("X_") if flat else "UMAP"
     if axes is None:
@@ -100,15 +111,20 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
     x, y = points[order].T
     if values is None:
         ax.scatter(x, y, s=size, c="0.5", linewidths=0)
-    elif is_numeric_dtype(values):
-        drawn = ax.scatter(x, y, s=size, c=values.to_numpy()[order], cmap="viridis", linewidths=0)
+    elif is_numeric_dtype(values) and not is_bool_dtype(values):
+        shade = values.to_numpy(dtype=float, na_value=np.nan)[order]
+        cmap = plt.get_cmap("viridis").with_extremes(bad=_MISSING)
+        drawn = ax.scatter(x, y, s=size, c=shade, cmap=cmap, linewidths=0, plotnonfinite=True)
         ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
     else:
         categories = values.astype("category").cat.remove_unused_categories()
         names = list(categories.cat.categories)
         colours = category_colours(len(names))
+        if categories.isna().any():
+            # code -1 of missing values picks the last colour
+            names, colours = [*names, "missing"], [*colours, _MISSING]
         codes = categories.cat.codes.to_numpy()[order]
-        ax.scatter(x, y, s=size, c=[colours[i] for i in codes], linewidths=0)
+        ax.scatter(x, y, s=size, c=to_rgba_array([colours[i] for i in codes]), linewidths=0)
         for name, colour in zip(names, colours, strict=True):
             ax.scatter([], [], s=30, color=colour, label=str(name))
         ax.legend(
@@ -122,9 +138,16 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
 
 
 def category_colours(n: int) -> list:
-    """``n`` colours that are told apart: tab10, tab20, then a cut through a cyclic map."""
+    """``n`` colours that are told apart: tab10, then tab20 and tab20b, then scanpy's 102."""
     if n <= 10:
         return [plt.get_cmap("tab10")(i) for i in range(n)]
-    if n <= 20:
-        return [plt.get_cmap("tab20")(i) for i in range(n)]
+    # the greys of tab20 would pass for missing values
+    colours = [plt.get_cmap("tab20")(i) for i in range(20) if i not in (14, 15)]
+    colours += [plt.get_cmap("tab20b")(i) for i in range(20)]
+    if n <= len(colours):
+        return colours[:n]
+    from scanpy.plotting.palettes import default_102
+
+    if n <= len(default_102):
+        return list(default_102[:n])
     return [plt.get_cmap("gist_ncar")((i + 0.5) / n) for i in range(n)]

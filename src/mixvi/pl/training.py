@@ -32,12 +32,17 @@ def loss_terms(history: Mapping[str, pd.DataFrame] | object) -> list[Axes]:
     Raises
     ------
     ValueError
-        If there is no history yet.
+        If there is no history yet, or none of the terms is in it.
     """
     history = getattr(history, "history", history)
     if not history:
         raise ValueError("There is no history yet: train the model first.")
     shown = {k: label for k, label in _TERMS.items() if f"{k}_train" in history}
+    if not shown:
+        found = ", ".join(map(repr, list(history)[:10]))
+        raise ValueError(
+            f"The history has none of {', '.join(f'{k}_train' for k in _TERMS)}. It has {found}."
+        )
     _, grid = plt.subplots(
         1, len(shown), figsize=(2.9 * len(shown), 2.7), squeeze=False, layout="constrained"
     )
@@ -49,6 +54,7 @@ def loss_terms(history: Mapping[str, pd.DataFrame] | object) -> list[Axes]:
         ax.set(title=label, xlabel="epoch")
         ax.title.set_fontsize(9)
         ax.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].set_ylabel("nats per cell")
     if any(f"{term}_validation" in history for term in shown):
         grid.ravel()[-1].legend(frameon=False, fontsize=8)
     return list(grid.ravel())

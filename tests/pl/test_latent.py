@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.colors import to_hex, to_rgba
+
+from mixvi import pl
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def cells():
+    rng = np.random.default_rng(0)
+    kind = np.repeat(["a", "b"], 30)
+    adata = AnnData(np.zeros((60, 1), dtype=np.float32))
+    adata.obs["kind"] = pd.Categorical(kind)
+    adata.obsm["flat"] = rng.normal(size=(60, 2))
+    adata.obsm["deep"] = rng.normal(size=(60, 5)) + 20 * (kind == "b")[:, None]
+    return adata
+
+
+def test_umap_parts_blobs_repeats_itself_and_leaves_the_cells(cells):
+    before = cells.copy()
+    (first,) = pl.latent(cells, "deep", n_neighbors=8)
+    (second,) = pl.latent(cells, "deep", n_neighbors=8)
+    points = first.collections[0].get_offsets().data
+    np.testing.assert_array_equal(points, second.collections[0].get_offsets().data)
+    # the permutation in which points are drawn, seed 0
+    kind = cells.obs["kind"].to_numpy()[np.random.default_rng(0).permutation(60)]
+    centres = {k: points[kind == k].mean(axis=0) for k in "ab"}
+    spread = max(np.linalg.norm(points[kind == k] - centres[k], axis=1).max() for k in "ab")
+    assert np.linalg.norm(centres["a"] - centres["b"]) > 2 * spread
+    assert list(cells.obsm) == list(before.obsm)
+    assert not cells.uns and not cells.obsp
+    np.testing.assert_array_equal(cells.obsm["deep"], before.obsm["deep"])
+
+
+def test_missing_categories_have_a_colour_of_their_own(cells):
+    cells.obs.loc[cells.obs_names[:7], "kind"] = None
+    (ax,) = pl.latent(cells, "flat", "kind")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b", "missing"]
+    drawn = ax.collections[0].get_facecolors()
+    assert np.isclose(drawn, to_rgba("0.8")).all(axis=1).sum() == 7
+
+
+def test_missing_numbers_are_drawn_and_have_a_colour_bar(cells):
+    cells.obs["score"] = np.r_[np.nan, np.arange(59.0)]
+    (ax,) = pl.latent(cells, "flat", "score")
+    assert ax.collections[0].colorbar is not None
+    ax.figure.canvas.draw()
+    grey = np.isclose(ax.collections[0].get_facecolors(), to_rgba("0.8")).all(axis=1)
+    assert grey.sum() == 1
+
+
+def test_booleans_are_categories(cells):
+    cells.obs["flag"] = np.arange(60) < 9
+    (ax,) = pl.latent(cells, "flat", "flag")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["False", "True"]
+
+
+@pytest.mark.parametrize("n", [10, 18, 25, 60])
+def test_many_categories_have_different_colours_and_stay_inside(cells, n):
+    cells.obs["many"] = pd.Categorical([f"type {i % n:02d}" for i in range(60)])
+    (ax,) = pl.latent(cells, "flat", "many")
+    colours = {to_hex(c) for c in ax.collections[0].get_facecolors()}
+    assert len(colours) == n
+    ax.figure.canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    figure = ax.figure.bbox
+    assert legend.y0 >= 0 and legend.y1 <= figure.y1 and legend.x1 <= figure.x1 + 1
+
+
+def test_bad_input(cells):
+    cells.obsm["line"] = np.zeros((60, 1))
+    with pytest.raises(ValueError, match="one dimension"):
+        pl.latent(cells, "line", method="scatter")
+    with pytest.raises(ValueError, match="color is empty"):
+        pl.latent(cells, "flat", [])
+    with pytest.raises(ValueError, match="titles needs one entry a panel"):
+        pl.latent(cells, "flat", ["kind", "kind"], titles=["one"])
+    with pytest.raises(ValueError, match="axes needs one entry a panel"):
+        pl.latent(cells, "flat", ["kind", "kind"], axes=[plt.gca()])
