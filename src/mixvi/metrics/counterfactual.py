@@ -7,33 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 from scipy.stats import linregress
 
-
-def _dense(x) -> np.ndarray:
-    x = x.X if isinstance(x, AnnData) else x
-    x = x.toarray() if sparse.issparse(x) else np.asarray(x)
-    return np.atleast_2d(x).astype(np.float64)
-
-
-def _pair(predicted, real) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides dense, once it is sure that their columns are the same genes."""
-    x, y = _dense(predicted), _dense(real)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"predicted has {x.shape[1]} genes, real has {y.shape[1]}; both need the "
-            "same genes in the same order."
-        )
-    if not len(x) or not len(y):
-        raise ValueError("predicted and real need at least one cell each.")
-    if isinstance(predicted, AnnData) and isinstance(real, AnnData):
-        if not predicted.var_names.equals(real.var_names):
-            raise ValueError(
-                "predicted and real name their genes differently or in another order. "
-                "Reorder first: real = real[:, predicted.var_names]."
-            )
-    return x, y
+from mixvi.metrics.pairs import dense, of_each_cell, pair
 
 
 def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
@@ -49,15 +25,6 @@ def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     if missing:
         raise ValueError(f"{len(missing)} genes are not in var_names, e.g. {missing[0]!r}.")
     return named.get_indexer(list(genes))
-
-
-def _of_each_cell(values: Sequence, n: int, name: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.shape != (n,):
-        raise ValueError(f"{name} must have one entry a cell ({n}), but has {len(values)}.")
-    if pd.isna(values).any():
-        raise ValueError(f"{name} has missing values (NaN); drop those cells first.")
-    return values
 
 
 def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
@@ -77,7 +44,7 @@ def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
         If the genes differ, one of ``genes`` is unknown, or a side has no cells.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = _pair(predicted, real)
+    predicted, real = pair(predicted, real)
     x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
     return float(linregress(x, y).rvalue ** 2)
 
@@ -110,9 +77,9 @@ def mean_expression_table(
         As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = _pair(predicted, real)
-    left = _of_each_cell(predicted_groups, len(predicted), "predicted_groups")
-    right = _of_each_cell(real_groups, len(real), "real_groups")
+    predicted, real = pair(predicted, real)
+    left = of_each_cell(predicted_groups, len(predicted), "predicted_groups")
+    right = of_each_cell(real_groups, len(real), "real_groups")
     rows = {}
     for group in sorted(set(left) & set(right)):
         p, r = predicted[left == group], real[right == group]
@@ -149,9 +116,9 @@ def class_mean_baseline(
     ValueError
         If no cell has the target condition, or groups or conditions are missing or not one a cell.
     """
-    x = _dense(x)
-    groups = _of_each_cell(groups, len(x), "groups")
-    conditions = _of_each_cell(conditions, len(x), "conditions")
+    x = dense(x)
+    groups = of_each_cell(groups, len(x), "groups")
+    conditions = of_each_cell(conditions, len(x), "conditions")
     at_target = conditions == target
     if not at_target.any():
         raise ValueError(f"No cell has the condition {target!r}.")
@@ -166,7 +133,7 @@ def variance_ratio(predicted, real) -> np.ndarray:
     ValueError
         If the genes differ or a side has no cells.
     """
-    predicted, real = _pair(predicted, real)
+    predicted, real = pair(predicted, real)
     real_variance = real.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = predicted.var(axis=0) / real_variance
