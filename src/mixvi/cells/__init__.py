@@ -1,10 +1,45 @@
-"""Single-cell models: AE, VAE, CVAE, GMVAE, CGMVAE."""
+"""Single-cell models, and procedures to train and to compare them."""
 
 from mixvi.cells.ae import AE
 from mixvi.cells.assignment import ComponentAssignment
+from mixvi.cells.baselines import (
+    predict_class_means,
+    predict_label_condition_cvae,
+    predict_latent_shift,
+    train_label_condition_cvae,
+)
 from mixvi.cells.cgmvae import CGMVAE
 from mixvi.cells.cvae import CVAE
+from mixvi.cells.exact import train_exact
 from mixvi.cells.gmvae import GMVAE
+from mixvi.cells.guiding import Guidance, cluster_cells, train_guided
+from mixvi.cells.rebalancing import balanced_indices, rebalance, train_alternating
+from mixvi.cells.recipes import RECIPES, Recipe, recipe
+from mixvi.cells.transfer import Transfer, join_studies, transfer_labels
 from mixvi.cells.vae import VAE
 
-__all__ = ["AE", "CGMVAE", "CVAE", "GMVAE", "VAE", "ComponentAssignment"]
+__all__ = [
+    "AE",
+    "CGMVAE",
+    "CVAE",
+    "GMVAE",
+    "RECIPES",
+    "VAE",
+    "ComponentAssignment",
+    "Guidance",
+    "Recipe",
+    "Transfer",
+    "balanced_indices",
+    "cluster_cells",
+    "join_studies",
+    "predict_class_means",
+    "predict_label_condition_cvae",
+    "predict_latent_shift",
+    "rebalance",
+    "recipe",
+    "train_alternating",
+    "train_exact",
+    "train_guided",
+    "train_label_condition_cvae",
+    "transfer_labels",
+]

@@ -19,6 +19,8 @@ from mixvi.core.mixture import reparameterise
 from mixvi.core.model import MixviModel
 from mixvi.core.module import Rows
 
+ROUTES = ("w", "z", "shift")
+
 
 class CGMVAE(GMVAE):
     """Conditional Gaussian-mixture VAE: clusters across conditions, and cells under another one.
@@ -90,6 +92,7 @@ class CGMVAE(GMVAE):
         route: str = "w",
         labels: str = "auto",
         use_mean: bool = True,
+        keep_residual: bool = False,
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -104,13 +107,19 @@ class CGMVAE(GMVAE):
         route
             ``"w"``: z is the component's mean given the cell's w and the target condition; close to
             the average of its type. ``"z"``: the cell's own z is decoded under the target, with
-            whatever of the condition z still holds.
+            whatever of the condition z still holds. ``"shift"``: the cell's own z moves as its
+            component's mean moves from its condition to the target; the cell keeps its place in
+            its type.
         labels
             Which component route w takes: ``"observed"`` label (predicted where there is none),
             ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed
             if the model was trained with labels.
         use_mean
             Means throughout, or draws of w, component, z and x.
+        keep_residual
+            Carry over what the model leaves unexplained of each cell: the change of the decoder's
+            mean is applied to the cell's own expression (counts stay counts). Converted cells then
+            vary as cells do, while decoder means vary far less. Needs ``use_mean=True``.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 
@@ -123,9 +132,10 @@ class CGMVAE(GMVAE):
         Raises
         ------
         ValueError
-            If the condition is unknown, or observed labels are asked of a model trained without.
+            If the condition is unknown, observed labels are asked of a model trained without, or
+            residuals are to be kept of draws.
         """
-        checks.check_choice("route", route, ("w", "z"))
+        checks.check_choice("route", route, ROUTES)
         checks.check_choice("labels", labels, ("auto", "observed", "predicted"))
         if to is None:
             raise ValueError(
@@ -139,15 +149,23 @@ class CGMVAE(GMVAE):
                 "labels='observed' needs a model trained with labels, whose components they own. "
                 "Use labels='predicted'."
             )
+        if keep_residual and not use_mean:
+            raise ValueError(
+                "keep_residual=True keeps each cell's own deviation; draws (use_mean=False) would "
+                "add another. Choose one."
+            )
         adata = self._validate_anndata(adata)
-        parts = []
+        module, parts = self.module, []
         for rows in self._batches(adata, indices, batch_size):
-            there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
-            if route == "z":
-                z = self._z(rows, use_mean)
+            there = module.with_condition(rows, torch.full_like(rows.condition, target))
+            here, z = self._routed(rows, there, route, labels == "observed", use_mean)
+            if keep_residual:
+                like = module.likelihood
+                raw, raw_there = module.decode(here, rows), module.decode(z, there)
+                x = like.carry_over(rows.x, raw, raw_there, rows.library, rows.batch)
             else:
-                z = self._z_through_w(rows, there, labels == "observed", use_mean)
-            parts.append(self._decoded(z, there, use_mean).cpu())
+                x = self._decoded(z, there, use_mean)
+            parts.append(x.cpu())
         chosen = self._check_indices(adata, indices)
         x = torch.cat(parts).numpy()
         if key_added is not None:
@@ -157,21 +175,32 @@ class CGMVAE(GMVAE):
             return None
         return counterfactual_adata(adata, x, chosen, self.condition_key, to)
 
-    def _z_through_w(self, rows: Rows, there: Rows, observed: bool, use_mean: bool) -> Tensor:
-        """Z from the components given w under the target condition, ``(B, Dz)``."""
+    def _routed(
+        self, rows: Rows, there: Rows, route: str, observed: bool, use_mean: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Z of the cells under their own and under the target condition, each ``(B, Dz)``."""
+        if route == "z":
+            z = self._z(rows, use_mean)
+            return z, z
         module = self.module
         posterior = module.encode(rows)
         w = posterior["mu_w"] if use_mean else reparameterise(posterior["mu_w"], posterior["lv_w"])
-        w = between_priors(w, module.w_prior(rows.condition), module.w_prior(there.condition))
-        means, log_vars = module.component_parameters(w, there.condition)
+        w_there = between_priors(w, module.w_prior(rows.condition), module.w_prior(there.condition))
+        means, log_vars = module.component_parameters(w_there, there.condition)
         weights = self._component_probs(rows, use_mean)
         if observed:
             weights = module.labelled_responsibilities(rows, weights.log())
-        if use_mean:
-            return (weights.unsqueeze(-1) * means).sum(1)
-        drawn = torch.multinomial(weights, 1).squeeze(-1)
-        row = torch.arange(len(drawn), device=drawn.device)
-        return reparameterise(means[row, drawn], log_vars[row, drawn])
+        if route == "w" and not use_mean:
+            drawn = torch.multinomial(weights, 1).squeeze(-1)
+            row = torch.arange(len(drawn), device=drawn.device)
+            z = reparameterise(means[row, drawn], log_vars[row, drawn])
+            return z, z
+        here = (weights.unsqueeze(-1) * module.component_parameters(w, rows.condition)[0]).sum(1)
+        target = (weights.unsqueeze(-1) * means).sum(1)
+        if route == "w":
+            return here, target
+        z = self._z(rows, use_mean)
+        return z, z + target - here
 
     def annotate(
         self,

@@ -218,7 +218,8 @@ class GMVAE(RegimesMixin, GenerationMixin, MixviModel):
         return pd.Series(best, index=names, name=level)
 
     def _label_probs(self, probs: pd.DataFrame) -> pd.DataFrame:
-        labels = [self.assignment_["mapping"][j] for j in range(self.n_components)]
+        # an array, because pandas reads a list of names as names of cells where there are such
+        labels = np.array([self.assignment_["mapping"][j] for j in range(self.n_components)])
         return probs.T.groupby(labels, sort=True).sum().T
 
     def assign_components(

@@ -1,73 +1,210 @@
-"""Where components start without labels: k-means on principal components."""
+"""Where components start without labels: clusters of the data's principal components."""
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
+
 import numpy as np
+import torch
+from anndata import AnnData
 from scipy import sparse
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
 
-from mixvi.core.module import CONDITION_KEY
-
-_MAX_CELLS = 20_000
+_MAX_FITTED = 20_000
+_MAX_GRAPH = 100_000
 _N_PCS = 30
+_N_NEIGHBORS = 15
+_SEARCH_STEPS = 12
 
 
-def kmeans_components(
-    manager: AnnDataManager, indices: np.ndarray, n_components: int, is_count: bool
+def principal_components(
+    x,
+    *,
+    is_count: bool,
+    seed: int,
+    groups: np.ndarray | None = None,
+    indices: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Cluster the cells into ``n_components`` groups without looking at labels.
+    """At most 30 principal components of a matrix of cells, no label looked at.
 
     Counts are normalised to the median library and logged; every gene is centred within each
-    condition and batch, so that groups are not the conditions. Beyond 20,000 cells, components and
-    centres are fitted on a random part.
+    group, so that clusters are not the groups. Beyond 20,000 cells, axes and centres are fitted on
+    a random part.
 
     Parameters
     ----------
-    manager
-        The model's AnnData manager.
-    indices
-        Rows to cluster.
-    n_components
-        Number of groups K.
+    x
+        Dense or sparse matrix ``(n_obs, G)``.
     is_count
-        Whether the matrix holds counts.
+        Whether it holds counts.
+    seed
+        Of the random part and the solver.
+    groups
+        Group of each cell, ``(n_obs,)``, such as condition and batch; ``None``: one group.
+    indices
+        Rows to project; ``None``: all.
 
     Returns
     -------
-    Codes from 0 to K - 1, ``(len(indices),)``.
+    Coordinates ``(len(indices), n_pcs)``.
     """
-    # drawn from numpy's global state, which scvi.settings.seed sets
-    seed = int(np.random.randint(2**31 - 1))
-    rng = np.random.default_rng(seed)
+    indices = np.arange(x.shape[0]) if indices is None else indices
+    groups = np.zeros(x.shape[0], dtype=int) if groups is None else groups
     fitted = indices
-    if len(indices) > _MAX_CELLS:
-        fitted = np.sort(rng.choice(indices, _MAX_CELLS, replace=False))
-    matrix = _Matrix(manager, is_count, fitted)
+    if len(indices) > _MAX_FITTED:
+        fitted = np.sort(np.random.default_rng(seed).choice(indices, _MAX_FITTED, replace=False))
+    matrix = _Matrix(x, groups, is_count, fitted)
     n_pcs = min(_N_PCS, matrix.sample.shape[1], len(fitted) - 1)
     pca = PCA(n_pcs, random_state=seed).fit(matrix.sample)
-    kmeans = KMeans(n_components, n_init=10, random_state=seed).fit(pca.transform(matrix.sample))
-    if len(fitted) == len(indices):
-        return kmeans.labels_
-    parts = np.array_split(indices, -(-len(indices) // _MAX_CELLS))
-    return np.concatenate([kmeans.predict(pca.transform(matrix.rows(part))) for part in parts])
+    parts = np.array_split(indices, max(1, -(-len(indices) // _MAX_FITTED)))
+    return np.concatenate([pca.transform(matrix.rows(part)) for part in parts])
+
+
+def kmeans_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Codes ``(n,)`` by k-means with 10 starts; centres from at most 20,000 rows of ``points``."""
+    fitted = points
+    if len(points) > _MAX_FITTED:
+        rows = np.random.default_rng(seed).choice(len(points), _MAX_FITTED, replace=False)
+        fitted = points[np.sort(rows)]
+    return KMeans(n_clusters, n_init=10, random_state=seed).fit(fitted).predict(points)
+
+
+def leiden_clusters(
+    points: np.ndarray, n_clusters: int | None, seed: int, resolution: float = 1.0
+) -> np.ndarray:
+    """Codes ``(n,)`` by Leiden on scanpy's neighbour graph of ``points`` ``(n, D)``.
+
+    Parameters
+    ----------
+    n_clusters
+        The resolution is searched for the smallest number of clusters that is not below this, and
+        the pairs whose union costs least modularity are then joined. ``None``: ``resolution`` as
+        it is.
+    seed
+        Of graph and clustering.
+    resolution
+        Used where ``n_clusters`` is None.
+
+    Notes
+    -----
+    Beyond 100,000 rows the graph is of a random part, and the others take the majority of their
+    neighbours in it. Source: Traag et al. 2019 (Leiden).
+
+    Raises
+    ------
+    ImportError
+        If igraph is not installed.
+    """
+    if importlib.util.find_spec("igraph") is None:
+        raise ImportError(
+            "Leiden needs igraph, which is not installed: pip install 'mixvi[leiden]', or use "
+            "init='kmeans'."
+        )
+    rows = np.arange(len(points))
+    if len(points) > _MAX_GRAPH:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_GRAPH, replace=False))
+    graph = _neighbour_graph(points[rows], seed)
+    if n_clusters is None:
+        codes = _leiden(graph, resolution, seed)
+    else:
+        codes = _exactly(graph, n_clusters, seed)
+    if len(rows) == len(points):
+        return codes
+    nearest = KNeighborsClassifier(_N_NEIGHBORS).fit(points[rows], codes)
+    return nearest.predict(points)
+
+
+def _neighbour_graph(points: np.ndarray, seed: int) -> AnnData:
+    import scanpy as sc
+
+    cells = AnnData(np.asarray(points, dtype=np.float32))
+    n_neighbors = min(_N_NEIGHBORS, len(points) - 1)
+    threads = torch.get_num_threads()
+    # exact search: approximate ones need pynndescent, whose newest does not fit every scanpy
+    search = KNeighborsTransformer(n_neighbors=n_neighbors)
+    sc.pp.neighbors(cells, n_neighbors, use_rep="X", transformer=search, random_state=seed)
+    # scanpy raises torch's thread count, which slows later training on busy cores
+    torch.set_num_threads(threads)
+    return cells
+
+
+def _leiden(graph: AnnData, resolution: float, seed: int) -> np.ndarray:
+    import scanpy as sc
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.tl.leiden(
+            graph, resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed
+        )
+    return graph.obs["leiden"].cat.codes.to_numpy().astype(np.int64)
+
+
+def _exactly(graph: AnnData, n_clusters: int, seed: int) -> np.ndarray:
+    """Bisect the resolution on a log scale, then join what is too many."""
+    low, high, best = 0.01, 1.0, None
+    while best is None:
+        codes = _leiden(graph, high, seed)
+        if codes.max() + 1 >= n_clusters:
+            best = codes
+        else:
+            low, high = high, 2.0 * high
+    for _ in range(_SEARCH_STEPS):
+        if best.max() + 1 == n_clusters:
+            return best
+        middle = float(np.sqrt(low * high))
+        codes = _leiden(graph, middle, seed)
+        if codes.max() + 1 < n_clusters:
+            low = middle
+        else:
+            high = middle
+            if codes.max() < best.max():
+                best = codes
+    return join_clusters(graph.obsp["connectivities"], best, n_clusters)
+
+
+def join_clusters(graph: sparse.spmatrix, codes: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Join pairs of clusters, always the one that costs least modularity, down to ``n_clusters``.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights ``(n, n)``.
+    codes
+        Cluster of each row, ``(n,)``.
+    n_clusters
+        How many to leave.
+
+    Returns
+    -------
+    Codes from 0 to n_clusters - 1, ``(n,)``. Source: Clauset, Newman and Moore 2004, eq. 8.
+    """
+    codes = np.unique(codes, return_inverse=True)[1]
+    while codes.max() + 1 > n_clusters:
+        k = codes.max() + 1
+        member = sparse.csr_matrix((np.ones(len(codes)), (np.arange(len(codes)), codes)))
+        weight = (member.T @ graph @ member).toarray()
+        degree = weight.sum(axis=0)
+        gain = weight - np.outer(degree, degree) / weight.sum()
+        gain[np.tril_indices(k)] = -np.inf
+        first, second = np.unravel_index(gain.argmax(), gain.shape)
+        codes = np.unique(np.where(codes == second, first, codes), return_inverse=True)[1]
+    return codes
 
 
 class _Matrix:
     """Rows of the registered matrix, log-normalised if counts and centred within groups."""
 
-    def __init__(self, manager: AnnDataManager, is_count: bool, fitted: np.ndarray):
-        self._x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    def __init__(self, x, groups: np.ndarray, is_count: bool, fitted: np.ndarray):
+        self._x = x
         self._is_count = is_count
-        condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel()
-        batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        self._groups = condition.astype(np.int64) * (int(batch.max()) + 1) + batch
+        self._groups = groups
         raw = self._dense(fitted)
         self._target = np.median(raw.sum(axis=1)) if is_count else 1.0
         values = self._logged(raw)
-        groups = self._groups[fitted]
+        groups = groups[fitted]
         self._centres = {g: values[groups == g].mean(axis=0) for g in np.unique(groups)}
         self._overall = values.mean(axis=0)
         self.sample = self._centred(values, groups)

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
 
-from mixvi.cells.initial import kmeans_components
+from mixvi.cells.initial import kmeans_clusters, leiden_clusters, principal_components
 from mixvi.core import checks
 from mixvi.core.fitting import check_training
-from mixvi.core.module import COMPONENTS_KEY, SOFT_LABELS_KEY
+from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 
-MODES = ("auto", "supervised", "semi", "unsupervised")
+MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 
 
 class RegimesMixin:
@@ -25,6 +26,8 @@ class RegimesMixin:
         max_epochs: int | None = None,
         *,
         mode: str = "auto",
+        clusters: str | Sequence | None = None,
+        indices: Sequence[int] | None = None,
         stages: Sequence[tuple[float, int]] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -48,7 +51,14 @@ class RegimesMixin:
         ----------
         mode
             ``"supervised"``: the labelled cells alone; ``"semi"``: all cells, with the labels there
-            are; ``"unsupervised"``: all cells, labels not looked at; ``"auto"``: as the labels are.
+            are; ``"unsupervised"``: all cells, labels not looked at; ``"guided"``: all cells, with
+            ``clusters`` as their components and labels not looked at (Kolb 2022, l. 966-974);
+            ``"auto"``: as the labels are.
+        clusters
+            For ``"guided"``: a column of ``obs``, or the cluster of each cell ``(n_obs,)``. They
+            take components in sorted order.
+        indices
+            Cells to train on, by number; a repeated one counts repeatedly. ``None``: all.
         labelled_fraction
             Share of labelled cells in each minibatch (semi); ``None``: as they come.
         label_weighting
@@ -58,8 +68,9 @@ class RegimesMixin:
             How the components of an untrained model start without labels. ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
-            then clusters are forgotten and training goes on unsupervised. ``None``: at random, as
-            in the thesis; components may then die or merge.
+            then clusters are forgotten and training goes on unsupervised. ``"leiden"``: the same
+            with clusters of their neighbour graph, as many as there are components (needs igraph).
+            ``None``: at random, as in the thesis; components may then die or merge.
         init_epochs
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
@@ -76,9 +87,16 @@ class RegimesMixin:
         """
         checks.check_choice("mode", mode, MODES)
         checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        checks.check_choice("init", init, ("kmeans", None))
-        indices = self._training_indices()
-        labelled = self._labelled_cells()
+        checks.check_choice("init", init, ("kmeans", "leiden", None))
+        if (clusters is not None) != (mode == "guided"):
+            raise ValueError(
+                f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
+                "only then."
+            )
+        everything = self._training_indices()
+        indices = everything if indices is None else self._check_indices(self.adata, indices)
+        of_cell = self._labelled_cells()
+        labelled = of_cell[indices]
         if mode == "auto":
             mode = "semi" if labelled.any() else "unsupervised"
             mode = "supervised" if labelled.all() else mode
@@ -89,6 +107,7 @@ class RegimesMixin:
             )
         if mode == "supervised":
             indices = indices[labelled]
+        codes = self._cluster_codes(clusters) if mode == "guided" else None
         if labelled_fraction is not None:
             if mode != "semi" or labelled.all():
                 raise ValueError(
@@ -119,8 +138,22 @@ class RegimesMixin:
             train_size=train_size,
             validation_size=validation_size,
         )
-        if init == "kmeans" and mode == "unsupervised" and not self.is_trained_:
-            self._initialise_components(indices, init_epochs, common)
+        if init is not None and mode == "unsupervised" and not self.is_trained_:
+            checks.check_positive("init_epochs", init_epochs)
+            codes = np.zeros(len(everything), dtype=np.int64)
+            codes[indices] = self._initial_clusters(indices, init)
+            self._fit(
+                indices,
+                max_epochs=init_epochs,
+                stages=None,
+                lr=1e-3,
+                early_stopping=False,
+                train_size=1.0,
+                loss_kwargs={"use_labels": False},
+                extra=self._as_components(codes),
+                **(common | {"validation_size": None}),
+            )
+        use_labels = mode in ("supervised", "semi")
         self._fit(
             indices,
             max_epochs=max_epochs,
@@ -128,45 +161,73 @@ class RegimesMixin:
             lr=lr,
             early_stopping=early_stopping,
             train_size=train_size,
-            loss_kwargs={"use_labels": mode != "unsupervised", "label_weighting": label_weighting},
-            labelled=labelled,
+            loss_kwargs={"use_labels": use_labels, "label_weighting": label_weighting},
+            extra=self._as_components(codes) if mode == "guided" else None,
+            labelled=of_cell,
             labelled_fraction=labelled_fraction,
             **common,
         )
         # an unsupervised continuation may move components: an older map no longer holds
         self.assignment_ = None
-        self.trained_with_labels_ = mode != "unsupervised"
+        self.trained_with_labels_ = use_labels
         if self.trained_with_labels_:
             self.assignment_ = {
                 "mapping": self._owned_labels(
-                    np.intersect1d(self.train_indices, np.flatnonzero(labelled))
+                    np.intersect1d(self.train_indices, np.flatnonzero(of_cell))
                 ),
                 "method": "training labels",
             }
 
-    def _initialise_components(self, indices: np.ndarray, epochs: int, common: dict) -> None:
-        """Train for a few epochs with k-means clusters as components; no label is looked at."""
-        checks.check_positive("init_epochs", epochs)
+    def _initial_clusters(self, indices: np.ndarray, init: str) -> np.ndarray:
+        """Codes from 0 to K - 1 of the rows ``indices``; no label is looked at."""
         if len(indices) < self.n_components:
             raise ValueError(
                 f"{len(indices)} cells are too few for {self.n_components} components. "
                 "Lower n_components."
             )
-        codes = np.zeros(self.adata.n_obs, dtype=np.int64)
-        codes[indices] = kmeans_components(
-            self.adata_manager, indices, self.n_components, self.module.likelihood.is_count
+        # drawn from numpy's global state, which scvi.settings.seed sets
+        seed = int(np.random.randint(2**31 - 1))
+        manager = self.adata_manager
+        condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel().astype(np.int64)
+        batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
+        points = principal_components(
+            manager.get_from_registry(REGISTRY_KEYS.X_KEY),
+            is_count=self.module.likelihood.is_count,
+            seed=seed,
+            groups=condition * (int(batch.max()) + 1) + batch,
+            indices=indices,
         )
-        self._fit(
-            indices,
-            max_epochs=epochs,
-            stages=None,
-            lr=1e-3,
-            early_stopping=False,
-            train_size=1.0,
-            loss_kwargs={"use_labels": False},
-            extra={COMPONENTS_KEY: codes.reshape(-1, 1)},
-            **(common | {"validation_size": None}),
-        )
+        cluster = kmeans_clusters if init == "kmeans" else leiden_clusters
+        return cluster(points, self.n_components, seed)
+
+    def _cluster_codes(self, clusters: str | Sequence) -> np.ndarray:
+        """Codes of the clusters in sorted order, ``(n_obs,)``."""
+        if isinstance(clusters, str):
+            checks.check_categories(self.adata, clusters, "clusters")
+            clusters = self.adata.obs[clusters]
+        values = pd.Series(np.asarray(clusters)).reset_index(drop=True)
+        if len(values) != self.adata.n_obs:
+            raise ValueError(
+                f"clusters has {len(values)} entries, but the model has {self.adata.n_obs} cells."
+            )
+        if values.isna().any():
+            raise ValueError(f"clusters has {int(values.isna().sum())} missing values (NaN).")
+        codes, names = pd.factorize(values, sort=True)
+        if len(names) == 1:
+            raise ValueError(
+                f"clusters has one cluster alone ({names[0]!r}): it can guide nothing. Raise the "
+                "resolution of the clustering."
+            )
+        if len(names) > self.n_components:
+            raise ValueError(
+                f"clusters has {len(names)} clusters, but the model {self.n_components} "
+                f"components. Build it with n_components={len(names)} or more."
+            )
+        return codes.astype(np.int64)
+
+    @staticmethod
+    def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
+        return {COMPONENTS_KEY: codes.reshape(-1, 1)}
 
     def _labelled_cells(self) -> np.ndarray:
         """Mask of the cells with a label, ``(n_obs,)``."""

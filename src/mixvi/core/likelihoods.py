@@ -21,6 +21,7 @@ from mixvi.core.networks import soft_clip
 OUTPUT_ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus}
 SIGMA_MODES = ("shared", "feature", "analytic")
 LOG_SIGMA_BOUNDS = (-6.0, 8.0)
+_TINY = 1e-20
 
 
 class Likelihood(nn.Module):
@@ -71,6 +72,25 @@ class Likelihood(nn.Module):
     @abstractmethod
     def sample(self, raw: Tensor, library: Tensor | None, batch: Tensor | None = None) -> Tensor:
         """One draw of x, ``(B, G)``."""
+
+    def carry_over(
+        self,
+        x: Tensor,
+        raw: Tensor,
+        raw_there: Tensor,
+        library: Tensor | None,
+        batch: Tensor | None = None,
+    ) -> Tensor:
+        """``x`` as it would be had the decoder given ``raw_there`` instead of ``raw``, ``(B, G)``.
+
+        What the decoder leaves unexplained of a cell is its own and stays (abduction, action,
+        prediction: Pearl 2009, section 7.1). The difference of the means is added; where the data
+        are never negative (an output activation), a decrease scales instead.
+        """
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        if self.output_activation is None:
+            return x + there - here
+        return torch.where(there < here, x * there / here, x + there - here)
 
 
 class Gaussian(Likelihood):
@@ -182,6 +202,15 @@ class Bernoulli(Likelihood):
         """See :meth:`Likelihood.sample`."""
         return torch.bernoulli(self.mean(raw, library))
 
+    def carry_over(self, x, raw, raw_there, library, batch=None):
+        """As :meth:`Likelihood.carry_over`; an increase scales the distance to one."""
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        return torch.where(
+            there < here,
+            x * there / here,
+            1.0 - (1.0 - x) * (1.0 - there) / (1.0 - here).clamp_min(_TINY),
+        )
+
 
 class _Count(Likelihood):
     """Counts with rate ``library * softmax(raw)``, after scVI (Lopez et al. 2018)."""
@@ -195,6 +224,23 @@ class _Count(Likelihood):
     def mean(self, raw, library):
         """See :meth:`Likelihood.mean`."""
         return self.proportions(raw) * library
+
+    def carry_over(self, x, raw, raw_there, library, batch=None):
+        """Whole counts: a lower rate thins the cell's own, a higher one adds to them.
+
+        The cell's own rate is its mean times what :meth:`_excess` draws from the posterior given
+        its count, so that a cell above its mean stays above it.
+        """
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        kept = torch.binomial(x.round(), (there / here.clamp_min(_TINY)).clamp(0.0, 1.0))
+        more = (there - here).clamp_min(0.0) * self._excess(x, raw, library, batch)
+        return torch.where(there < here, kept, x + torch.poisson(more))
+
+    def _excess(
+        self, x: Tensor, raw: Tensor, library: Tensor, batch: Tensor | None
+    ) -> Tensor | float:
+        """A draw of the cell's rate over its mean given its counts, ``(B, G)``; Poisson: 1."""
+        return 1.0
 
 
 class Poisson(_Count):
@@ -254,6 +300,11 @@ class NegativeBinomialCounts(_Count):
         """See :meth:`Likelihood.sample`."""
         return self.distribution(raw, library, batch).sample()
 
+    def _excess(self, x, raw, library, batch):
+        # NB(mu, theta) is Poisson(mu g) with g ~ Gamma(theta, theta): conjugate
+        theta = self._theta(batch)
+        return torch.distributions.Gamma(theta + x, theta + self.mean(raw, library)).sample()
+
 
 class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
     """Negative binomial counts with extra zeros, whose logits the decoder also gives."""
@@ -276,6 +327,14 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
             theta=self._theta(batch),
             zi_logits=raw[..., self.n_genes :],
         )
+
+    def _excess(self, x, raw, library, batch):
+        # a count lost to dropout stays lost
+        theta, mean = self._theta(batch), self.mean(raw, library)
+        log_zero = theta * (theta.log() - (theta + mean).log())
+        lost = torch.sigmoid(raw[..., self.n_genes :] - log_zero)
+        stays = (x > 0) | (torch.rand_like(x) >= lost)
+        return stays * super()._excess(x, raw, library, batch)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

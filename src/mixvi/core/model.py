@@ -294,6 +294,43 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             out.append(self.module.likelihood.mean(raw, rows.library).cpu())
         return torch.cat(out).numpy()
 
+    @torch.inference_mode()
+    def decode_latent(
+        self,
+        z: np.ndarray,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Mean of p(x | z) at a z of your own for each cell, ``(n_obs, n_vars)``.
+
+        Parameters
+        ----------
+        z
+            Latent coordinates ``(n_obs, n_latent)``, one row a cell.
+        adata, indices
+            Cells that give condition, covariates and library size.
+
+        Raises
+        ------
+        ValueError
+            If ``z`` has another shape.
+        """
+        adata = self._validate_anndata(adata)
+        n = len(self._check_indices(adata, indices))
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        width = self.module.decoder.linears[0].in_features
+        if z.shape != (n, width):
+            raise ValueError(f"z must have shape ({n}, {width}), but has {tuple(z.shape)}.")
+        out, start = [], 0
+        for rows in self._batches(adata, indices, batch_size):
+            part = z[start : start + len(rows.x)].to(rows.x.device)
+            raw = self.module.decode(part, rows)
+            out.append(self.module.likelihood.mean(raw, rows.library).cpu())
+            start += len(rows.x)
+        return torch.cat(out).numpy()
+
     def _z(self, rows: Rows, use_mean: bool) -> torch.Tensor:
         posterior = self.module.encode(rows)
         mean = posterior["mu_z"]

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CPU
+from sklearn.metrics import adjusted_rand_score
+
+import mixvi
+from mixvi.cells import cluster_cells, train_guided
+
+SMALL = {"n_hidden": 64, "n_layers": 1, "n_latent_z": 2, "n_latent_w": 2, "likelihood": "mse"}
+
+
+@pytest.fixture
+def model(toy):
+    mixvi.GMVAE.setup_anndata(toy)
+    return mixvi.GMVAE(toy, n_components=6, **SMALL)
+
+
+def test_clusters_of_cells(toy):
+    before = toy.copy()
+    clusters = cluster_cells(toy, n_clusters=10)
+    groups = toy.obs["cell_type"].astype(str) + toy.obs["condition"].astype(str)
+    assert adjusted_rand_score(clusters, groups) > 0.95
+    assert list(clusters.cat.categories) == [str(i) for i in range(10)]
+    assert clusters.value_counts().sort_index().is_monotonic_decreasing
+    assert clusters.index.equals(toy.obs_names)
+    assert toy.obs.equals(before.obs) and not toy.obsp and not toy.uns
+    with pytest.raises(KeyError, match="logged"):
+        cluster_cells(toy, layer="logged")
+
+
+def test_a_guided_model_follows_and_goes_on(toy, model):
+    types = toy.obs["cell_type"].to_numpy()
+    result = train_guided(
+        model,
+        "cell_type",
+        supervised_stages=[(5e-3, 20)],
+        unsupervised_stages=[(1e-3, 5)],
+        batch_size=50,
+        **CPU,
+    )
+    assert result.supervised > 0.99
+    assert result.unsupervised > 0.97
+    assert not model.trained_with_labels_
+    assert adjusted_rand_score(model.predict(), types) > 0.95
+
+
+def test_the_first_part_alone(toy, model):
+    clusters = pd.factorize(toy.obs["cell_type"])[0]
+    stages = [(5e-3, 20)]
+    result = train_guided(
+        model, clusters, supervised_stages=stages, unsupervised_stages=None, **CPU
+    )
+    assert result.supervised > 0.99
+    assert result.unsupervised is None
+
+
+def test_clusters_that_cannot_guide(toy, model):
+    n = toy.n_obs
+    for clusters, message in (
+        (np.zeros(n), "one cluster alone"),
+        (np.arange(n) % 7, "7 clusters, but the model 6 components"),
+        (np.zeros(3), "3 entries, but the model has 500 cells"),
+        (np.where(np.arange(n) < 4, np.nan, 1.0), "4 missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_guided(model, clusters, **CPU)
+    with pytest.raises(KeyError, match="leiden"):
+        train_guided(model, "leiden", **CPU)
+    with pytest.raises(ValueError, match="mode='guided'"):
+        model.train(1, mode="guided", **CPU)
+    with pytest.raises(ValueError, match="mode='guided'"):
+        model.train(1, clusters="cell_type", **CPU)
+    assert not model.is_trained_

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from conftest import CPU
+
+import mixvi
+from mixvi.cells import join_studies, transfer_labels
+
+SMALL = {"n_hidden": 64, "n_layers": 1, "n_latent_z": 2, "n_latent_w": 2, "likelihood": "mse"}
+
+
+@pytest.fixture
+def studies(toy):
+    """Two studies of the same five types, the second shifted; genes overlap in another order."""
+    first = toy[toy.obs["condition"] == toy.obs["condition"].iloc[0]].copy()
+    second = first[:, ::-1].copy()
+    second.X = second.X + np.random.default_rng(0).normal(0, 0.3, second.n_vars)
+    return first[:, :14].copy(), second
+
+
+def test_joined_on_common_genes(studies):
+    source, target = studies
+    joint = join_studies(source, target, "cell_type")
+    assert joint.shape == (500, 14)
+    assert list(joint.var_names) == list(source.var_names)
+    ours = joint[joint.obs["study"] == "target"]
+    assert set(ours.obs["cell_type"]) == {"Unknown"}
+    assert np.allclose(ours.X, target[:, source.var_names].X)
+    assert joint.obs_names.is_unique
+    assert list(joint.obs["cell_type"][:250]) == list(source.obs["cell_type"])
+
+
+@pytest.mark.parametrize("study_as_batch", [True, False])
+def test_labels_arrive(studies, study_as_batch):
+    source, target = studies
+    truth = target.obs["cell_type"].astype(str)
+    del target.obs["cell_type"]
+    result = transfer_labels(
+        source,
+        target,
+        "cell_type",
+        study_as_batch=study_as_batch,
+        n_per_label=60,
+        model_kwargs=SMALL,
+        max_epochs=15,
+        lr=5e-3,
+        batch_size=50,
+        **CPU,
+    )
+    assert (result.labels == truth).mean() > 0.97
+    assert result.probs.index.equals(target.obs_names)
+    assert np.allclose(result.probs.sum(axis=1), 1, atol=1e-5)
+    assert "gmvae_prediction" in result.adata.obs
+    assert isinstance(result.model, mixvi.GMVAE)
+
+
+def test_bad_input(studies):
+    source, target = studies
+    with pytest.raises(KeyError, match="kind"):
+        transfer_labels(source, target, "kind")
+    target.var_names = [f"ENSG{i:05d}" for i in range(target.n_vars)]
+    with pytest.raises(ValueError, match="share no gene names.*ENSG00000"):
+        transfer_labels(source, target, "cell_type")
+    target.var_names = ["same"] * target.n_vars
+    with pytest.raises(ValueError, match="names of target repeat"):
+        join_studies(source, target, "cell_type")
