@@ -72,3 +72,27 @@ def test_clusters_that_cannot_guide(toy, model):
     with pytest.raises(ValueError, match="mode='guided'"):
         model.train(1, clusters="cell_type", **CPU)
     assert not model.is_trained_
+
+
+def test_labels_spread_over_clusters():
+    clusters = ["x", "x", "x", "x", "y", "y", "z"]
+    labels = ["a", "b", "a", "Unknown", "Unknown", "b", "Unknown"]
+    spread = mixvi.cells.spread_labels(clusters, labels)
+    # labelled cells keep theirs; z has none and takes the most frequent
+    assert list(spread) == ["a", "b", "a", "a", "b", "b", "a"]
+    with pytest.raises(ValueError, match="nothing to spread"):
+        mixvi.cells.spread_labels(clusters, ["Unknown"] * 7)
+    with pytest.raises(ValueError, match="7 clusters, but 2 labels"):
+        mixvi.cells.spread_labels(clusters, ["a", "b"])
+
+
+def test_clusters_named_as_labels_take_their_components(toy):
+    order = [f"type {i}" for i in (3, 1, 4, 0, 2)]
+    toy.obs["cell_type"] = toy.obs["cell_type"].cat.reorder_categories(order)
+    mixvi.GMVAE.setup_anndata(toy, labels_key="cell_type")
+    model = mixvi.GMVAE(toy, n_components=6, **SMALL)
+    names = toy.obs["cell_type"].astype(str).to_numpy()
+    model.train(15, mode="guided", clusters=names, lr=5e-3, batch_size=50, **CPU)
+    classes = np.array([str(label) for label in model.classes])
+    found = model.predict().to_numpy()
+    assert (classes[np.minimum(found, 4)] == names).mean() > 0.97

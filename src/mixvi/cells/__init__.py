@@ -12,7 +12,7 @@ from mixvi.cells.cgmvae import CGMVAE
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.exact import train_exact
 from mixvi.cells.gmvae import GMVAE
-from mixvi.cells.guiding import Guidance, cluster_cells, train_guided
+from mixvi.cells.guiding import Guidance, cluster_cells, spread_labels, train_guided
 from mixvi.cells.rebalancing import balanced_indices, rebalance, train_alternating
 from mixvi.cells.recipes import RECIPES, Recipe, recipe
 from mixvi.cells.transfer import Transfer, join_studies, transfer_labels
@@ -37,6 +37,7 @@ __all__ = [
     "predict_latent_shift",
     "rebalance",
     "recipe",
+    "spread_labels",
     "train_alternating",
     "train_exact",
     "train_guided",

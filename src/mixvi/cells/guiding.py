@@ -36,10 +36,11 @@ def cluster_cells(
     n_clusters: int | None = None,
     resolution: float = 1.0,
     layer: str | None = None,
+    basis: str | None = None,
     is_count: bool = False,
     seed: int = 0,
 ) -> pd.Series:
-    """Leiden clusters of the neighbour graph on principal components; ``adata`` is not changed.
+    """Leiden clusters of the cells' neighbour graph; ``adata`` is not changed.
 
     Parameters
     ----------
@@ -50,7 +51,9 @@ def cluster_cells(
     resolution
         Of Leiden, where ``n_clusters`` is None.
     layer
-        Matrix to cluster; ``None``: ``X``.
+        Matrix whose principal components make the graph; ``None``: ``X``.
+    basis
+        Key of ``obsm`` to make the graph of instead, such as a latent space.
     is_count
         Normalise to the median library and log first.
     seed
@@ -65,12 +68,16 @@ def cluster_cells(
     ImportError
         If igraph is not installed.
     KeyError
-        If the layer is missing.
+        If the layer or the basis is missing.
     """
     if layer is not None:
         checks.check_key(adata, "layers", layer, "layer")
-    x = adata.X if layer is None else adata.layers[layer]
-    points = principal_components(x, is_count=is_count, seed=seed)
+    if basis is not None:
+        checks.check_key(adata, "obsm", basis, "basis")
+        points = np.asarray(adata.obsm[basis])
+    else:
+        x = adata.X if layer is None else adata.layers[layer]
+        points = principal_components(x, is_count=is_count, seed=seed)
     codes = leiden_clusters(points, n_clusters, seed, resolution)
     order = np.argsort(-np.bincount(codes), kind="stable")
     rank = np.empty(len(order), dtype=int)
@@ -78,6 +85,44 @@ def cluster_cells(
     categories = [str(i) for i in range(len(order))]
     values = pd.Categorical(rank[codes].astype(str), categories=categories)
     return pd.Series(values, index=adata.obs_names, name="cluster")
+
+
+def spread_labels(
+    clusters: Sequence, labels: Sequence, unlabeled_category: str = "Unknown"
+) -> pd.Series:
+    """Give every cell the label that most labelled cells of its cluster have.
+
+    A start for semi-supervised training: ``model.train(mode="guided", clusters=...)`` with these,
+    then ``model.train(mode="semi")``.
+
+    Parameters
+    ----------
+    clusters
+        Cluster of each cell ``(n_obs,)``, finer than the labels, e.g. of :func:`cluster_cells`.
+    labels
+        Label of each cell ``(n_obs,)``, or ``unlabeled_category``.
+    unlabeled_category
+        What cells without a label are called.
+
+    Returns
+    -------
+    Series ``(n_obs,)``. Labelled cells keep their own; clusters without any take the most frequent
+    label of all.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or no cell has a label.
+    """
+    clusters, labels = np.asarray(clusters), pd.Series(np.asarray(labels)).astype(str)
+    if len(clusters) != len(labels):
+        raise ValueError(f"There are {len(clusters)} clusters, but {len(labels)} labels.")
+    known = (labels != unlabeled_category).to_numpy()
+    if not known.any():
+        raise ValueError(f"All labels are {unlabeled_category!r}: there is nothing to spread.")
+    of_cluster = pd.crosstab(clusters[known], labels[known].to_numpy()).idxmax(axis=1)
+    spread = pd.Series(clusters).map(of_cluster).fillna(labels[known].mode()[0])
+    return spread.where(~known, labels)
 
 
 def train_guided(

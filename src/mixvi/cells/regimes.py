@@ -56,7 +56,7 @@ class RegimesMixin:
             ``"auto"``: as the labels are.
         clusters
             For ``"guided"``: a column of ``obs``, or the cluster of each cell ``(n_obs,)``. They
-            take components in sorted order.
+            take components in sorted order; clusters named as the registered labels take theirs.
         indices
             Cells to train on, by number; a repeated one counts repeatedly. ``None``: all.
         labelled_fraction
@@ -213,6 +213,9 @@ class RegimesMixin:
         if values.isna().any():
             raise ValueError(f"clusters has {int(values.isna().sum())} missing values (NaN).")
         codes, names = pd.factorize(values, sort=True)
+        classes = [str(label) for label in self.classes]
+        if self.module.components_per_class == 1 and {str(n) for n in names} <= set(classes):
+            return np.array([classes.index(str(n)) for n in names])[codes]
         if len(names) == 1:
             raise ValueError(
                 f"clusters has one cluster alone ({names[0]!r}): it can guide nothing. Raise the "

@@ -2,6 +2,17 @@
 
 from mixvi.datasets.cells import KANG, PBMC3K, kang, pbmc3k, pbmc68k_reduced
 from mixvi.datasets.fetch import find
+from mixvi.datasets.images import MNIST, mnist
 from mixvi.datasets.toy import toy_conditional_blobs
 
-__all__ = ["KANG", "PBMC3K", "find", "kang", "pbmc3k", "pbmc68k_reduced", "toy_conditional_blobs"]
+__all__ = [
+    "KANG",
+    "MNIST",
+    "PBMC3K",
+    "find",
+    "kang",
+    "mnist",
+    "pbmc3k",
+    "pbmc68k_reduced",
+    "toy_conditional_blobs",
+]
