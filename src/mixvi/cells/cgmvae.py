@@ -38,9 +38,11 @@ class CGMVAE(GMVAE):
         See :class:`mixvi.GMVAE`.
     likelihood, output_activation, sigma, dispersion
         See :class:`mixvi.VAE`.
-    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, z_kl, classification_weight
+    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, w_free_bits, z_kl
         See :class:`mixvi.GMVAE`.
-    components_per_class, classifier_sees_x, shared_trunk, term_weights, inject_covariates
+    classification_weight, components_per_class, classifier_sees_x, shared_trunk, term_weights
+        See :class:`mixvi.GMVAE`.
+    inject_covariates
         See :class:`mixvi.GMVAE`.
     """
 
@@ -68,6 +70,7 @@ class CGMVAE(GMVAE):
         alpha: float = 1.0,
         y_regulariser: str = "per_cell",
         y_floor: float = 0.5,
+        w_free_bits: float = 0.0,
         z_kl: str = "analytic",
         classification_weight: float = 1.0,
         components_per_class: int = 1,

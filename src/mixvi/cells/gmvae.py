@@ -12,6 +12,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.assignment import ComponentAssignment, assign
+from mixvi.cells.evidence import EvidenceMixin
 from mixvi.cells.generation import GenerationMixin
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.regimes import RegimesMixin
@@ -21,7 +22,7 @@ from mixvi.core.model import MixviModel
 from mixvi.core.module import Rows
 
 
-class GMVAE(RegimesMixin, GenerationMixin, MixviModel):
+class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
     """Gaussian-mixture VAE: clusters with probabilities, from none, some or all labels.
 
     The mixture lives in the latent z; its components depend on a style latent w; each cell has its
@@ -56,6 +57,9 @@ class GMVAE(RegimesMixin, GenerationMixin, MixviModel):
         components die (with the categorical prior in place of the per-cell term).
     y_floor
         See ``y_regulariser``.
+    w_free_bits
+        Nats a dimension of w may use without cost (Kingma et al. 2016, "free bits"); above 0, w
+        holds what varies within a component instead of collapsing to its prior.
     z_kl
         The z term in training: ``"analytic"`` or ``"mc"``.
     classification_weight
@@ -104,6 +108,7 @@ class GMVAE(RegimesMixin, GenerationMixin, MixviModel):
         alpha: float = 1.0,
         y_regulariser: str = "per_cell",
         y_floor: float = 0.5,
+        w_free_bits: float = 0.0,
         z_kl: str = "analytic",
         classification_weight: float = 1.0,
         components_per_class: int = 1,
@@ -273,51 +278,6 @@ class GMVAE(RegimesMixin, GenerationMixin, MixviModel):
         return assignment
 
     @torch.inference_mode()
-    def get_elbo(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        return_terms: bool = True,
-        z_kl: str = "mc",
-        use_labels: bool = False,
-        batch_size: int | None = None,
-    ) -> pd.Series | float:
-        """Terms of minus the ELBO, constants included, as means over cells.
-
-        Parameters
-        ----------
-        return_terms
-            A Series with ``R``, ``Z``, ``W``, ``Y``, ``D`` and their sum ``total`` (lower is
-            better), or the ELBO itself as a float (higher is better).
-        z_kl
-            ``"mc"``: the unbiased estimate; ``"analytic"``: the training signal, not a strict
-            bound (spec 5.1).
-        use_labels
-            The supervised bound for labelled cells instead of the unsupervised one.
-
-        Raises
-        ------
-        ValueError
-            For ``likelihood="mse"``, which has no ELBO.
-        """
-        checks.check_choice("z_kl", z_kl, ("analytic", "mc"))
-        module = self.module
-        checks.check_has_elbo(module.likelihood.name, module.likelihood.has_elbo)
-        adata = self._validate_anndata(adata)
-        parts = []
-        for rows in self._batches(adata, indices, batch_size):
-            out = module.inference(rows)
-            generated = module.generative(rows, out["w"], out["z"])
-            terms = module.terms(out, generated, use_labels, z_kl)
-            parts.append(torch.stack([terms[name] for name in TERMS], dim=-1).cpu())
-        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=list(TERMS))
-        if not return_terms:
-            return -float(means.sum())
-        means["total"] = means.sum()
-        return means
-
-    @torch.inference_mode()
     def get_component_parameters(
         self, w: np.ndarray | None = None, condition: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -429,7 +389,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
     for name in ("alpha",):
         checks.check_positive(name, settings[name], integer=False)
     checks.check_rate("dropout_rate", settings["dropout_rate"])
-    if settings["classification_weight"] < 0:
-        raise ValueError("classification_weight must not be negative.")
+    for name in ("classification_weight", "w_free_bits"):
+        if settings[name] < 0:
+            raise ValueError(f"{name} must not be negative, but is {settings[name]!r}.")
     for name in settings["term_weights"] or {}:
         checks.check_choice("term_weights", name, TERMS)

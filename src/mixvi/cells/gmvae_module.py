@@ -36,7 +36,9 @@ class GMVAEModule(MixviModule):
         Class t owns components ``t * components_per_class`` and the following ones.
     n_latent_z, n_latent_w
         Sizes Dz and Dw.
-    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, z_kl, classification_weight
+    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, w_free_bits, z_kl
+        See :class:`mixvi.GMVAE`.
+    classification_weight
         See :class:`mixvi.GMVAE`.
     classifier_sees_x, shared_trunk, term_weights
         See :class:`mixvi.GMVAE`.
@@ -60,6 +62,7 @@ class GMVAEModule(MixviModule):
         alpha: float = 1.0,
         y_regulariser: str = "per_cell",
         y_floor: float = 0.0,
+        w_free_bits: float = 0.0,
         z_kl: str = "analytic",
         classification_weight: float = 1.0,
         classifier_sees_x: bool = False,
@@ -80,6 +83,7 @@ class GMVAEModule(MixviModule):
         self.alpha = alpha
         self.y_regulariser = y_regulariser
         self.y_floor = y_floor
+        self.w_free_bits = w_free_bits
         self.z_kl = z_kl
         self.classification_weight = classification_weight
         self.classifier_sees_x = classifier_sees_x
@@ -238,7 +242,7 @@ class GMVAEModule(MixviModule):
         """R, Z, W, Y and D of minus the ELBO, each ``(B,)`` in nats; every sign is a plus.
 
         Z, W, Y and D are never negative, except Z with ``z_kl="mc"``. ``regularised`` puts the
-        ``y_regulariser`` into Y: for training, not for reports.
+        ``y_regulariser`` into Y and the free bits into W: for training, not for reports.
         """
         # x (B, G)  z (B, Dz)  w (B, Dw)  means, log_vars (B, K, Dz)  log_pi, a (B, K)
         with torch.autocast(inference_outputs["z"].device.type, enabled=False):
@@ -256,12 +260,14 @@ class GMVAEModule(MixviModule):
                 kl = mixture.component_kl(out["mu_z"], out["lv_z"], out["means"], out["log_vars"])
                 z_term = (r * kl).sum(-1)
             y_term, d_term = self._y_and_d(rows, log_pi, r, m, out.get("a"))
+            w_term = self._w_kl(out)
             if regularised:
                 y_term = self._regularised(y_term, log_pi, m)
+                w_term = self._freed(w_term)
             return {
                 "R": self.reconstruction_loss(rows, out["raw"]),
                 "Z": z_term,
-                "W": self._w_kl(out).sum(-1),
+                "W": w_term.sum(-1),
                 "Y": y_term,
                 "D": d_term,
             }
@@ -269,6 +275,11 @@ class GMVAEModule(MixviModule):
     def _w_kl(self, out: dict) -> Tensor:
         mu_p, lv_p = self.w_prior(out["rows"].condition)
         return mixture.gaussian_kl_per_dim(out["mu_w"], out["lv_w"], mu_p, lv_p)
+
+    def _freed(self, kl: Tensor) -> Tensor:
+        """KL of w ``(B, Dw)``; dimensions that use less than the free bits cost just those."""
+        spent = kl.mean(0, keepdim=True) > self.w_free_bits
+        return torch.where(spent, kl, self.w_free_bits)
 
     def _log_class_probs(self, log_pi: Tensor) -> Tensor:
         """Log of each class's share of the components, ``(B, n_classes)``."""
