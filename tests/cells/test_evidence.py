@@ -22,7 +22,7 @@ def test_a_model_that_can_be_integrated_by_hand(toy, fit):
     for network in (model.module.decoder, model.module.encoder):
         torch.nn.init.zeros_(network.linears[-1].weight)
     exact = -0.5 * ((toy.X - last.bias.detach().numpy()) ** 2 + np.log(2 * np.pi)).sum(1).mean()
-    assert model.get_marginal_ll(n_samples=2000) == pytest.approx(exact, abs=0.05)
+    assert model.get_marginal_ll(n_samples=2000) == pytest.approx(exact, abs=0.2)
 
 
 def test_squared_error_has_no_likelihood(toy, fit):
