@@ -16,6 +16,10 @@ import numpy as np
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+# read at the start: the code that runs
+COMMIT = subprocess.run(
+    ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent
+).stdout.strip()
 PACKAGES = ("mixvi", "scvi-tools", "torch", "lightning", "anndata", "scanpy", "numpy")
 
 
@@ -27,11 +31,14 @@ def quiet(threads: int = 1) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def write(name: str, settings: dict[str, Any], runs: list[dict], summary: dict[str, Any]) -> None:
-    """Write ``results/<name>.json`` and print the summary."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent
-    ).stdout.strip()
+def write(
+    name: str,
+    settings: dict[str, Any],
+    runs: list[dict],
+    summary: dict[str, Any],
+    echo: bool = True,
+) -> None:
+    """Write ``results/<name>.json`` and, with ``echo``, print the summary."""
     record = {
         "benchmark": name,
         "machine": {
@@ -42,15 +49,16 @@ def write(name: str, settings: dict[str, Any], runs: list[dict], summary: dict[s
         },
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
-        "commit": commit,
+        "commit": COMMIT,
         "settings": settings,
         "summary": summary,
         "runs": runs,
     }
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1, default=_plain) + "\n")
-    print(json.dumps(summary, indent=1, default=_plain))
+    if echo:
+        print(json.dumps(summary, indent=1, default=_plain))
 
 
 def medians(runs: list[dict], keys: list[str]) -> dict[str, float]:

@@ -1,87 +1,165 @@
-"""Supervised cGMVAE, control to stimulated, on held-out Kang cells (acceptance row 27)."""
+"""Counterfactual stimulation on the Kang part: cGMVAE beside scGen's method, class means and CVAE.
+
+``held-out cells``: a quarter of every type and condition is kept from training; its control cells
+are converted and compared with its stimulated ones (acceptance row 27). ``without <type>``: the
+stimulated cells of one type are kept from training altogether and predicted from its control cells.
+Every method sees the true types, as in the thesis. Means, top 100 genes by Wilcoxon within the
+type, energy distance and variance of every gene are compared type by type and averaged over types.
+"""
 
 from __future__ import annotations
 
-import argparse
-import time
-
 import numpy as np
 import scvi
-from kang_cells import held_out, prepared
-from record import medians, quiet, write
+from anndata import AnnData
+from benchmarks.cells.kang import held_out, prepared
+from benchmarks.compare import compare, seeds
 
 import mixvi
-from mixvi.metrics import class_mean_baseline, mean_expression_table, variance_ratio
+from mixvi.cells import (
+    predict_class_means,
+    predict_label_condition_cvae,
+    predict_latent_shift,
+    train_label_condition_cvae,
+)
+from mixvi.metrics import energy_distance, mean_expression_r2, top_de_genes, variance_ratio
 
+CPU = {"accelerator": "cpu", "enable_progress_bar": False}
+KEYS = {"labels_key": "cell_type", "condition_key": "condition"}
 SETTINGS = {
+    "data": "kang both_1556",
     "held_out": 0.25,
-    "n_latent": 24,
-    "n_hidden": 256,
-    "n_layers": 2,
-    "likelihood": "mse",
-    "output_activation": "relu",
-    "batch_size": 128,
-    "stages": [(1e-3, 80), (1e-4, 20)],
-    "target": "stim",
+    "network": {"n_hidden": 256, "n_layers": 2, "likelihood": "mse"},
+    "cgmvae": {
+        "n_components": 5,
+        "n_latent_z": 24,
+        "n_latent_w": 24,
+        "dropout_rate": 0.0,
+        "output_activation": "softplus",
+    },
+    "vae": {"n_latent": 24, "dropout_rate": 0.0, "output_activation": "softplus"},
+    "train": {"stages": [(1e-3, 80), (1e-4, 20)], "batch_size": 128},
+}
+CELLS = prepared()
+TYPES = list(CELLS.obs["cell_type"].cat.categories)
+TOP = {
+    t: top_de_genes(CELLS[CELLS.obs["cell_type"] == t], "condition", "stim", "ctrl") for t in TYPES
 }
 
 
-def run(adata, seed: int) -> dict:
-    """Train on the rest, convert held-out control cells, compare with held-out stimulated ones."""
-    mask = held_out(adata, SETTINGS["held_out"], seed)
-    train, test = adata[~mask].copy(), adata[mask].copy()
+def _split(case: str, seed: int) -> tuple[AnnData, AnnData, AnnData]:
+    """Training cells, control cells to convert, and the stimulated cells to compare with."""
+    stimulated = (CELLS.obs["condition"] == "stim").to_numpy()
+    if case == "held-out cells":
+        test = held_out(CELLS, SETTINGS["held_out"], seed)
+        return (
+            CELLS[~test].copy(),
+            CELLS[test & ~stimulated].copy(),
+            CELLS[test & stimulated].copy(),
+        )
+    of_type = (CELLS.obs["cell_type"] == case.removeprefix("without ")).to_numpy()
+    return (
+        CELLS[~(of_type & stimulated)].copy(),
+        CELLS[of_type & ~stimulated].copy(),
+        CELLS[of_type & stimulated].copy(),
+    )
+
+
+def _scores(predicted: AnnData, real: AnnData) -> dict[str, float]:
+    """Means over the types found."""
+    rows = []
+    for name in real.obs["cell_type"].unique():
+        ours = predicted[predicted.obs["cell_type"] == name]
+        theirs = real[real.obs["cell_type"] == name]
+        ratio = variance_ratio(ours, theirs)
+        ratio = ratio[np.isfinite(ratio)]
+        rows.append(
+            {
+                "r2": mean_expression_r2(ours, theirs),
+                "r2_top100": mean_expression_r2(ours, theirs, TOP[name]),
+                "energy": energy_distance(ours, theirs),
+                "mean_ratio": float(np.mean(ours.X) / np.mean(theirs.X)),
+                "variance_ratio": float(np.median(ratio)),
+                "variance_within_2x": float(((ratio > 0.5) & (ratio < 2)).mean()),
+            }
+        )
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _cgmvae(case: str, seed: int, **options) -> dict[str, float]:
+    train, control, real = _split(case, seed)
     scvi.settings.seed = seed
-    mixvi.CGMVAE.setup_anndata(train, labels_key="cell_type", condition_key="condition")
-    model = mixvi.CGMVAE(
-        train,
-        n_components=train.obs["cell_type"].nunique(),
-        n_latent_z=SETTINGS["n_latent"],
-        n_latent_w=SETTINGS["n_latent"],
-        n_hidden=SETTINGS["n_hidden"],
-        n_layers=SETTINGS["n_layers"],
-        likelihood=SETTINGS["likelihood"],
-        output_activation=SETTINGS["output_activation"],
-    )
-    start = time.perf_counter()
-    model.train(
-        stages=SETTINGS["stages"],
-        batch_size=SETTINGS["batch_size"],
-        accelerator="cpu",
-        enable_progress_bar=False,
-    )
-    seconds = time.perf_counter() - start
-    control = (test.obs["condition"] == "ctrl").to_numpy()
-    types, real = test.obs["cell_type"].astype(str).to_numpy(), test.X[~control]
+    mixvi.CGMVAE.setup_anndata(train, **KEYS)
+    model = mixvi.CGMVAE(train, **SETTINGS["network"], **SETTINGS["cgmvae"])
+    model.train(**SETTINGS["train"], **CPU)
+    return _scores(model.counterfactual(control, to="stim", **options), real)
 
-    def r2(x):
-        return mean_expression_table(x, real, types[control], types[~control])["r2"].to_dict()
 
-    result = {"seed": seed, "seconds": seconds, "n_test": int(mask.sum())}
-    for route in ("w", "z"):
-        flipped = model.counterfactual(test, to="stim", indices=control, route=route).X
-        result[f"cgmvae_{route}"] = r2(flipped)
-        result[f"variance_ratio_{route}"] = float(np.nanmedian(variance_ratio(flipped, real)))
-    means = class_mean_baseline(train.X, train.obs["cell_type"], train.obs["condition"], "stim")
-    result["class_mean"] = r2(np.stack([means[t] for t in types[control]]))
-    result["no_change"] = r2(test.X[control])
-    predicted = model.predict(test, level="label")
-    result["accuracy_test"] = float((predicted == types).mean())
-    print(seed, {k: v["all"] for k, v in result.items() if isinstance(v, dict)}, flush=True)
-    return result
+def cgmvae_shift(case: str, seed: int) -> dict[str, float]:
+    """Each cell's z moves as its component does; what is left unexplained stays."""
+    return _cgmvae(case, seed, route="shift", keep_residual=True)
+
+
+def cgmvae_shift_means(case: str, seed: int) -> dict[str, float]:
+    """The same, decoder means alone."""
+    return _cgmvae(case, seed, route="shift")
+
+
+def cgmvae_w(case: str, seed: int) -> dict[str, float]:
+    """The thesis's route."""
+    return _cgmvae(case, seed, route="w")
+
+
+def latent_shift(case: str, seed: int) -> dict[str, float]:
+    """ScGen's method on mixvi's VAE."""
+    train, control, real = _split(case, seed)
+    scvi.settings.seed = seed
+    mixvi.VAE.setup_anndata(train)
+    model = mixvi.VAE(train, **SETTINGS["network"], **SETTINGS["vae"])
+    model.train(**SETTINGS["train"], **CPU)
+    return _scores(predict_latent_shift(model, control, to="stim", seed=seed, **KEYS), real)
+
+
+def class_means(case: str, seed: int) -> dict[str, float]:
+    """Mean of the type's stimulated training cells, or of all where there are none."""
+    train, control, real = _split(case, seed)
+    return _scores(predict_class_means(train, control, to="stim", **KEYS), real)
+
+
+def cvae(case: str, seed: int) -> dict[str, float]:
+    """CVAE on the pair of type and condition; it cannot leave a pair out."""
+    train, control, real = _split(case, seed)
+    if case != "held-out cells":
+        return {}
+    scvi.settings.seed = seed
+    options = SETTINGS["network"] | SETTINGS["vae"]
+    model = train_label_condition_cvae(
+        train, **KEYS, model_kwargs=options, **SETTINGS["train"], **CPU
+    )
+    return _scores(predict_label_condition_cvae(model, control, to="stim", **KEYS), real)
+
+
+def no_change(case: str, seed: int) -> dict[str, float]:
+    """The control cells themselves."""
+    _, control, real = _split(case, seed)
+    return _scores(control, real)
+
+
+METHODS = {
+    "cGMVAE, shift, residual": cgmvae_shift,
+    "cGMVAE, shift": cgmvae_shift_means,
+    "cGMVAE, route w": cgmvae_w,
+    "latent shift (scGen)": latent_shift,
+    "class means": class_means,
+    "CVAE (type, condition)": cvae,
+    "no change": no_change,
+}
 
 
 def main() -> None:
     """Run all seeds and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
-    quiet()
-    adata = prepared()
-    runs = [run(adata, seed) for seed in range(arguments.seeds)]
-    summary = medians(runs, ["variance_ratio_w", "variance_ratio_z", "accuracy_test", "seconds"])
-    for method in ("cgmvae_w", "cgmvae_z", "class_mean", "no_change"):
-        summary[method] = medians([r[method] for r in runs], list(runs[0][method]))
-    write("kang_counterfactual", SETTINGS | {"data": "kang both_1556"}, runs, summary)
+    cases = ["held-out cells", *(f"without {name}" for name in TYPES)]
+    compare("cells/counterfactual", METHODS, cases, SETTINGS, seeds(__doc__))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Kang part with both conditions and 5 types, prepared once for the benchmarks."""
+"""The Kang parts, prepared once for the benchmarks."""
 
 from __future__ import annotations
 

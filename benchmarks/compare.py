@@ -1,0 +1,140 @@
+"""Methods side by side: each run in a process of its own, timed, with its peak memory."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.record import RESULTS, quiet, write
+
+Method = Callable[..., dict[str, float]]
+
+
+def seeds(description: str) -> int:
+    """``--seeds`` of a benchmark's command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, default=5)
+    return parser.parse_args().seeds
+
+
+def in_child(method: Method, *args: Any) -> dict[str, float]:
+    """What ``method`` returns, with its ``seconds`` and the ``peak_mb`` of its process.
+
+    The process is forked: data that the parent holds are there at once, and count in its peak.
+
+    Raises
+    ------
+    RuntimeError
+        If the method fails; with its traceback.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_run, args=(theirs, method, args))
+    child.start()
+    theirs.close()
+    try:
+        ok, result = ours.recv()
+    except EOFError:
+        ok, result = False, "The process ended without a word (out of memory?)."
+    child.join()
+    if not ok:
+        raise RuntimeError(result)
+    return result
+
+
+def _run(pipe: Any, method: Method, args: tuple) -> None:
+    torch.set_num_threads(1)
+    try:
+        start = time.perf_counter()
+        result = dict(method(*args))
+        if result:
+            result.setdefault("seconds", time.perf_counter() - start)
+            result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        pipe.send((True, result))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+
+
+def compare(
+    name: str,
+    methods: Mapping[str, Method],
+    cases: Sequence[Any],
+    settings: Mapping[str, Any],
+    n_seeds: int,
+) -> None:
+    """Run every method on every case and seed; write the record and its table after each.
+
+    Parameters
+    ----------
+    name
+        Of the record.
+    methods
+        Name to a function of (case, seed) that returns figures; none if the case is not its own.
+    cases
+        What the figures are grouped by, such as the share of labels.
+    settings
+        Written into the record.
+    n_seeds
+        How many seeds, from 0.
+    """
+    quiet()
+    runs: list[dict] = []
+    for seed in range(n_seeds):
+        for case in cases:
+            for method, function in methods.items():
+                figures = in_child(function, case, seed)
+                if not figures:
+                    continue
+                runs.append({"case": str(case), "method": method, "seed": seed, **figures})
+                shown = {k: round(v, 3) for k, v in figures.items() if isinstance(v, float)}
+                print(seed, case, method, shown, flush=True)
+                write(name, dict(settings), runs, summary(runs), echo=False)
+                (RESULTS / f"{name}.md").write_text(table(name, runs))
+
+
+def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians over seeds, by case and method."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for case, method in dict.fromkeys((r["case"], r["method"]) for r in runs):
+        ours = [r for r in runs if (r["case"], r["method"]) == (case, method)]
+        keys = [k for k, v in ours[0].items() if isinstance(v, float | int) and k != "seed"]
+        medians = {k: float(np.median([r[k] for r in ours])) for k in keys}
+        out.setdefault(case, {})[method] = medians
+    return out
+
+
+def table(name: str, runs: Sequence[dict]) -> str:
+    """Markdown: medians over seeds with the range in brackets."""
+    medians = summary(runs)
+    keys = list(dict.fromkeys(k for of in medians.values() for row in of.values() for k in row))
+    n = len({r["seed"] for r in runs})
+    lines = [
+        f"# {name}",
+        "",
+        f"Median of {n} seeds, range in brackets; one CPU thread; memory of the whole process.",
+        "",
+        "| case | method | " + " | ".join(keys) + " |",
+        "| --- | --- |" + " --- |" * len(keys),
+    ]
+    for case, of in medians.items():
+        for method, row in of.items():
+            ours = [r for r in runs if (r["case"], r["method"]) == (case, method)]
+            cells = [_cell(row, ours, key) for key in keys]
+            lines.append(f"| {case} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict, runs: Sequence[dict], key: str) -> str:
+    if key not in row:
+        return "–"
+    values = [r[key] for r in runs]
+    form = "{:.0f}" if abs(row[key]) >= 100 else "{:.1f}" if abs(row[key]) >= 10 else "{:.3f}"
+    median, low, high = (form.format(v) for v in (row[key], min(values), max(values)))
+    return median if low == high else f"{median} ({low}–{high})"
