@@ -111,3 +111,23 @@ def test_leiden_without_igraph(blobs, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="mixvi\\[leiden\\]"):
         leiden_clusters(blobs[0], 4, seed=0)
+
+
+def test_few_labels_spread(toy, fit):
+    truth = toy.obs["cell_type"].astype(str).to_numpy()
+    shown = np.array([np.flatnonzero(truth == t)[:2] for t in np.unique(truth)]).ravel()
+    toy.obs["shown"] = "Unknown"
+    toy.obs.loc[toy.obs_names[shown], "shown"] = truth[shown]
+    setup = {"labels_key": "shown", "condition_key": "condition"}
+    options = {"setup": setup, "epochs": 15, "likelihood": "mse", "n_hidden": 64}
+    for components in (1, 2):
+        model = fit(
+            mixvi.CGMVAE,
+            toy,
+            train={"init": "spread", "labelled_fraction": 0.3},
+            components_per_class=components,
+            **options,
+        )
+        assert (model.predict(level="label") == truth).mean() > 0.97
+    with pytest.raises(ValueError, match="init='spread'"):
+        fit(mixvi.CGMVAE, toy, train={"init": "spread", "mode": "unsupervised"}, **options)

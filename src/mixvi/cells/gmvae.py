@@ -20,6 +20,7 @@ from mixvi.core import checks
 from mixvi.core.mixture import reparameterise
 from mixvi.core.model import MixviModel
 from mixvi.core.module import Rows
+from mixvi.core.networks import active_dropout
 
 
 class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
@@ -178,6 +179,7 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
         soft: bool = False,
         level: str = "component",
         use_mean: bool = True,
+        n_samples: int | None = None,
         batch_size: int | None = None,
     ) -> pd.Series | pd.DataFrame:
         """Component or label of each cell, or the probabilities of each.
@@ -191,6 +193,9 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
             those of :meth:`assign_components`.
         use_mean
             z at its mean, or at a sample as in the thesis's evaluations.
+        n_samples
+            Average probabilities over as many draws of z and of dropout masks (Gal and Ghahramani
+            2016) instead: slower, and better calibrated.
 
         Returns
         -------
@@ -207,11 +212,18 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
                 "The components have no labels yet: the model was trained without. Call "
                 "assign_components(labels_key=...) first, or predict(level='component')."
             )
+        if n_samples is not None:
+            checks.check_positive("n_samples", n_samples)
         adata = self._validate_anndata(adata)
-        parts = [
-            self._component_probs(rows, use_mean).cpu()
-            for rows in self._batches(adata, indices, batch_size)
-        ]
+        parts = []
+        for rows in self._batches(adata, indices, batch_size):
+            if n_samples is None:
+                probs = self._component_probs(rows, use_mean)
+            else:
+                with active_dropout(self.module):
+                    draws = [self._component_probs(rows, use_mean=False) for _ in range(n_samples)]
+                probs = torch.stack(draws).mean(0)
+            parts.append(probs.cpu())
         names = adata.obs_names[self._check_indices(adata, indices)]
         values = torch.cat(parts).numpy() if parts else np.zeros((0, self.n_components))
         probs = pd.DataFrame(values, index=names)

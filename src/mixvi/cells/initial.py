@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
+from sklearn.semi_supervised import LabelSpreading
 
 _MAX_FITTED = 20_000
 _MAX_GRAPH = 100_000
@@ -115,6 +116,29 @@ def leiden_clusters(
         return codes
     nearest = KNeighborsClassifier(_N_NEIGHBORS).fit(points[rows], codes)
     return nearest.predict(points)
+
+
+def spread_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Label codes of a few rows spread over the neighbour graph of all, ``(n,)``.
+
+    Parameters
+    ----------
+    points
+        Coordinates ``(n, D)``.
+    codes
+        Label code of each row, -1 where it has none.
+
+    Notes
+    -----
+    Source: Zhou et al. 2004 (label spreading), by scikit-learn.
+    """
+    model = LabelSpreading(
+        kernel="knn", n_neighbors=min(_N_NEIGHBORS, len(points) - 1), alpha=0.8, max_iter=100
+    )
+    with warnings.catch_warnings():
+        # parts of the graph without any label divide by zero; they keep the first code
+        warnings.simplefilter("ignore")
+        return model.fit(points, codes).transduction_.astype(np.int64)
 
 
 def _neighbour_graph(points: np.ndarray, seed: int) -> AnnData:

@@ -10,7 +10,12 @@ import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
 
-from mixvi.cells.initial import kmeans_clusters, leiden_clusters, principal_components
+from mixvi.cells.initial import (
+    kmeans_clusters,
+    leiden_clusters,
+    principal_components,
+    spread_codes,
+)
 from mixvi.core import checks
 from mixvi.core.fitting import check_training
 from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
@@ -65,12 +70,14 @@ class RegimesMixin:
             ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
             minibatch share the weight evenly, as in the thesis's runs.
         init
-            How the components of an untrained model start without labels. ``"kmeans"``: k-means on
+            How the components of an untrained model start. Without labels, ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
             then clusters are forgotten and training goes on unsupervised. ``"leiden"``: the same
             with clusters of their neighbour graph, as many as there are components (needs igraph).
-            ``None``: at random, as in the thesis; components may then die or merge.
+            With some labels, ``"spread"``: the model is first trained with the labels spread over
+            that graph (label spreading), which helps where labels are few. ``None``: at random, as
+            in the thesis; components may then die or merge.
         init_epochs
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
@@ -87,7 +94,7 @@ class RegimesMixin:
         """
         checks.check_choice("mode", mode, MODES)
         checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        checks.check_choice("init", init, ("kmeans", "leiden", None))
+        checks.check_choice("init", init, ("kmeans", "leiden", "spread", None))
         if (clusters is not None) != (mode == "guided"):
             raise ValueError(
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
@@ -138,10 +145,15 @@ class RegimesMixin:
             train_size=train_size,
             validation_size=validation_size,
         )
-        if init is not None and mode == "unsupervised" and not self.is_trained_:
+        if init == "spread" and mode != "semi":
+            raise ValueError(
+                f"init='spread' spreads the labels there are (mode='semi'), but mode is {mode!r}."
+            )
+        starts = "semi" if init == "spread" else "unsupervised"
+        if init is not None and mode == starts and not self.is_trained_:
             checks.check_positive("init_epochs", init_epochs)
             codes = np.zeros(len(everything), dtype=np.int64)
-            codes[indices] = self._initial_clusters(indices, init)
+            codes[indices] = self._initial_codes(indices, init)
             self._fit(
                 indices,
                 max_epochs=init_epochs,
@@ -178,8 +190,8 @@ class RegimesMixin:
                 "method": "training labels",
             }
 
-    def _initial_clusters(self, indices: np.ndarray, init: str) -> np.ndarray:
-        """Codes from 0 to K - 1 of the rows ``indices``; no label is looked at."""
+    def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
+        """Component codes that the rows ``indices`` start with."""
         if len(indices) < self.n_components:
             raise ValueError(
                 f"{len(indices)} cells are too few for {self.n_components} components. "
@@ -197,6 +209,9 @@ class RegimesMixin:
             groups=condition * (int(batch.max()) + 1) + batch,
             indices=indices,
         )
+        if init == "spread":
+            codes = spread_codes(points, self._label_codes()[indices])
+            return codes * self.module.components_per_class
         cluster = kmeans_clusters if init == "kmeans" else leiden_clusters
         return cluster(points, self.n_components, seed)
 
@@ -234,13 +249,17 @@ class RegimesMixin:
 
     def _labelled_cells(self) -> np.ndarray:
         """Mask of the cells with a label, ``(n_obs,)``."""
+        return self._label_codes() >= 0
+
+    def _label_codes(self) -> np.ndarray:
+        """Class of each cell, the most probable where labels are soft; -1 without a label."""
         if not self.classes or self.adata is None:
-            return np.zeros(0 if self.adata is None else self.adata.n_obs, dtype=bool)
+            return np.full(0 if self.adata is None else self.adata.n_obs, -1)
         if SOFT_LABELS_KEY in self.adata_manager.data_registry:
             soft = np.asarray(self.adata_manager.get_from_registry(SOFT_LABELS_KEY))
-            return soft.sum(axis=1) > 0.5
+            return np.where(soft.sum(axis=1) > 0.5, soft.argmax(axis=1), -1)
         codes = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
-        return codes < len(self.classes)
+        return np.where(codes < len(self.classes), codes, -1)
 
     def _owned_labels(self, indices: np.ndarray) -> dict[int, Any]:
         """Labels of the components: classes own theirs; surplus ones go where they overlap most."""

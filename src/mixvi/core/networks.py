@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -92,6 +95,20 @@ class MLP(nn.Module):
             if i < len(self.hidden):
                 x = self.hidden[i](x)
         return x
+
+
+@contextmanager
+def active_dropout(module: nn.Module) -> Iterator[None]:
+    """Dropout as in training, everything else as it is, for draws of networks."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Dropout)]
+    before = [layer.training for layer in layers]
+    try:
+        for layer in layers:
+            layer.train()
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            layer.train(mode)
 
 
 class ConditionalPrior(nn.Module):
