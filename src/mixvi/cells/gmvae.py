@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixvi.cells.assignment import ComponentAssignment, assign
 from mixvi.cells.evidence import EvidenceMixin
+from mixvi.cells.expression import ExpressionMixin
 from mixvi.cells.generation import GenerationMixin
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.regimes import RegimesMixin
@@ -23,7 +24,7 @@ from mixvi.core.module import Rows
 from mixvi.core.networks import active_dropout
 
 
-class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, MixviModel):
+class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, MixviModel):
     """Gaussian-mixture VAE: clusters with probabilities, from none, some or all labels.
 
     The mixture lives in the latent z; its components depend on a style latent w; each cell has its

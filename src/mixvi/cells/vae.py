@@ -11,6 +11,7 @@ from anndata import AnnData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
+from mixvi.cells.expression import ExpressionMixin
 from mixvi.core import checks
 from mixvi.core.mixture import (
     gaussian_kl_per_dim,
@@ -97,7 +98,7 @@ class VAEModule(MixviModule):
         return {"active_z": float((collected["kl_per_z"] > 0.01).sum())}
 
 
-class VAE(MixviModel):
+class VAE(ExpressionMixin, MixviModel):
     """Variational autoencoder; sigma-VAE with ``likelihood="gaussian_sigma"``.
 
     Parameters
