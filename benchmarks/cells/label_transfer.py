@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import scvi
+from benchmarks.cells.kang import prepared
+from benchmarks.compare import compare, seeds
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 import mixvi
-from benchmarks.cells.kang import prepared
-from benchmarks.compare import compare, seeds
 from mixvi.cells.initial import principal_components
 
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
