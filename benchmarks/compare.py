@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from benchmarks.record import RESULTS, quiet, write
 
-Method = Callable[..., dict[str, float]]
+Method = Callable[..., dict]
 
 
 def seeds(description: str) -> int:
@@ -24,7 +24,7 @@ def seeds(description: str) -> int:
     return parser.parse_args().seeds
 
 
-def in_child(method: Method, *args: Any) -> dict[str, float]:
+def in_child(method: Method, *args: Any) -> dict:
     """What ``method`` returns, with its ``seconds`` and the ``peak_mb`` of its process.
 
     The process is forked: data that the parent holds are there at once, and count in its peak.
@@ -76,7 +76,8 @@ def compare(
     name
         Of the record.
     methods
-        Name to a function of (case, seed) that returns figures; none if the case is not its own.
+        Name to a function of (case, seed) that returns figures (none if the case is not its own),
+        or a dict of figures for each of several variants.
     cases
         What the figures are grouped by, such as the share of labels.
     settings
@@ -92,11 +93,21 @@ def compare(
                 figures = in_child(function, case, seed)
                 if not figures:
                     continue
-                runs.append({"case": str(case), "method": method, "seed": seed, **figures})
-                shown = {k: round(v, 3) for k, v in figures.items() if isinstance(v, float)}
-                print(seed, case, method, shown, flush=True)
+                for name, own in _variants(method, figures).items():
+                    runs.append({"case": str(case), "method": name, "seed": seed, **own})
+                    shown = {k: round(v, 3) for k, v in own.items() if isinstance(v, float)}
+                    print(seed, case, name, shown, flush=True)
                 write(name, dict(settings), runs, summary(runs), echo=False)
                 (RESULTS / f"{name}.md").write_text(table(name, runs))
+
+
+def _variants(method: str, figures: dict) -> dict[str, dict]:
+    """Figures of each variant that one run of a method gave; they share its time and memory."""
+    variants = {key: value for key, value in figures.items() if isinstance(value, dict)}
+    shared = {key: value for key, value in figures.items() if key not in variants}
+    if not variants:
+        return {method: figures}
+    return {f"{method}, {name}": {**own, **shared} for name, own in variants.items()}
 
 
 def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:

@@ -54,6 +54,24 @@ def test_counts_stay_counts(counts):
     model.train(3, **CPU)
     model.counterfactual(to="stim", route="shift", keep_residual=True, key_added="there")
     assert (counts.layers["there"] % 1 == 0).all()
+    with pytest.raises(ValueError, match="fractions of counts"):
+        model.counterfactual(to="stim", keep_residual="centred")
+
+
+@pytest.mark.parametrize("activation", [None, "softplus"])
+def test_centred_residuals_have_the_means_of_the_decoder(toy, fit, sides, activation):
+    cells, to = sides
+    toy.X = np.abs(toy.X)
+    options = {"likelihood": "mse", "output_activation": activation, "n_components": 5}
+    model = fit(CGMVAE, toy, epochs=10, setup=SETUP, **options)
+    arguments = {"to": to, "indices": np.flatnonzero(cells)[::3], "route": "shift"}
+    plain = model.counterfactual(toy, **arguments)
+    centred = model.counterfactual(toy, keep_residual="centred", **arguments)
+    for name in toy.obs["cell_type"].cat.categories:
+        ours, theirs = (x.X[(x.obs["cell_type"] == name).to_numpy()] for x in (centred, plain))
+        assert np.allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=1e-3)
+        assert ours.var(axis=0).mean() > theirs.var(axis=0).mean()
+    assert activation is None or (centred.X >= 0).all()
 
 
 def test_draws_have_no_residual(trained, sides):

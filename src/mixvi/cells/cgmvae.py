@@ -13,6 +13,7 @@ from mixvi.core import checks
 from mixvi.core.counterfactual import (
     between_priors,
     counterfactual_adata,
+    match_group_means,
     write_counterfactual,
 )
 from mixvi.core.mixture import reparameterise
@@ -95,7 +96,7 @@ class CGMVAE(GMVAE):
         route: str = "w",
         labels: str = "auto",
         use_mean: bool = True,
-        keep_residual: bool = False,
+        keep_residual: bool | str = False,
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -122,7 +123,9 @@ class CGMVAE(GMVAE):
         keep_residual
             Carry over what the model leaves unexplained of each cell: the change of the decoder's
             mean is applied to the cell's own expression (counts stay counts). Converted cells then
-            vary as cells do, while decoder means vary far less. Needs ``use_mean=True``.
+            vary as cells do, while decoder means vary far less. ``"centred"``: and the averages of
+            each component's converted cells are those of the decoder's means, free of the noise of
+            few cells (not for counts). Needs ``use_mean=True``.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 
@@ -157,20 +160,33 @@ class CGMVAE(GMVAE):
                 "keep_residual=True keeps each cell's own deviation; draws (use_mean=False) would "
                 "add another. Choose one."
             )
+        checks.check_choice("keep_residual", keep_residual, (False, True, "centred"))
+        if keep_residual == "centred" and self.module.likelihood.is_count:
+            raise ValueError(
+                f"keep_residual='centred' would make fractions of counts (likelihood="
+                f"{self.module.likelihood.name!r}). Use keep_residual=True."
+            )
         adata = self._validate_anndata(adata)
-        module, parts = self.module, []
+        module, parts, means, groups = self.module, [], [], []
         for rows in self._batches(adata, indices, batch_size):
             there = module.with_condition(rows, torch.full_like(rows.condition, target))
-            here, z = self._routed(rows, there, route, labels == "observed", use_mean)
+            weights = self._route_weights(rows, labels == "observed", use_mean)
+            here, z = self._routed(rows, there, route, weights, use_mean)
             if keep_residual:
                 like = module.likelihood
                 raw, raw_there = module.decode(here, rows), module.decode(z, there)
                 x = like.carry_over(rows.x, raw, raw_there, rows.library, rows.batch)
+                means.append(like.mean(raw_there, rows.library).cpu())
+                groups.append(weights.argmax(-1).cpu())
             else:
                 x = self._decoded(z, there, use_mean)
             parts.append(x.cpu())
         chosen = self._check_indices(adata, indices)
         x = torch.cat(parts).numpy()
+        if keep_residual == "centred":
+            nonnegative = module.likelihood.output_activation is not None
+            decoded, of = torch.cat(means).numpy(), torch.cat(groups).numpy()
+            x = match_group_means(x, decoded, of, nonnegative)
         if key_added is not None:
             write_counterfactual(adata, x, chosen, key_added)
             if self._prefix in adata.uns:
@@ -178,8 +194,15 @@ class CGMVAE(GMVAE):
             return None
         return counterfactual_adata(adata, x, chosen, self.condition_key, to)
 
+    def _route_weights(self, rows: Rows, observed: bool, use_mean: bool) -> Tensor:
+        """Weights of the components that routes go through, ``(B, K)``."""
+        weights = self._component_probs(rows, use_mean)
+        if observed:
+            weights = self.module.labelled_responsibilities(rows, weights.log())
+        return weights
+
     def _routed(
-        self, rows: Rows, there: Rows, route: str, observed: bool, use_mean: bool
+        self, rows: Rows, there: Rows, route: str, weights: Tensor, use_mean: bool
     ) -> tuple[Tensor, Tensor]:
         """Z of the cells under their own and under the target condition, each ``(B, Dz)``."""
         if route == "z":
@@ -190,9 +213,6 @@ class CGMVAE(GMVAE):
         w = posterior["mu_w"] if use_mean else reparameterise(posterior["mu_w"], posterior["lv_w"])
         w_there = between_priors(w, module.w_prior(rows.condition), module.w_prior(there.condition))
         means, log_vars = module.component_parameters(w_there, there.condition)
-        weights = self._component_probs(rows, use_mean)
-        if observed:
-            weights = module.labelled_responsibilities(rows, weights.log())
         if route == "w" and not use_mean:
             drawn = torch.multinomial(weights, 1).squeeze(-1)
             row = torch.arange(len(drawn), device=drawn.device)

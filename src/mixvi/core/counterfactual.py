@@ -22,6 +22,38 @@ def between_priors(z: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor, 
     return mu_to + (0.5 * (log_var_to - log_var)).exp() * (z - mu)
 
 
+def match_group_means(
+    x: np.ndarray, means: np.ndarray, groups: np.ndarray, nonnegative: bool
+) -> np.ndarray:
+    """Shift (or, where data are never negative, scale) genes so that group means are ``means``'.
+
+    Parameters
+    ----------
+    x
+        Converted cells ``(n, G)``.
+    means
+        What their averages ought to be made of, ``(n, G)``.
+    groups
+        Group of each cell, ``(n,)``.
+    nonnegative
+        Scale instead of shifting.
+
+    Returns
+    -------
+    ``(n, G)``. A gene that is zero in a whole group cannot be scaled: it takes ``means``.
+    """
+    out = x.copy()
+    for group in np.unique(groups):
+        rows = groups == group
+        found, wanted = x[rows].mean(axis=0), means[rows].mean(axis=0)
+        if nonnegative:
+            scale = np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
+            out[rows] = np.where(found > 0, x[rows] * scale, means[rows])
+        else:
+            out[rows] = x[rows] + wanted - found
+    return out
+
+
 def counterfactual_adata(
     adata: AnnData, x: np.ndarray, chosen: np.ndarray, condition_key: str, to: str
 ) -> AnnData:
