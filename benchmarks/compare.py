@@ -102,12 +102,12 @@ def compare(
 
 
 def _variants(method: str, figures: dict) -> dict[str, dict]:
-    """Figures of each variant that one run of a method gave; they share its time and memory."""
+    """Figures of each variant that one run of a method gave; time is shared unless its own."""
     variants = {key: value for key, value in figures.items() if isinstance(value, dict)}
     shared = {key: value for key, value in figures.items() if key not in variants}
     if not variants:
         return {method: figures}
-    return {f"{method}, {name}": {**own, **shared} for name, own in variants.items()}
+    return {f"{method}, {name}": {**shared, **own} for name, own in variants.items()}
 
 
 def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:

@@ -20,8 +20,8 @@ from mixvi.metrics import accuracy_by_overlap, component_table, overlap_map, per
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang control_12261 without megakaryocytes; source: pbmc3k without megakaryocytes",
-    "n_train": 6000,
-    "n_valid": 1500,
+    "n_train": 4000,
+    "n_valid": 1000,
     "scaling": "log-normalised; unsupervised also per gene, clipped at 10",
     "unsupervised": {
         "n_components": 21,

@@ -2,90 +2,69 @@
 
 from __future__ import annotations
 
-import argparse
-import time
-
 import numpy as np
 import scvi
-from record import medians, quiet, write
+from benchmarks.compare import compare, seeds
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 import mixvi
 
+CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
-    "n_components": 5,
-    "n_latent": 2,
-    "n_hidden": 128,
-    "n_layers": 1,
-    "likelihood": "mse",
-    "output_activation": "relu",
-    "batch_size": 256,
-    "stages": [(1e-3, 40), (1e-4, 10)],
-    "weight_decay": 1e-4,
+    "model": {
+        "n_components": 5,
+        "n_latent_z": 2,
+        "n_latent_w": 2,
+        "n_hidden": 128,
+        "n_layers": 1,
+        "likelihood": "mse",
+        "output_activation": "relu",
+    },
+    "train": {
+        "batch_size": 256,
+        "stages": [(1e-3, 40), (1e-4, 10)],
+        "weight_decay": 1e-4,
+    },
 }
 
 
-def run(w_prior: str, init: str | None, seed: int) -> dict:
+def _run(w_prior: str, init: str | None, seed: int) -> dict[str, float]:
     """Train on blobs of this seed and score."""
     adata = mixvi.datasets.toy_conditional_blobs(seed=seed)
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(adata, condition_key="condition")
-    model = mixvi.CGMVAE(
-        adata,
-        n_components=SETTINGS["n_components"],
-        w_prior=w_prior,
-        n_latent_z=SETTINGS["n_latent"],
-        n_latent_w=SETTINGS["n_latent"],
-        n_hidden=SETTINGS["n_hidden"],
-        n_layers=SETTINGS["n_layers"],
-        likelihood=SETTINGS["likelihood"],
-        output_activation=SETTINGS["output_activation"],
-    )
-    start = time.perf_counter()
-    model.train(
-        stages=SETTINGS["stages"],
-        weight_decay=SETTINGS["weight_decay"],
-        batch_size=SETTINGS["batch_size"],
-        init=init,
-        accelerator="cpu",
-        enable_progress_bar=False,
-    )
-    seconds = time.perf_counter() - start
-    report = mixvi.metrics.clustering_report(model.predict(), adata.obs["cell_type"].astype(str))
+    model = mixvi.CGMVAE(adata, w_prior=w_prior, **SETTINGS["model"])
+    model.train(init=init, **SETTINGS["train"], **CPU)
+    types, conditions = (adata.obs[key].astype(str) for key in ("cell_type", "condition"))
+    report = mixvi.metrics.clustering_report(model.predict(), types)
     w = model.get_latent_representation(which="w")
-    probe = cross_val_score(
-        LogisticRegression(max_iter=1000), w, adata.obs["condition"].astype(str), cv=5
-    )
-    result = {
-        "w_prior": w_prior,
-        "init": init or "random",
-        "seed": seed,
-        "seconds": seconds,
+    probe = cross_val_score(LogisticRegression(max_iter=1000), w, conditions, cv=5)
+    return {
         "accuracy": report["accuracy_overlap"],
         "accuracy_hungarian": report["accuracy_hungarian"],
         "ari": report["ari"],
         "condition_from_w": float(np.mean(probe)),
     }
-    print(result, flush=True)
-    return result
+
+
+def from_kmeans(case: str, seed: int) -> dict[str, float]:
+    """Components start at k-means clusters, the default."""
+    return _run(case.removesuffix(" prior"), "kmeans", seed)
+
+
+def from_random(case: str, seed: int) -> dict[str, float]:
+    """Components start at random, as in the thesis."""
+    return _run(case.removesuffix(" prior"), None, seed)
+
+
+METHODS = {"k-means start": from_kmeans, "random start": from_random}
 
 
 def main() -> None:
     """Run all seeds and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
-    quiet()
-    runs, summary = [], {}
-    for init in ("kmeans", None):
-        for prior in ("standard", "learned"):
-            ours = [run(prior, init, seed) for seed in range(arguments.seeds)]
-            runs += ours
-            summary[f"{prior}, init {init or 'random'}"] = medians(
-                ours, ["accuracy", "accuracy_hungarian", "ari", "condition_from_w", "seconds"]
-            )
-    write("toy", SETTINGS | {"target": 0.99}, runs, summary)
+    cases = ["standard prior", "learned prior"]
+    compare("cells/toy", METHODS, cases, SETTINGS, seeds(__doc__))
 
 
 if __name__ == "__main__":
