@@ -28,7 +28,8 @@ html_static_path = ["_static"]
 html_title = f"mixvi {release}"
 suppress_warnings = ["autosummary.import_cycle"]
 
-# sphinx reads sources below docs/ alone, and the notebook lives beside it
+# sphinx reads sources below docs/ alone, and the notebooks live beside it
 _docs = Path(__file__).parent
 (_docs / "generated").mkdir(exist_ok=True)
-shutil.copy(_docs.parent / "tutorials" / "first_steps.ipynb", _docs / "generated")
+for _notebook in (_docs.parent / "tutorials").glob("*.ipynb"):
+    shutil.copy(_notebook, _docs / "generated")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from mixvi.cells import gmvae
@@ -36,16 +37,19 @@ def test_docstring_examples():
     assert result.failed == 0
 
 
-def test_tutorial():
+@pytest.mark.parametrize(
+    ("name", "epochs", "few", "images"), [("first_steps", 100, 3, 4), ("procedures", 60, 20, 3)]
+)
+def test_tutorial(name, epochs, few, images):
     """Executed again with few epochs; the stored one has outputs."""
-    notebook = nbformat.read(ROOT / "tutorials" / "first_steps.ipynb", 4)
+    notebook = nbformat.read(ROOT / "tutorials" / f"{name}.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
-    assert sum("image/png" in o.get("data", {}) for c in code for o in c.outputs) >= 4
+    assert sum("image/png" in o.get("data", {}) for c in code for o in c.outputs) >= images
     changed = 0
     for cell in code:
-        changed += cell.source.count("EPOCHS = 100")
-        cell.source = cell.source.replace("EPOCHS = 100", "EPOCHS = 3")
+        changed += cell.source.count(f"EPOCHS = {epochs}")
+        cell.source = cell.source.replace(f"EPOCHS = {epochs}", f"EPOCHS = {few}")
     assert changed == 1
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
