@@ -93,10 +93,10 @@ def compare(
                 figures = in_child(function, case, seed)
                 if not figures:
                     continue
-                for name, own in _variants(method, figures).items():
-                    runs.append({"case": str(case), "method": name, "seed": seed, **own})
+                for variant, own in _variants(method, figures).items():
+                    runs.append({"case": str(case), "method": variant, "seed": seed, **own})
                     shown = {k: round(v, 3) for k, v in own.items() if isinstance(v, float)}
-                    print(seed, case, name, shown, flush=True)
+                    print(seed, case, variant, shown, flush=True)
                 write(name, dict(settings), runs, summary(runs), echo=False)
                 (RESULTS / f"{name}.md").write_text(table(name, runs))
 

@@ -1,6 +1,7 @@
 """Data sets: real ones found locally or downloaded with a checksum, and one made up."""
 
 from mixvi.datasets.cells import KANG, PBMC3K, kang, pbmc3k, pbmc68k_reduced
+from mixvi.datasets.fashion import fashion_mnist
 from mixvi.datasets.fetch import find
 from mixvi.datasets.images import MNIST, mnist
 from mixvi.datasets.toy import toy_conditional_blobs
@@ -9,6 +10,7 @@ __all__ = [
     "KANG",
     "MNIST",
     "PBMC3K",
+    "fashion_mnist",
     "find",
     "kang",
     "mnist",
