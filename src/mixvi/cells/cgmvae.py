@@ -21,6 +21,7 @@ from mixvi.core.model import MixviModel
 from mixvi.core.module import Rows
 
 ROUTES = ("w", "z", "shift")
+_FEWEST_CELLS = 5
 
 
 class CGMVAE(GMVAE):
@@ -111,9 +112,10 @@ class CGMVAE(GMVAE):
         route
             ``"w"``: z is the component's mean given the cell's w and the target condition; close to
             the average of its type. ``"z"``: the cell's own z is decoded under the target, with
-            whatever of the condition z still holds. ``"shift"``: the cell's own z moves as its
-            component's mean moves from its condition to the target; the cell keeps its place in
-            its type.
+            whatever of the condition z still holds. ``"shift"``: the cell's own z moves as the
+            mean z of its component's training cells moves from its condition to the target, and
+            keeps its place in its type; a component that was not seen under the target moves as
+            the others do on average (after scGen, Lotfollahi et al. 2019).
         labels
             Which component route w takes: ``"observed"`` label (predicted where there is none),
             ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed
@@ -167,11 +169,19 @@ class CGMVAE(GMVAE):
                 f"{self.module.likelihood.name!r}). Use keep_residual=True."
             )
         adata = self._validate_anndata(adata)
+        shifts = None
+        if route == "shift":
+            shifts = self._condition_shifts(target, labels == "observed", batch_size)
         module, parts, means, groups = self.module, [], [], []
         for rows in self._batches(adata, indices, batch_size):
             there = module.with_condition(rows, torch.full_like(rows.condition, target))
             weights = self._route_weights(rows, labels == "observed", use_mean)
-            here, z = self._routed(rows, there, route, weights, use_mean)
+            if route == "w":
+                here, z = self._through_w(rows, there, weights, use_mean)
+            else:
+                here = z = self._z(rows, use_mean)
+            if shifts is not None:
+                z = z + (weights.unsqueeze(-1) * shifts[rows.condition]).sum(1)
             if keep_residual:
                 like = module.likelihood
                 raw, raw_there = module.decode(here, rows), module.decode(z, there)
@@ -201,29 +211,45 @@ class CGMVAE(GMVAE):
             weights = self.module.labelled_responsibilities(rows, weights.log())
         return weights
 
-    def _routed(
-        self, rows: Rows, there: Rows, route: str, weights: Tensor, use_mean: bool
+    def _through_w(
+        self, rows: Rows, there: Rows, weights: Tensor, use_mean: bool
     ) -> tuple[Tensor, Tensor]:
-        """Z of the cells under their own and under the target condition, each ``(B, Dz)``."""
-        if route == "z":
-            z = self._z(rows, use_mean)
-            return z, z
+        """Z from the components given w, here and under the target condition, each ``(B, Dz)``."""
         module = self.module
         posterior = module.encode(rows)
         w = posterior["mu_w"] if use_mean else reparameterise(posterior["mu_w"], posterior["lv_w"])
         w_there = between_priors(w, module.w_prior(rows.condition), module.w_prior(there.condition))
         means, log_vars = module.component_parameters(w_there, there.condition)
-        if route == "w" and not use_mean:
+        if not use_mean:
             drawn = torch.multinomial(weights, 1).squeeze(-1)
             row = torch.arange(len(drawn), device=drawn.device)
             z = reparameterise(means[row, drawn], log_vars[row, drawn])
             return z, z
         here = (weights.unsqueeze(-1) * module.component_parameters(w, rows.condition)[0]).sum(1)
-        target = (weights.unsqueeze(-1) * means).sum(1)
-        if route == "w":
-            return here, target
-        z = self._z(rows, use_mean)
-        return z, z + target - here
+        return here, (weights.unsqueeze(-1) * means).sum(1)
+
+    def _condition_shifts(self, target: int, observed: bool, batch_size: int | None) -> Tensor:
+        """How mean z of each component's training cells differs from the target, ``(C, K, Dz)``."""
+        if self.adata is None:
+            raise ValueError(
+                "route='shift' averages over the training cells, but the model was loaded without "
+                "them. Load it with adata=..., or use route='w' or 'z'."
+            )
+        module = self.module
+        shape = (len(self.conditions), module.n_components)
+        n = torch.zeros(*shape, 1, device=module.device)
+        total = torch.zeros(*shape, module.n_latent_z, device=module.device)
+        for rows in self._batches(self.adata, self.train_indices, batch_size):
+            weights = self._route_weights(rows, observed, use_mean=True)
+            n.index_add_(0, rows.condition, weights.unsqueeze(-1))
+            z = self._z(rows, use_mean=True)
+            total.index_add_(0, rows.condition, weights.unsqueeze(-1) * z.unsqueeze(1))
+        means = total / n.clamp_min(1.0)
+        shifts = means[target] - means
+        # a handful of cells gives no mean; its component moves as the others do
+        seen = (n >= _FEWEST_CELLS) & (n[target] >= _FEWEST_CELLS)
+        average = (shifts * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp_min(1)
+        return torch.where(seen, shifts, average)
 
     def annotate(
         self,
