@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
 import time
 import traceback
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.record import RESULTS, quiet, write
+
+# numba's OpenMP threads do not survive a fork
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 
 Method = Callable[..., dict]
 

@@ -36,6 +36,7 @@ SETTINGS = {
         "n_latent_w": 24,
         "dropout_rate": 0.0,
         "output_activation": "softplus",
+        "condition_in": "x_only",
     },
     "vae": {"n_latent": 24, "dropout_rate": 0.0, "output_activation": "softplus"},
     "train": {"stages": [(1e-3, 80), (1e-4, 20)], "batch_size": 128},

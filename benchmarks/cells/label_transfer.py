@@ -31,7 +31,13 @@ SETTINGS = {
         "n_latent_w": 12,
         "dropout_rate": 0.15,
     },
-    "cgmvae_train": {"max_epochs": 60, "init": "spread", "labelled_fraction": 0.3},
+    "cgmvae_train": {
+        "init": "logistic",
+        "init_epochs": 20,
+        "max_epochs": 20,
+        "lr": 1e-4,
+        "labelled_fraction": 0.3,
+    },
     "n_samples": 20,
     "scanvi": {"n_hidden": 128, "n_layers": 2, "n_latent": 12},
     "scvi_epochs": 200,
@@ -71,7 +77,7 @@ def _scores(probs: pd.DataFrame, hidden: np.ndarray) -> dict[str, float]:
 
 
 def cgmvae(case: str, seed: int) -> dict[str, float]:
-    """Semi-supervised cGMVAE on log-normalised expression, labels spread first."""
+    """Semi-supervised cGMVAE on log-normalised expression, a logistic regression first."""
     shown = _shown(float(case.removesuffix(" %")) / 100, seed)
     cells = _cells(shown)
     scvi.settings.seed = seed

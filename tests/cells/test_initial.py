@@ -113,7 +113,7 @@ def test_leiden_without_igraph(blobs, monkeypatch):
         leiden_clusters(blobs[0], 4, seed=0)
 
 
-def test_few_labels_spread(toy, fit):
+def test_few_labels_teach_a_regression_first(toy, fit):
     truth = toy.obs["cell_type"].astype(str).to_numpy()
     shown = np.array([np.flatnonzero(truth == t)[:2] for t in np.unique(truth)]).ravel()
     toy.obs["shown"] = "Unknown"
@@ -124,10 +124,10 @@ def test_few_labels_spread(toy, fit):
         model = fit(
             mixvi.CGMVAE,
             toy,
-            train={"init": "spread", "labelled_fraction": 0.3},
+            train={"init": "logistic", "labelled_fraction": 0.3},
             components_per_class=components,
             **options,
         )
         assert (model.predict(level="label") == truth).mean() > 0.97
-    with pytest.raises(ValueError, match="init='spread'"):
-        fit(mixvi.CGMVAE, toy, train={"init": "spread", "mode": "unsupervised"}, **options)
+    with pytest.raises(ValueError, match="init='logistic'"):
+        fit(mixvi.CGMVAE, toy, train={"init": "logistic", "mode": "unsupervised"}, **options)

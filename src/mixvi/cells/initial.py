@@ -11,8 +11,8 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
-from sklearn.semi_supervised import LabelSpreading
 
 _MAX_FITTED = 20_000
 _MAX_GRAPH = 100_000
@@ -118,27 +118,21 @@ def leiden_clusters(
     return nearest.predict(points)
 
 
-def spread_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Label codes of a few rows spread over the neighbour graph of all, ``(n,)``.
+def logistic_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
 
     Parameters
     ----------
     points
         Coordinates ``(n, D)``.
     codes
-        Label code of each row, -1 where it has none.
-
-    Notes
-    -----
-    Source: Zhou et al. 2004 (label spreading), by scikit-learn.
+        Label code of each row, -1 where it has none; labelled rows keep theirs.
     """
-    model = LabelSpreading(
-        kernel="knn", n_neighbors=min(_N_NEIGHBORS, len(points) - 1), alpha=0.8, max_iter=100
-    )
-    with warnings.catch_warnings():
-        # parts of the graph without any label divide by zero; they keep the first code
-        warnings.simplefilter("ignore")
-        return model.fit(points, codes).transduction_.astype(np.int64)
+    known = codes >= 0
+    if len(np.unique(codes[known])) == 1:
+        return np.full(len(codes), codes[known][0])
+    model = LogisticRegression(max_iter=2000).fit(points[known], codes[known])
+    return np.where(known, codes, model.predict(points))
 
 
 def _neighbour_graph(points: np.ndarray, seed: int) -> AnnData:

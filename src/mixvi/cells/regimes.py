@@ -13,8 +13,8 @@ from scvi import REGISTRY_KEYS
 from mixvi.cells.initial import (
     kmeans_clusters,
     leiden_clusters,
+    logistic_codes,
     principal_components,
-    spread_codes,
 )
 from mixvi.core import checks
 from mixvi.core.fitting import check_training
@@ -75,9 +75,9 @@ class RegimesMixin:
             clusters, and the model is first trained for ``init_epochs`` with those as components;
             then clusters are forgotten and training goes on unsupervised. ``"leiden"``: the same
             with clusters of their neighbour graph, as many as there are components (needs igraph).
-            With some labels, ``"spread"``: the model is first trained with the labels spread over
-            that graph (label spreading), which helps where labels are few. ``None``: at random, as
-            in the thesis; components may then die or merge.
+            With some labels, ``"logistic"``: a logistic regression on the principal components
+            gives the other cells labels for ``init_epochs``, which helps where labels are few.
+            ``None``: at random, as in the thesis; components may then die or merge.
         init_epochs
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
@@ -94,7 +94,7 @@ class RegimesMixin:
         """
         checks.check_choice("mode", mode, MODES)
         checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        checks.check_choice("init", init, ("kmeans", "leiden", "spread", None))
+        checks.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
         if (clusters is not None) != (mode == "guided"):
             raise ValueError(
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
@@ -145,11 +145,12 @@ class RegimesMixin:
             train_size=train_size,
             validation_size=validation_size,
         )
-        if init == "spread" and mode != "semi":
+        if init == "logistic" and mode != "semi":
             raise ValueError(
-                f"init='spread' spreads the labels there are (mode='semi'), but mode is {mode!r}."
+                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
+                f"{mode!r}."
             )
-        starts = "semi" if init == "spread" else "unsupervised"
+        starts = "semi" if init == "logistic" else "unsupervised"
         if init is not None and mode == starts and not self.is_trained_:
             checks.check_positive("init_epochs", init_epochs)
             codes = np.zeros(len(everything), dtype=np.int64)
@@ -209,8 +210,8 @@ class RegimesMixin:
             groups=condition * (int(batch.max()) + 1) + batch,
             indices=indices,
         )
-        if init == "spread":
-            codes = spread_codes(points, self._label_codes()[indices])
+        if init == "logistic":
+            codes = logistic_codes(points, self._label_codes()[indices])
             return codes * self.module.components_per_class
         cluster = kmeans_clusters if init == "kmeans" else leiden_clusters
         return cluster(points, self.n_components, seed)
