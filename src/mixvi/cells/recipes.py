@@ -64,6 +64,17 @@ def _sizes(k: int, z: int, w: int, layers: int, width: int, dropout: float) -> d
 _RELU = {"likelihood": "mse", "output_activation": "relu"}
 _PIXELS = {"likelihood": "bernoulli"}
 
+_OVER = {"mode": "unsupervised", "init": None, "batch_size": 128, "stages": _stages(_HILL, 10)}
+_UNKNOWN = (
+    "n_latent_z",
+    "n_latent_w",
+    "n_layers",
+    "n_hidden",
+    "dropout_rate",
+    "batch_size",
+    "stages",
+)
+
 RECIPES: dict[str, Recipe] = {
     "mnist_semi": Recipe(
         "GMVAE",
@@ -94,21 +105,8 @@ RECIPES: dict[str, Recipe] = {
         "GMVAE",
         "MNIST",
         _sizes(20, 16, 16, 2, 1024, 0.15) | _PIXELS,
-        {
-            "mode": "unsupervised",
-            "init": None,
-            "batch_size": 128,
-            "stages": _stages(_HILL, 10),
-        },
-        unknown=(
-            "n_latent_z",
-            "n_latent_w",
-            "n_layers",
-            "n_hidden",
-            "dropout_rate",
-            "batch_size",
-            "stages",
-        ),
+        _OVER,
+        unknown=_UNKNOWN,
         source="l. 1057-1068: 0.946 on test",
     ),
     "mnist_guided": Recipe(
@@ -127,16 +125,8 @@ RECIPES: dict[str, Recipe] = {
         "GMVAE",
         "Fashion-MNIST",
         _sizes(20, 16, 16, 2, 1024, 0.15) | _PIXELS,
-        {"mode": "unsupervised", "init": None, "batch_size": 128, "stages": _stages(_HILL, 10)},
-        unknown=(
-            "n_latent_z",
-            "n_latent_w",
-            "n_layers",
-            "n_hidden",
-            "dropout_rate",
-            "batch_size",
-            "stages",
-        ),
+        _OVER,
+        unknown=_UNKNOWN,
         source="l. 1104: 0.67 after about 10 epochs, 0.75 after many",
     ),
     "fashion_mnist_semi": Recipe(

@@ -104,27 +104,16 @@ class RegimesMixin:
         indices = everything if indices is None else self._check_indices(self.adata, indices)
         of_cell = self._labelled_cells()
         labelled = of_cell[indices]
-        if mode == "auto":
-            mode = "semi" if labelled.any() else "unsupervised"
-            mode = "supervised" if labelled.all() else mode
-        if mode in ("supervised", "semi") and not labelled.any():
-            raise ValueError(
-                f"mode={mode!r} needs labels, but no cell has one. Register them with "
-                f"{type(self).__name__}.setup_anndata(adata, labels_key=...)."
-            )
+        mode = self._regime(mode, labelled)
         if mode == "supervised":
             indices = indices[labelled]
         codes = self._cluster_codes(clusters) if mode == "guided" else None
-        if labelled_fraction is not None:
-            if mode != "semi" or labelled.all():
-                raise ValueError(
-                    "labelled_fraction needs labelled and unlabelled cells (mode='semi'), but mode "
-                    f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
-                )
-            if not 0.0 < labelled_fraction < 1.0:
-                raise ValueError(
-                    f"labelled_fraction must lie between 0 and 1, but is {labelled_fraction!r}."
-                )
+        _check_labelled_fraction(labelled_fraction, mode, labelled)
+        if init == "logistic" and mode != "semi":
+            raise ValueError(
+                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
+                f"{mode!r}."
+            )
         common = {
             "weight_decay": weight_decay,
             "batch_size": batch_size,
@@ -145,11 +134,6 @@ class RegimesMixin:
             train_size=train_size,
             validation_size=validation_size,
         )
-        if init == "logistic" and mode != "semi":
-            raise ValueError(
-                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
-                f"{mode!r}."
-            )
         starts = "semi" if init == "logistic" else "unsupervised"
         if init is not None and mode == starts and not self.is_trained_:
             checks.check_positive("init_epochs", init_epochs)
@@ -190,6 +174,19 @@ class RegimesMixin:
                 ),
                 "method": "training labels",
             }
+
+    def _regime(self, mode: str, labelled: np.ndarray) -> str:
+        """What ``"auto"`` means for cells of which ``labelled`` have a label."""
+        if mode == "auto":
+            if not labelled.any():
+                return "unsupervised"
+            return "supervised" if labelled.all() else "semi"
+        if mode in ("supervised", "semi") and not labelled.any():
+            raise ValueError(
+                f"mode={mode!r} needs labels, but no cell has one. Register them with "
+                f"{type(self).__name__}.setup_anndata(adata, labels_key=...)."
+            )
+        return mode
 
     def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
         """Component codes that the rows ``indices`` start with."""
@@ -280,3 +277,15 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.ndarray) -> None:
+    if fraction is None:
+        return
+    if mode != "semi" or labelled.all():
+        raise ValueError(
+            "labelled_fraction needs labelled and unlabelled cells (mode='semi'), but mode "
+            f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
+        )
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"labelled_fraction must lie between 0 and 1, but is {fraction!r}.")
