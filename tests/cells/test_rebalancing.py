@@ -61,7 +61,7 @@ def test_bad_input(rare):
 
 
 def test_alternating_keeps_a_rare_type_apart(toy):
-    keep = (toy.obs["cell_type"] != "type 4").to_numpy()
+    keep = (toy.obs["cell_type"] != "type 4").to_numpy().copy()
     keep[np.flatnonzero(~keep)[:8]] = True
     cells = toy[keep].copy()
     cells.obs["cell_type"] = cells.obs["cell_type"].cat.remove_unused_categories()
