@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from benchmarks.record import RESULTS, quiet, write
 
 # numba's OpenMP threads do not survive a fork
-os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+numba.config.THREADING_LAYER = "workqueue"
 
 Method = Callable[..., dict]
+_COSTS = ("seconds", "peak_mb")
 
 
 def seeds(description: str) -> int:
@@ -129,6 +130,7 @@ def table(name: str, runs: Sequence[dict]) -> str:
     """Markdown: medians over seeds with the range in brackets."""
     medians = summary(runs)
     keys = list(dict.fromkeys(k for of in medians.values() for row in of.values() for k in row))
+    keys = [k for k in keys if k not in _COSTS] + [k for k in keys if k in _COSTS]
     n = len({r["seed"] for r in runs})
     lines = [
         f"# {name}",
