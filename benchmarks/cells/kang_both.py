@@ -47,6 +47,7 @@ SETTINGS = {
         "dropout_rate": 0.15,
         "likelihood": "mse",
         "output_activation": "softplus",
+        "classification_weight": 50.0,
     },
     "supervised_stages": [(1e-3, 80), (1e-4, 20)],
     "n_generated": 50,
