@@ -89,3 +89,25 @@ def test_alternating_keeps_a_rare_type_apart(toy):
     assert recall.min() > 0.9
     with pytest.raises(KeyError, match="donor"):
         train_alternating(model, "donor", **CPU)
+
+
+@pytest.mark.parametrize("init", ["kmeans", "leiden"])
+def test_copies_of_a_rare_cell_are_no_cluster(init, monkeypatch):
+    if init == "leiden":
+        pytest.importorskip("igraph")
+    rng = np.random.default_rng(0)
+    # three kinds, one of them rare and scattered: drawn often, its cells would each be a cluster
+    means = np.repeat([[0.0] * 8, [6.0] * 4 + [0.0] * 4, [0.0] * 4 + [30.0] * 4], [100, 100, 6], 0)
+    x = rng.normal(means, np.repeat([1.0, 1.0, 8.0], [100, 100, 6])[:, None])
+    cells = AnnData(x.astype(np.float32))
+    mixvi.GMVAE.setup_anndata(cells)
+    model = mixvi.GMVAE(cells, n_components=3, n_hidden=8, n_layers=1)
+    started = []
+    fit = model._fit
+    monkeypatch.setattr(
+        model, "_fit", lambda *args, **kw: (started.append(kw.get("extra")), fit(*args, **kw))
+    )
+    drawn = balanced_indices(np.repeat(["a", "b", "c"], [100, 100, 6]), 100)
+    model.train(2, indices=drawn, init=init, init_epochs=1, **CPU)
+    codes = started[0]["components"].ravel()[:200]
+    assert len(np.unique(codes[np.intersect1d(drawn, np.arange(200))])) == 2

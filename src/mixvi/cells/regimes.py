@@ -138,7 +138,9 @@ class RegimesMixin:
         if init is not None and mode == starts and not self.is_trained_:
             checks.check_positive("init_epochs", init_epochs)
             codes = np.zeros(len(everything), dtype=np.int64)
-            codes[indices] = self._initial_codes(indices, init)
+            # a row drawn many times would make clusters of its copies
+            once = np.unique(indices)
+            codes[once] = self._initial_codes(once, init)
             self._fit(
                 indices,
                 max_epochs=init_epochs,
