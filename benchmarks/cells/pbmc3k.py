@@ -36,7 +36,7 @@ SETTINGS = {
         "original_stages": [(1e-4, 20), (1e-5, 10)],
     },
     "guided": {
-        "supervised_stages": [(1e-3, 20), (1e-4, 10)],
+        "supervised_stages": [(1e-3, 60), (1e-4, 30)],
         "unsupervised_stages": [(1e-4, 20), (1e-5, 10)],
     },
 }
