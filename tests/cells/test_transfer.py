@@ -41,7 +41,7 @@ def test_labels_arrive(studies, study_as_batch):
         study_as_batch=study_as_batch,
         n_per_label=60,
         model_kwargs=SMALL,
-        max_epochs=15,
+        max_epochs=30,
         lr=5e-3,
         batch_size=50,
         **CPU,

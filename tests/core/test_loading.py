@@ -9,7 +9,14 @@ import torch
 from scipy import sparse
 
 import mixvi
-from mixvi.core.loading import MinibatchModule, MinibatchSampler, RowDataset, inference_loader
+from mixvi.core.loading import (
+    MinibatchModule,
+    MinibatchSampler,
+    inference_loader,
+    make_loader,
+    registered_fields,
+    resident_rows,
+)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -86,10 +93,9 @@ def test_rows_in_the_order_asked_for(counts, tmp_path, make, backed):
         adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     manager = setup(adata, batch_key="batch", continuous_covariate_keys=["age"])
     codes = np.arange(200).reshape(-1, 1)
-    dataset = RowDataset(manager, {"components": codes})
-    assert len(dataset) == 200
-    rows = [150, 3, 3, 77, 0, 199]
-    tensors = dataset[rows]
+    fields = registered_fields(manager, {"components": codes})
+    rows = np.array([150, 3, 3, 77, 0, 199])
+    (tensors,) = make_loader(fields, [rows], resident_rows(fields, torch.device("cpu")))
     assert tensors["X"].dtype == torch.float32
     np.testing.assert_array_equal(tensors["X"].numpy(), dense[rows])
     assert tensors["batch"].dtype == tensors["components"].dtype == torch.int64
@@ -99,8 +105,12 @@ def test_rows_in_the_order_asked_for(counts, tmp_path, make, backed):
     ages = counts.obs["age"].to_numpy()[rows]
     np.testing.assert_allclose(tensors["extra_continuous_covs"].numpy().ravel(), ages, rtol=1e-6)
     order = np.array([9, 2, 5, 190, 4])
-    read = torch.cat([part["X"] for part in inference_loader(manager, order, 2)])
+    read = torch.cat([_x(part) for part in inference_loader(manager, order, 2)])
     np.testing.assert_array_equal(read.numpy(), dense[order])
+
+
+def _x(tensors):
+    return tensors["X"] if "X" in tensors else tensors["X_sparse"].dense()
 
 
 def test_integer_counts_of_a_single_gene_are_data(counts):
@@ -108,7 +118,8 @@ def test_integer_counts_of_a_single_gene_are_data(counts):
     one = anndata.AnnData(counts.X.toarray()[:, :1].astype(np.int32) + 1, obs=counts.obs)
     mixvi.VAE.setup_anndata(one)
     model = mixvi.VAE(one, n_hidden=8, likelihood="poisson")
-    assert RowDataset(model.adata_manager)[[0, 1]]["X"].dtype == torch.float32
+    (tensors,) = inference_loader(model.adata_manager, np.array([0, 1]), 2)
+    assert tensors["X"].dtype == torch.float32
 
 
 def test_splits(counts):

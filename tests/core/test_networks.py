@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from mixvi.core.networks import MLP, ConditionalPrior, DirichletHead, bounded_gaussian, soft_clip
+from mixvi.core.networks import (
+    MLP,
+    ConditionalPrior,
+    DirichletHead,
+    Dropout,
+    bounded_gaussian,
+    soft_clip,
+)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-5.0, 5.0), (-9.0, 1.0), (-6.0, 8.0)])
@@ -78,7 +85,7 @@ def test_layers_stand_in_the_order_of_the_thesis():
     """Linear, dropout, batch norm, LeakyReLU(0.01), and a Linear at the end."""
     network = MLP(3, 4, n_layers=1, n_hidden=8, dropout_rate=0.3)
     kinds = [type(layer) for layer in network.hidden[0]]
-    assert kinds == [nn.Dropout, nn.BatchNorm1d, nn.LeakyReLU]
+    assert kinds == [Dropout, nn.BatchNorm1d, nn.LeakyReLU]
     assert network.hidden[0][0].p == 0.3 and network.hidden[0][2].negative_slope == 0.01
     assert [(m.in_features, m.out_features) for m in network.linears] == [(3, 8), (8, 4)]
     assert not any(

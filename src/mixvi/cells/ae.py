@@ -28,6 +28,7 @@ class AEModule(MixviModule):
         """``mu_z`` ``(B, n_latent)``; there is no variance."""
         features = rows.features
         if self.training and self.noise:
+            features = rows.dense_features
             features = features + self.noise * torch.randn_like(features)
         return {"mu_z": self.encoder(features, rows.covariates)}
 

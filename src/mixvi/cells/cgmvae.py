@@ -185,7 +185,7 @@ class CGMVAE(GMVAE):
             if keep_residual:
                 like = module.likelihood
                 raw, raw_there = module.decode(here, rows), module.decode(z, there)
-                x = like.carry_over(rows.x, raw, raw_there, rows.library, rows.batch)
+                x = like.carry_over(rows.dense_x, raw, raw_there, rows.library, rows.batch)
                 means.append(like.mean(raw_there, rows.library).cpu())
                 groups.append(weights.argmax(-1).cpu())
             else:

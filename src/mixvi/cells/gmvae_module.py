@@ -155,7 +155,7 @@ class GMVAEModule(MixviModule):
         return self.one_hot_condition(condition, dtype)
 
     def _classified(self, z: Tensor, rows: Rows) -> Tensor:
-        return torch.cat([z, rows.features], dim=-1) if self.classifier_sees_x else z
+        return torch.cat([z, rows.dense_features], dim=-1) if self.classifier_sees_x else z
 
     def inference(self, rows: Rows) -> dict:
         """Encode and draw w and z."""
@@ -211,7 +211,8 @@ class GMVAEModule(MixviModule):
         labelled = rows.labelled if use_labels else torch.zeros_like(rows.labelled)
         loss = (_row_weights(labelled, label_weighting) * total).mean()
         pi = generative_outputs["log_pi"].detach().exp()
-        kl_w = self._w_kl(inference_outputs)
+        with torch.no_grad():
+            kl_w = self._w_kl(inference_outputs)
         mu_z = inference_outputs["mu_z"]
         extra = {}
         if self.n_classes and use_labels:
@@ -335,13 +336,10 @@ class GMVAEModule(MixviModule):
         elif self.d_term == "collapsed":
             y_term, d_term = latent + mixture.collapsed_dirichlet(r, self.alpha), no_d
         else:
-            log_d = (
-                mixture.sampled_log_dirichlet(a)
-                if self.d_term == "sample"
-                else mixture.expected_log_dirichlet(a)
-            )
+            expected = mixture.expected_log_dirichlet(a)
+            log_d = mixture.sampled_log_dirichlet(a) if self.d_term == "sample" else expected
             y_term = latent - (r * log_d).sum(-1)
-            d_term = mixture.dirichlet_kl(a, self.alpha)
+            d_term = mixture.dirichlet_kl(a, self.alpha, expected)
         return y_term + known, d_term
 
     def _regularised(self, y_term: Tensor, log_pi: Tensor, m: Tensor) -> Tensor:

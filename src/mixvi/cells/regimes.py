@@ -47,6 +47,7 @@ class RegimesMixin:
         shuffle_set_split: bool = True,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        data_on: str = "auto",
         plan_kwargs: dict | None = None,
         **trainer_kwargs,
     ) -> None:
@@ -82,7 +83,8 @@ class RegimesMixin:
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
             See :meth:`mixvi.VAE.train`.
-        validation_size, shuffle_set_split, accelerator, devices, plan_kwargs, **trainer_kwargs
+        validation_size, shuffle_set_split, accelerator, devices, data_on, plan_kwargs,
+        **trainer_kwargs
             See :meth:`mixvi.VAE.train`.
 
         Raises
@@ -121,6 +123,7 @@ class RegimesMixin:
             "shuffle_set_split": shuffle_set_split,
             "accelerator": accelerator,
             "devices": devices,
+            "data_on": data_on,
             "plan_kwargs": plan_kwargs,
             **trainer_kwargs,
         }

@@ -15,6 +15,7 @@ from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixvi.core.counts import negative_binomial_loss, poisson_loss, zero_inflated_loss
 from mixvi.core.mixture import LOG_2PI
 from mixvi.core.networks import soft_clip
 
@@ -250,8 +251,7 @@ class Poisson(_Count):
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
-        log_rate = torch.log_softmax(raw, dim=-1) + library.log()
-        return (log_rate.exp() - x * log_rate + torch.lgamma(x + 1.0)).sum(-1)
+        return poisson_loss(x, raw, library)
 
     def sample(self, raw, library, batch=None):
         """See :meth:`Likelihood.sample`."""
@@ -283,10 +283,11 @@ class NegativeBinomialCounts(_Count):
         rows = n_batch if dispersion == "gene-batch" else 1
         self.log_theta = nn.Parameter(torch.zeros(rows, n_genes))
 
+    def _log_theta(self, batch: Tensor | None) -> Tensor:
+        return self.log_theta[batch] if self.dispersion == "gene-batch" else self.log_theta
+
     def _theta(self, batch: Tensor | None) -> Tensor:
-        if self.dispersion == "gene-batch":
-            return self.log_theta[batch].exp()
-        return self.log_theta.exp()
+        return self._log_theta(batch).exp()
 
     def distribution(self, raw: Tensor, library: Tensor, batch: Tensor | None):
         """The count distribution with event axis ``(B, G)``."""
@@ -294,7 +295,7 @@ class NegativeBinomialCounts(_Count):
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
-        return -self.distribution(raw, library, batch).log_prob(x).sum(-1)
+        return negative_binomial_loss(x, raw, library, self._log_theta(batch))
 
     def sample(self, raw, library, batch=None):
         """See :meth:`Likelihood.sample`."""
@@ -319,6 +320,11 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
     def mean(self, raw, library):
         """Rate of the negative binomial part (dropout left out, as scVI does), ``(B, G)``."""
         return self.proportions(raw) * library
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        rate, zi_logits = raw.split(self.n_genes, dim=-1)
+        return zero_inflated_loss(x, rate, library, self._log_theta(batch), zi_logits)
 
     def distribution(self, raw, library, batch):
         """The count distribution with event axis ``(B, G)``."""

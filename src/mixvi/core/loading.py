@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import h5py
 import lightning.pytorch as pl
@@ -11,67 +11,109 @@ import pandas as pd
 import torch
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
-from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mixvi.core.resident import ResidentRows, is_code
+
+DATA_ON = ("auto", "host", "device")
 _BACKED = (h5py.Dataset, CSRDataset, CSCDataset)
 
 
-class RowDataset(Dataset):
-    """Registered fields of an AnnData, read by lists of row numbers.
+def registered_fields(
+    manager: AnnDataManager, extra: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone."""
+    fields = dict(extra or {})
+    for key in manager.data_registry:
+        values = manager.get_from_registry(key)
+        if sparse.issparse(values):
+            values = values.tocsr()
+        elif isinstance(values, pd.DataFrame):
+            values = values.to_numpy()
+        if isinstance(values, np.ndarray) and values.ndim == 1:
+            values = values.reshape(-1, 1)
+        fields[key] = values
+    return fields
 
-    CSC matrices are converted to CSR once, so that a minibatch costs its own rows alone. Backed
-    matrices stay on disk and are read in ascending order, then put back into the order asked for.
+
+class BackedRows(Dataset):
+    """Registered fields of an AnnData on disk, read by lists of row numbers.
+
+    Rows are read in ascending order, then put back into the order asked for.
 
     Parameters
     ----------
-    manager
-        The AnnData manager.
-    extra
-        Further arrays ``(n_obs, ...)`` to read beside the fields.
+    fields
+        Of :func:`registered_fields`.
     """
 
-    def __init__(self, manager: AnnDataManager, extra: dict[str, np.ndarray] | None = None):
-        self._fields = dict(extra or {})
-        for key in manager.data_registry:
-            values = manager.get_from_registry(key)
-            if sparse.issparse(values):
-                values = values.tocsr()
-            elif isinstance(values, pd.DataFrame):
-                values = values.to_numpy()
-            if isinstance(values, np.ndarray) and values.ndim == 1:
-                values = values.reshape(-1, 1)
-            self._fields[key] = values
-        self._n_obs = manager.adata.n_obs
-
-    def __len__(self) -> int:
-        return self._n_obs
+    def __init__(self, fields: dict[str, np.ndarray]):
+        self._fields = fields
 
     def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """Tensors of the rows, in the order given: floats as float32, codes as int64."""
         rows = np.asarray(rows)
-        tensors = {key: self._read(values, rows) for key, values in self._fields.items()}
-        # integer columns are codes, unless they are the counts of a single gene
-        tensors[REGISTRY_KEYS.X_KEY] = tensors[REGISTRY_KEYS.X_KEY].float()
-        return tensors
+        return {key: self._read(key, values, rows) for key, values in self._fields.items()}
 
     @staticmethod
-    def _read(values, rows: np.ndarray) -> Tensor:
+    def _read(key: str, values, rows: np.ndarray) -> Tensor:
         if isinstance(values, _BACKED):
             unique, back = np.unique(rows, return_inverse=True)
             block = values[unique]
             block = (block.toarray() if sparse.issparse(block) else block)[back]
         else:
             block = values[rows]
-            block = block.toarray() if sparse.issparse(block) else block
-        whole = block.dtype.kind in "bui" and values.shape[-1] == 1
-        return torch.from_numpy(np.ascontiguousarray(block, np.int64 if whole else np.float32))
+        dtype = np.int64 if is_code(key, values) else np.float32
+        return torch.from_numpy(np.ascontiguousarray(block, dtype))
 
 
-class MinibatchSampler(Sampler[list[int]]):
-    """Lists of row numbers for one epoch; no minibatch of a single row.
+class Minibatches:
+    """One minibatch for each list of row numbers that ``batches`` gives, anew at every pass."""
+
+    def __init__(self, rows: ResidentRows, batches: Iterable[np.ndarray], dense_x: bool = True):
+        self._rows = rows
+        self._batches = batches
+        self._dense_x = dense_x
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return self._rows.minibatches(self._batches, self._dense_x)
+
+
+def make_loader(
+    fields: dict[str, np.ndarray],
+    batches: Iterable[np.ndarray],
+    rows: ResidentRows | None,
+    dense_x: bool = True,
+) -> Minibatches | DataLoader:
+    """Minibatches from memory, or from disk where ``rows`` is None."""
+    if rows is None:
+        return DataLoader(BackedRows(fields), sampler=batches, batch_size=None)
+    return Minibatches(rows, batches, dense_x)
+
+
+def resident_rows(
+    fields: dict[str, np.ndarray], device: torch.device, data_on: str = "auto"
+) -> ResidentRows | None:
+    """The fields as tensors on the host or the device; None if the data are backed.
+
+    ``"auto"`` puts them on an accelerator if they take no more than 40 % of its free memory.
+    """
+    if any(isinstance(values, _BACKED) for values in fields.values()):
+        return None
+    on_device = data_on == "device"
+    if data_on == "auto" and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        on_device = ResidentRows.n_bytes(fields) <= 0.4 * free
+    return ResidentRows(fields, device if on_device else "cpu", device)
+
+
+class MinibatchSampler(Sampler[np.ndarray]):
+    """Arrays of row numbers for one epoch; no minibatch of a single row.
 
     Parameters
     ----------
@@ -122,20 +164,20 @@ class MinibatchSampler(Sampler[list[int]]):
             return max(1, -(-len(self._unlabelled) // (self.batch_size - self._n_labelled)))
         return _n_batches(len(self.indices), self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         if self._labelled is None:
             order = self._order(self.indices)
             for i in range(len(self)):
                 last = i == len(self) - 1
                 stop = len(order) if last else (i + 1) * self.batch_size
-                yield order[i * self.batch_size : stop].tolist()
+                yield order[i * self.batch_size : stop]
             return
         unlabelled = self._order(self._unlabelled)
         step = self.batch_size - self._n_labelled
         labelled = self._recycled(len(self) * self._n_labelled)
         for i in range(len(self)):
             ours = labelled[i * self._n_labelled : (i + 1) * self._n_labelled]
-            yield np.concatenate([ours, unlabelled[i * step : (i + 1) * step]]).tolist()
+            yield np.concatenate([ours, unlabelled[i * step : (i + 1) * step]])
 
     def _order(self, indices: np.ndarray) -> np.ndarray:
         return indices[torch.randperm(len(indices)).numpy()] if self.shuffle else indices
@@ -151,10 +193,18 @@ def _n_batches(n_rows: int, batch_size: int) -> int:
     return max(1, full + (rest > 1))
 
 
-def inference_loader(manager: AnnDataManager, indices: np.ndarray, batch_size: int) -> DataLoader:
-    """Minibatches of the rows in the order given."""
-    sampler = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
-    return DataLoader(RowDataset(manager), sampler=sampler, batch_size=None)
+def inference_loader(
+    manager: AnnDataManager,
+    indices: np.ndarray,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> Minibatches | DataLoader:
+    """Minibatches of the rows in the order given, sparse data as entries alone."""
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    fields = registered_fields(manager)
+    # each row is read once: moving all of them first would gain nothing
+    rows = resident_rows(fields, torch.device(device), "host")
+    return make_loader(fields, batches, rows, dense_x=False)
 
 
 class MinibatchModule(pl.LightningDataModule):
@@ -173,7 +223,9 @@ class MinibatchModule(pl.LightningDataModule):
     shuffle_set_split
         Whether rows are shuffled before the split.
     extra
-        See :class:`RowDataset`.
+        Further arrays ``(n_obs, ...)`` to read beside the fields.
+    data_on
+        ``"host"``, ``"device"`` or ``"auto"``; see :func:`resident_rows`.
     """
 
     def __init__(
@@ -187,10 +239,12 @@ class MinibatchModule(pl.LightningDataModule):
         labelled: np.ndarray | None = None,
         labelled_fraction: float | None = None,
         extra: dict[str, np.ndarray] | None = None,
+        data_on: str = "auto",
     ):
         super().__init__()
         self._manager = manager
         self._extra = extra
+        self._data_on = data_on
         self.batch_size = batch_size
         self._labelled = labelled
         self._labelled_fraction = labelled_fraction
@@ -206,22 +260,24 @@ class MinibatchModule(pl.LightningDataModule):
         self.test_idx = np.sort(order[self.n_train + self.n_val :])
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the fields once (called by lightning)."""
-        self._dataset = RowDataset(self._manager, self._extra)
+        """Find the fields and bring them where they are read (called by lightning)."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        self._fields = registered_fields(self._manager, self._extra)
+        self._rows = resident_rows(self._fields, device, self._data_on)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Minibatches | DataLoader:
         """Shuffled minibatches of the training rows."""
-        sampler = MinibatchSampler(
+        batches = MinibatchSampler(
             self.train_idx,
             self.batch_size,
             labelled=None if self._labelled is None else self._labelled[self.train_idx],
             labelled_fraction=self._labelled_fraction,
         )
-        return DataLoader(self._dataset, sampler=sampler, batch_size=None)
+        return make_loader(self._fields, batches, self._rows)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> Minibatches | DataLoader | list:
         """Minibatches of the validation rows, in order."""
         if self.n_val == 0:
             return []
-        sampler = MinibatchSampler(self.val_idx, self.batch_size, shuffle=False)
-        return DataLoader(self._dataset, sampler=sampler, batch_size=None)
+        batches = MinibatchSampler(self.val_idx, self.batch_size, shuffle=False)
+        return make_loader(self._fields, batches, self._rows)

@@ -65,7 +65,36 @@ def component_kl(mu: Tensor, log_var: Tensor, means: Tensor, log_vars: Tensor) -
     -------
     Tensor ``(B, K)`` in nats. Source: Kolb 2022, eq. 5.6 with the KL in closed form.
     """
-    return gaussian_kl(mu.unsqueeze(-2), log_var.unsqueeze(-2), means, log_vars)
+    return _ComponentKL.apply(mu, log_var, means, log_vars)
+
+
+class _ComponentKL(torch.autograd.Function):
+    """Three ``(B, K, D)`` matrices kept for the derivatives, where autograd would keep eight."""
+
+    @staticmethod
+    def forward(ctx, mu: Tensor, log_var: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
+        # squares of small differences: expanding them would cancel in single precision
+        shift = mu.unsqueeze(-2) - means
+        precision = (-log_vars).exp_()
+        pull = shift * precision
+        # (variance + shift ** 2) / component variance
+        ratio = torch.addcmul(precision * log_var.exp().unsqueeze(-2), shift, pull)
+        value = ratio.sum(-1) + log_vars.sum(-1) - (1.0 + log_var).sum(-1, keepdim=True)
+        ctx.save_for_backward(log_var, precision, pull, ratio)
+        return 0.5 * value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        log_var, precision, pull, ratio = ctx.saved_tensors
+        # (B, 1, K) @ (B, K, D): sums over components
+        row = grad.unsqueeze(-2)
+        of_mu = (row @ pull).squeeze(-2)
+        weighted = (row @ precision).squeeze(-2) * log_var.exp()
+        of_log_var = 0.5 * (weighted - grad.sum(-1, keepdim=True))
+        column = grad.unsqueeze(-1)
+        of_log_vars = torch.addcmul(0.5 * column, column, ratio, value=-0.5)
+        return of_mu, of_log_var, -column * pull, of_log_vars
 
 
 def component_log_prob(z: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
@@ -91,14 +120,36 @@ def negative_entropy(log_pi: Tensor) -> Tensor:
     return (log_pi.exp() * log_pi).sum(-1)
 
 
-def dirichlet_kl(a: Tensor, alpha: float) -> Tensor:
-    """KL(Dir(a) || Dir(alpha, ..., alpha)), ``(B, K) -> (B,)`` in nats (Kolb 2022, eq. 5.9)."""
-    k = a.shape[-1]
-    a0 = a.sum(-1)
-    log_norm = torch.lgamma(a0) - torch.lgamma(a).sum(-1)
-    log_norm_prior = math.lgamma(k * alpha) - k * math.lgamma(alpha)
-    weight = (a - alpha) * (torch.digamma(a) - torch.digamma(a0).unsqueeze(-1))
-    return log_norm - log_norm_prior + weight.sum(-1)
+def dirichlet_kl(a: Tensor, alpha: float, expected_log: Tensor | None = None) -> Tensor:
+    """KL(Dir(a) || Dir(alpha, ..., alpha)), ``(B, K) -> (B,)`` in nats (Kolb 2022, eq. 5.9).
+
+    ``expected_log`` is :func:`expected_log_dirichlet` of ``a``, where it is there already.
+    """
+    if expected_log is None:
+        expected_log = expected_log_dirichlet(a)
+    return _DirichletKL.apply(a, expected_log.detach(), alpha)
+
+
+class _DirichletKL(torch.autograd.Function):
+    """The derivative in closed form: the digamma functions cancel, trigamma functions remain."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, expected_log: Tensor, alpha: float) -> Tensor:
+        k = a.shape[-1]
+        ctx.save_for_backward(a)
+        ctx.alpha = alpha
+        log_norm = torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
+        log_norm_prior = math.lgamma(k * alpha) - k * math.lgamma(alpha)
+        return log_norm - log_norm_prior + ((a - alpha) * expected_log).sum(-1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (a,) = ctx.saved_tensors
+        more = a - ctx.alpha
+        a0 = a.sum(-1, keepdim=True)
+        whole = more.sum(-1, keepdim=True) * torch.polygamma(1, a0)
+        return grad.unsqueeze(-1) * (more * torch.polygamma(1, a) - whole), None, None
 
 
 def expected_log_dirichlet(a: Tensor) -> Tensor:

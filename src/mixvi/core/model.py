@@ -216,8 +216,9 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         manager = self.get_anndata_manager(adata, required=True)
         self.module.eval()
         device = self.module.device
-        for tensors in inference_loader(manager, indices, batch_size or settings.batch_size):
-            yield self.module.rows({k: v.to(device) for k, v in tensors.items()})
+        batch_size = batch_size or settings.batch_size
+        for tensors in inference_loader(manager, indices, batch_size, device):
+            yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
 
     @torch.inference_mode()
     def get_latent_representation(

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from mixvi.core.likelihoods import make_likelihood
 from mixvi.core.networks import MLP
+from mixvi.core.resident import SPARSE_KEY
+from mixvi.core.sparse import SparseRows
 
 CONDITION_KEY = "condition"
 SOFT_LABELS_KEY = "soft_labels"
@@ -23,9 +25,9 @@ COMPONENTS_KEY = "components"
 class Rows(NamedTuple):
     """One minibatch of cells as the networks see it."""
 
-    x: Tensor
-    """Data, ``(B, G)``."""
-    features: Tensor
+    x: Tensor | SparseRows
+    """Data, ``(B, G)``; as entries where the loader knows them."""
+    features: Tensor | SparseRows
     """Encoder input, ``(B, G)``: log1p of counts, else the data."""
     covariates: Tensor
     """Condition, categorical, continuous and batch covariates in this order, ``(B, C + S)``."""
@@ -41,6 +43,17 @@ class Rows(NamedTuple):
     """1 where the row has a label, else 0, ``(B,)``."""
     components: Tensor | None = None
     """Component codes ``(B,)`` to be taken as known, while components are being initialised."""
+
+    @property
+    def dense_x(self) -> Tensor:
+        """Data for what needs every column, ``(B, G)``."""
+        return self.x.dense() if isinstance(self.x, SparseRows) else self.x
+
+    @property
+    def dense_features(self) -> Tensor:
+        """Encoder input for what needs every column, ``(B, G)``."""
+        features = self.features
+        return features.dense() if isinstance(features, SparseRows) else features
 
 
 class MixviModule(BaseModuleClass):
@@ -120,7 +133,8 @@ class MixviModule(BaseModuleClass):
 
     def rows(self, tensors: dict[str, Tensor]) -> Rows:
         """Read one scvi-tools minibatch (registry key -> tensor) into :class:`Rows`."""
-        x = tensors[REGISTRY_KEYS.X_KEY]
+        key = SPARSE_KEY if SPARSE_KEY in tensors else REGISTRY_KEYS.X_KEY
+        x: Tensor | SparseRows = tensors[key]
         batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().view(-1)
         condition = tensors[CONDITION_KEY].long().view(-1)
         categories = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
@@ -133,15 +147,21 @@ class MixviModule(BaseModuleClass):
         if self.n_batch > 1:
             parts.append(F.one_hot(batch, self.n_batch).to(x.dtype))
         size_factor = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        library = x.sum(-1, keepdim=True) if size_factor is None else size_factor.view(-1, 1)
+        if size_factor is not None:
+            library = size_factor
+        else:
+            library = x.row_sums() if isinstance(x, SparseRows) else x.sum(-1)
         labels = self._read_labels(tensors, x)
+        features = x
+        if isinstance(x, SparseRows) and not x.pays():
+            features = x.dense()
         return Rows(
             x=x,
-            features=torch.log1p(x) if self.likelihood.is_count else x,
+            features=features.log1p() if self.likelihood.is_count else features,
             covariates=torch.cat(parts, dim=-1),
             condition=condition,
             batch=batch,
-            library=library.to(x.dtype),
+            library=library.to(x.dtype).view(-1, 1),
             labels=labels,
             labelled=(labels.sum(-1) > 0.5).to(x.dtype),
             components=tensors.get(COMPONENTS_KEY),
@@ -183,12 +203,12 @@ class MixviModule(BaseModuleClass):
         )
         return self.with_condition(rows, condition)
 
-    def _read_labels(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+    def _read_labels(self, tensors: dict[str, Tensor], x: Tensor | SparseRows) -> Tensor:
         soft = tensors.get(SOFT_LABELS_KEY)
         if soft is not None:
             return soft.to(x.dtype)
         if self.n_classes == 0:
-            return x.new_zeros(len(x), 0)
+            return torch.zeros(len(x), 0, dtype=x.dtype, device=x.device)
         codes = tensors[REGISTRY_KEYS.LABELS_KEY].long().view(-1)
         # the code after the last class is the unlabelled category: its column is cut off
         return F.one_hot(codes, self.n_classes + 1)[:, :-1].to(x.dtype)
@@ -205,7 +225,8 @@ class MixviModule(BaseModuleClass):
         """Minus log p(x | z), ``(B,)``, in float32 or better whatever the autocast says."""
         with torch.autocast(rows.x.device.type, enabled=False):
             raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
-            return self.likelihood.neg_log_prob(rows.x, raw, rows.library, rows.batch)
+            x = rows.x if self.likelihood.is_count else rows.dense_x
+            return self.likelihood.neg_log_prob(x, raw, rows.library, rows.batch)
 
     def epoch_summary(self, collected: dict[str, Tensor]) -> dict[str, float]:
         """Figures of one epoch from the row means of what ``loss`` put in ``extra_metrics``."""

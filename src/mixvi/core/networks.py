@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mixvi.core import sparse
+from mixvi.core.sparse import SparseRows
 
 MEAN_BOUNDS = (-5.0, 5.0)
 LOG_VAR_BOUNDS = (-9.0, 1.0)
@@ -20,13 +24,57 @@ def soft_clip(t: Tensor, low: float, high: float) -> Tensor:
 
     Source: Kolb 2022, the bounded latent domain of section 11 (form after its author's code).
     """
-    return high - F.softplus(high - (low + F.softplus(t - low)))
+    return _SoftClip.apply(t, low, high)
+
+
+class _SoftClip(torch.autograd.Function):
+    """The composition of both softplus, with its slope as the one matrix kept."""
+
+    @staticmethod
+    def forward(ctx, t: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+        above = t - low
+        below = F.softplus(above).neg_().add_(high - low)
+        clipped = F.softplus(below).neg_().add_(high)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(above.sigmoid_().mul_(below.sigmoid_()))
+        return clipped
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None
 
 
 def bounded_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Split the last axis in two halves: bounded means and bounded log-variances."""
-    mean, log_var = raw.chunk(2, dim=-1)
-    return soft_clip(mean, *MEAN_BOUNDS), soft_clip(log_var, *LOG_VAR_BOUNDS)
+    low, high = _gaussian_bounds(raw.shape[-1] // 2, raw.dtype, raw.device)
+    mean, log_var = _SoftClip.apply(raw, low, high).chunk(2, dim=-1)
+    return mean, log_var
+
+
+@lru_cache(maxsize=64)
+def _gaussian_bounds(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of ``n`` means and as many log-variances, each ``(2 n,)``."""
+    # a cached inference tensor could not be used in training
+    with torch.inference_mode(False):
+        pairs = zip(MEAN_BOUNDS, LOG_VAR_BOUNDS, strict=True)
+        low, high = (torch.tensor([m] * n + [v] * n, dtype=dtype, device=device) for m, v in pairs)
+    return low, high
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask costs 16 random bits an element on a CPU; the rate holds to 1 / 65536."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`torch.nn.Dropout`."""
+        if not self.training or self.p == 0.0 or x.device.type != "cpu" or x.numel() == 0:
+            return super().forward(x)
+        n_words = -(-x.numel() // 4)
+        words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = bits >= round(self.p * 2**16) - 2**15
+        return x * (kept.to(x.dtype) / (1.0 - self.p))
 
 
 class MLP(nn.Module):
@@ -75,21 +123,24 @@ class MLP(nn.Module):
         )
         self.hidden = nn.ModuleList(
             nn.Sequential(
-                nn.Dropout(dropout_rate),
+                Dropout(dropout_rate),
                 nn.BatchNorm1d(n_hidden) if batch_norm else nn.Identity(),
                 nn.LeakyReLU(0.01),
             )
             for _ in range(n_layers)
         )
+        # stored by column, as a sparse product reads it
+        first = self.linears[0].weight
+        first.data = first.data.t().contiguous().t()
         for linear in [*self.linears, *self.covariates]:
             nn.init.xavier_uniform_(linear.weight)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | SparseRows, covariates: Tensor | None = None) -> Tensor:
         """Map ``(B, n_in)`` and ``(B, n_covariates)`` to ``(B, n_out)``."""
         for i, linear in enumerate(self.linears):
-            x = linear(x)
+            x = sparse.linear(x, linear.weight, linear.bias)
             if i < len(self.covariates):
                 x = x + self.covariates[i](covariates)
             if i < len(self.hidden):

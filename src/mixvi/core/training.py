@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
@@ -54,6 +55,17 @@ class StagedTrainingPlan(TrainingPlan):
             self._stage_starts[epoch] = stage_lr
             epoch += n_epochs
         self._sums = {"train": _EpochSums(), "validation": _EpochSums()}
+
+    def get_optimizer_creator(self):
+        """Adam that updates all weights in one call, where device and precision allow it."""
+        creator = super().get_optimizer_creator()
+        if self.optimizer_name != "Adam" or self.device.type not in ("cpu", "cuda"):
+            return creator
+        # lightning cannot clip gradients that the optimizer itself would unscale
+        fused = self.trainer.precision_plugin.precision != "16-mixed"
+        return lambda params: torch.optim.Adam(
+            params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused
+        )
 
     def on_train_epoch_start(self) -> None:
         """Begin the next stage where one is due."""
