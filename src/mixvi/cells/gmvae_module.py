@@ -205,7 +205,7 @@ class GMVAEModule(MixviModule):
         terms = self.terms(
             inference_outputs, generative_outputs, use_labels, self.z_kl, regularised=True
         )
-        if torch.is_anomaly_enabled():
+        if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
             _assert_signs(terms, self.z_kl)
         total = sum(self.term_weights[name] * terms[name] for name in TERMS)
         labelled = rows.labelled if use_labels else torch.zeros_like(rows.labelled)

@@ -44,12 +44,15 @@ class Entries:
 
     @classmethod
     def of(cls, x: Tensor | SparseRows) -> Entries:
-        """Of ``x`` ``(B, G)``: the nonzero ones, except on accelerators that would have to wait."""
+        """Of ``x`` ``(B, G)``: the nonzero ones, except where their number must not matter.
+
+        An accelerator would have to wait for it, ``torch.compile`` to compile anew.
+        """
         if isinstance(x, SparseRows):
             rows, columns = x.row_numbers(), x.columns
             flat = rows * x.n_columns + columns
             return cls(flat, x.values, rows, columns, (len(x), x.n_columns))
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return cls(None, x, None, None, tuple(x.shape))
         rows, columns = x.nonzero(as_tuple=True)
         flat = rows * x.shape[1] + columns

@@ -133,7 +133,9 @@ class MixviModule(BaseModuleClass):
 
     def rows(self, tensors: dict[str, Tensor]) -> Rows:
         """Read one scvi-tools minibatch (registry key -> tensor) into :class:`Rows`."""
-        key = SPARSE_KEY if SPARSE_KEY in tensors else REGISTRY_KEYS.X_KEY
+        # numbers of entries change: compiled code would be compiled anew for each
+        as_entries = SPARSE_KEY in tensors and not torch.compiler.is_compiling()
+        key = SPARSE_KEY if as_entries else REGISTRY_KEYS.X_KEY
         x: Tensor | SparseRows = tensors[key]
         batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().view(-1)
         condition = tensors[CONDITION_KEY].long().view(-1)

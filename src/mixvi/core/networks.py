@@ -47,7 +47,8 @@ class _SoftClip(torch.autograd.Function):
 
 
 def bounded_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the last axis in two halves: bounded means and bounded log-variances."""
+    """Split the last axis in two halves: bounded means and log-variances, float32 or better."""
+    raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
     low, high = _gaussian_bounds(raw.shape[-1] // 2, raw.dtype, raw.device)
     mean, log_var = _SoftClip.apply(raw, low, high).chunk(2, dim=-1)
     return mean, log_var
@@ -68,7 +69,8 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """See :class:`torch.nn.Dropout`."""
-        if not self.training or self.p == 0.0 or x.device.type != "cpu" or x.numel() == 0:
+        ours = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not ours or not self.training or self.p == 0.0 or x.numel() == 0:
             return super().forward(x)
         n_words = -(-x.numel() // 4)
         words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)

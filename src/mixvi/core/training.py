@@ -61,8 +61,8 @@ class StagedTrainingPlan(TrainingPlan):
         creator = super().get_optimizer_creator()
         if self.optimizer_name != "Adam" or self.device.type not in ("cpu", "cuda"):
             return creator
-        # lightning cannot clip gradients that the optimizer itself would unscale
-        fused = self.trainer.precision_plugin.precision != "16-mixed"
+        # lightning does not clip gradients that an optimizer might unscale itself
+        fused = not self.trainer.precision_plugin.precision.endswith("-mixed")
         return lambda params: torch.optim.Adam(
             params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused
         )
