@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     """One minibatch of cells as the networks see it."""
 
     x: Tensor | SparseRows
-    """Data, ``(B, G)``; as entries where the loader knows them."""
+    """Data, ``(B, G)``; as entries where these are known and pay."""
     features: Tensor | SparseRows
     """Encoder input, ``(B, G)``: log1p of counts, else the data."""
     covariates: Tensor
@@ -133,10 +133,7 @@ class MixviModule(BaseModuleClass):
 
     def rows(self, tensors: dict[str, Tensor]) -> Rows:
         """Read one scvi-tools minibatch (registry key -> tensor) into :class:`Rows`."""
-        # numbers of entries change: compiled code would be compiled anew for each
-        as_entries = SPARSE_KEY in tensors and not torch.compiler.is_compiling()
-        key = SPARSE_KEY if as_entries else REGISTRY_KEYS.X_KEY
-        x: Tensor | SparseRows = tensors[key]
+        x = self._read_x(tensors)
         batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().view(-1)
         condition = tensors[CONDITION_KEY].long().view(-1)
         categories = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
@@ -154,12 +151,9 @@ class MixviModule(BaseModuleClass):
         else:
             library = x.row_sums() if isinstance(x, SparseRows) else x.sum(-1)
         labels = self._read_labels(tensors, x)
-        features = x
-        if isinstance(x, SparseRows) and not x.pays():
-            features = x.dense()
         return Rows(
             x=x,
-            features=features.log1p() if self.likelihood.is_count else features,
+            features=x.log1p() if self.likelihood.is_count else x,
             covariates=torch.cat(parts, dim=-1),
             condition=condition,
             batch=batch,
@@ -168,6 +162,16 @@ class MixviModule(BaseModuleClass):
             labelled=(labels.sum(-1) > 0.5).to(x.dtype),
             components=tensors.get(COMPONENTS_KEY),
         )
+
+    @staticmethod
+    def _read_x(tensors: dict[str, Tensor]) -> Tensor | SparseRows:
+        """Entries where they are given and pay, else the matrix."""
+        entries = tensors.get(SPARSE_KEY)
+        # their number changes: compiled code would be compiled anew for each
+        if entries is not None and entries.pays() and not torch.compiler.is_compiling():
+            return entries
+        x = tensors.get(REGISTRY_KEYS.X_KEY)
+        return entries.dense() if x is None else x
 
     def one_hot_condition(self, condition: Tensor, dtype: torch.dtype) -> Tensor:
         """Condition codes ``(B,)`` as one-hot rows ``(B, C)``; no columns without conditions."""
