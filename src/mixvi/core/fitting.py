@@ -12,6 +12,7 @@ from scvi.train import TrainRunner
 
 from mixvi.core import checks
 from mixvi.core.loading import DATA_ON, MinibatchModule
+from mixvi.core.threads import few_threads
 from mixvi.core.training import StagedTrainingPlan
 
 
@@ -164,7 +165,7 @@ class FittingMixin:
             loss_kwargs=loss_kwargs,
             **(plan_kwargs or {}),
         )
-        TrainRunner(
+        runner = TrainRunner(
             self,
             training_plan=plan,
             data_splitter=data,
@@ -173,7 +174,9 @@ class FittingMixin:
             devices=devices,
             early_stopping=early_stopping,
             **trainer_kwargs,
-        )()
+        )
+        with few_threads():
+            runner()
         sunk = self.module.likelihood.floored_share()
         if sunk:
             warnings.warn(

@@ -20,6 +20,7 @@ from mixvi.core.loading import inference_loader
 from mixvi.core.module import CONDITION_KEY, SOFT_LABELS_KEY, MixviModule, Rows
 from mixvi.core.saved_model import SavedModelMixin
 from mixvi.core.setup import anndata_fields, check_setup
+from mixvi.core.threads import few_threads
 
 
 class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
@@ -217,8 +218,9 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         self.module.eval()
         device = self.module.device
         batch_size = batch_size or settings.batch_size
-        for tensors in inference_loader(manager, indices, batch_size, device):
-            yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
+        with few_threads():
+            for tensors in inference_loader(manager, indices, batch_size, device):
+                yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
 
     @torch.inference_mode()
     def get_latent_representation(
