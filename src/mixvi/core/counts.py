@@ -125,32 +125,36 @@ class _NegativeBinomial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, raw: Tensor, log_theta: Tensor, library: Tensor, entries: Entries) -> Tensor:
-        # raw, p, mean, s, log_s (B, G)  log_theta, theta (1 or B, G)  x and *_x (nnz,)
+        # raw, p, mean, ratio, log_ratio, shrunk (B, G)  theta (1 or B, G)  x and *_x (nnz,)
         theta = log_theta.exp()
-        p = torch.log_softmax(raw, dim=-1)
-        log_mean_x = entries.pick(p) + entries.pick(library.log())
+        p = torch.softmax(raw, dim=-1)
+        # log p at the entries alone; the largest p gives what the softmax divided by
+        log_sum = raw.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
+        log_mean_x = entries.pick(raw) + entries.pick(library.log() - log_sum)
         # from here on in place where it can be: these matrices are what costs
-        mean = p.exp_() * library
-        s = mean + theta
-        log_s = s.log()
+        mean = p * library
+        ratio = mean / theta
+        # log s - log theta
+        log_ratio = ratio.log1p()
         x, theta_x = entries.values, entries.pick(theta)
-        share_x = x / entries.pick(s)
         inside = (
-            x * (entries.pick(log_s) - log_mean_x)
+            x * (entries.pick(log_ratio) + entries.pick(log_theta) - log_mean_x)
             - torch.lgamma(x + theta_x)
             + entries.pick(torch.lgamma(theta))
             + torch.lgamma(x + 1.0)
         )
-        log_ratio = log_s.sub_(log_theta)
         value = (log_ratio * theta).sum(-1) + entries.row_sums(inside)
         if any(ctx.needs_input_grad[:2]):
-            shrunk = torch.div(theta, s, out=s)
+            # theta / s
+            shrunk = ratio.add_(1.0).reciprocal_()
+            shrunk_x = entries.pick(shrunk)
             # by log mean, then through the softmax
-            slope = entries.add_to(mean.mul_(shrunk), -x * entries.pick(shrunk))
+            slope = entries.add_to(mean.mul_(shrunk), -x * shrunk_x)
             slope.addcmul_(p, slope.sum(-1, keepdim=True), value=-1.0)
             # by theta, the entries apart
             by_theta = log_ratio.add_(shrunk).sub_(1.0)
-            by_theta_x = share_x - torch.digamma(x + theta_x) + entries.pick(torch.digamma(theta))
+            by_theta_x = x * shrunk_x / theta_x - torch.digamma(x + theta_x)
+            by_theta_x += entries.pick(torch.digamma(theta))
             ctx.save_for_backward(slope, by_theta, by_theta_x, theta)
             ctx.entries = entries
         return value
