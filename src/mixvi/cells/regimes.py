@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mixvi.cells.initial import (
     principal_components,
 )
 from mixvi.core import checks
-from mixvi.core.fitting import check_training
+from mixvi.core.fitting import NO_SETTINGS, check_training
 from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
@@ -49,6 +50,8 @@ class RegimesMixin:
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
         plan_kwargs: dict | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
         **trainer_kwargs,
     ) -> None:
         """Train the model; callable repeatedly, each call goes on from the last.
@@ -86,14 +89,18 @@ class RegimesMixin:
         validation_size, shuffle_set_split, accelerator, devices, data_on, plan_kwargs,
         **trainer_kwargs
             See :meth:`mixvi.VAE.train`.
+        checkpoint_dir, resume
+            See :meth:`mixvi.VAE.train`; a run that was stopped in ``init``'s epochs goes on there.
 
         Raises
         ------
         ValueError
-            If an argument is unusable or the mode does not fit the labels.
+            If an argument is unusable, the mode does not fit the labels, or ``checkpoint_dir``
+            holds another run or one that is not to be resumed.
         FloatingPointError
             If a loss term stops being finite; the term is named.
         """
+        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         checks.check_choice("mode", mode, MODES)
         checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
         checks.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
@@ -136,14 +143,19 @@ class RegimesMixin:
             early_stopping=early_stopping,
             train_size=train_size,
             validation_size=validation_size,
+            data_on=data_on,
         )
+        run = self._training_run(checkpoint_dir, resume, settings)
         starts = "semi" if init == "logistic" else "unsupervised"
         if init is not None and mode == starts and not self.is_trained_:
             checks.check_positive("init_epochs", init_epochs)
+            start = run and run.phase("start")
             codes = np.zeros(len(everything), dtype=np.int64)
-            # a row drawn many times would make clusters of its copies
-            once = np.unique(indices)
-            codes[once] = self._initial_codes(once, init)
+            # a checkpoint has those that the run started with
+            if start is None or not start.exists:
+                # a row drawn many times would make clusters of its copies
+                once = np.unique(indices)
+                codes[once] = self._initial_codes(once, init)
             self._fit(
                 indices,
                 max_epochs=init_epochs,
@@ -153,6 +165,7 @@ class RegimesMixin:
                 train_size=1.0,
                 loss_kwargs={"use_labels": False},
                 extra=self._as_components(codes),
+                checkpoints=start,
                 **(common | {"validation_size": None}),
             )
         use_labels = mode in ("supervised", "semi")
@@ -167,6 +180,7 @@ class RegimesMixin:
             extra=self._as_components(codes) if mode == "guided" else None,
             labelled=of_cell,
             labelled_fraction=labelled_fraction,
+            checkpoints=run and run.phase("training"),
             **common,
         )
         # an unsupervised continuation may move components: an older map no longer holds

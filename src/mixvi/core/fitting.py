@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +13,12 @@ from scvi.train import TrainRunner
 
 from mixvi.core import checks
 from mixvi.core.loading import DATA_ON, MinibatchModule
+from mixvi.core.resuming import Checkpoints, TrainingRun, describe
 from mixvi.core.threads import few_threads
-from mixvi.core.training import StagedTrainingPlan
+from mixvi.core.training import StagedTrainingPlan, take_early_stopping
+
+# what of train's arguments does not say how a model is trained
+NO_SETTINGS = ("self", "__class__", "checkpoint_dir", "resume")
 
 
 class FittingMixin:
@@ -35,6 +40,8 @@ class FittingMixin:
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
         plan_kwargs: dict | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
         **trainer_kwargs,
     ) -> None:
         """Train the model; callable repeatedly, each call goes on from the last.
@@ -58,25 +65,49 @@ class FittingMixin:
         shuffle_set_split
             Whether cells are shuffled before the split.
         accelerator, devices
-            As in lightning: ``"cpu"``, ``"gpu"``, ``"mps"``, ``"auto"``.
+            As in lightning: ``"cpu"``, ``"gpu"``, ``"mps"``, ``"auto"``. Several devices need
+            ``strategy="ddp"`` (and ``num_nodes``) besides: each process takes minibatches of
+            ``batch_size`` from rows of its own, and has batch norm of its own unless
+            ``sync_batchnorm=True`` (GPUs alone).
         data_on
             Where the registered data lie while training: ``"host"``, ``"device"`` (all of it on the
             accelerator, minibatches are made there) or ``"auto"`` (on the accelerator if it takes
             at most 40 % of the free memory there). Backed data stay on disk.
         plan_kwargs
             Passed to :class:`mixvi.core.training.StagedTrainingPlan`.
+        checkpoint_dir
+            Directory for a checkpoint an epoch; ``None``: none are written.
+        resume
+            Go on with the run in ``checkpoint_dir`` after its last complete epoch; the other
+            arguments and the data must be the same. Starts one if there is none, returns the
+            trained model if it has ended.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default.
 
         Raises
         ------
         ValueError
-            If an argument is unusable; nothing has been trained then.
+            If an argument is unusable, or ``checkpoint_dir`` holds another run or one that is not
+            to be resumed; nothing has been trained then.
         FloatingPointError
             If a loss term stops being finite; the term is named.
         """
+        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
+        indices = self._training_indices()
+        check_training(
+            len(indices),
+            max_epochs=max_epochs,
+            stages=stages,
+            lr=lr,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            train_size=train_size,
+            validation_size=validation_size,
+            data_on=data_on,
+        )
+        run = self._training_run(checkpoint_dir, resume, settings)
         self._fit(
-            self._training_indices(),
+            indices,
             max_epochs=max_epochs,
             stages=stages,
             lr=lr,
@@ -90,8 +121,28 @@ class FittingMixin:
             devices=devices,
             data_on=data_on,
             plan_kwargs=plan_kwargs,
+            checkpoints=run and run.phase("training"),
             **trainer_kwargs,
         )
+
+    def _training_run(
+        self, checkpoint_dir: str | Path | None, resume: bool, settings: dict
+    ) -> TrainingRun | None:
+        """The run in ``checkpoint_dir``; the model's state is then that from before it."""
+        if checkpoint_dir is None:
+            if resume:
+                raise ValueError(
+                    "resume=True needs checkpoint_dir: the directory that the stopped call of "
+                    "train was given."
+                )
+            return None
+        if settings["trainer_kwargs"].get("ckpt_path") is not None:
+            raise ValueError("Pass checkpoint_dir or ckpt_path, not both.")
+        settings = {"model": type(self).__name__} | self.init_params_ | settings
+        described = describe(self.adata_manager, settings)
+        run = TrainingRun(checkpoint_dir, resume, described, self._saved_state())
+        self._restore_state(run.before)
+        return run
 
     def _training_indices(self) -> np.ndarray:
         if self.adata is None:
@@ -119,20 +170,10 @@ class FittingMixin:
         labelled: np.ndarray | None = None,
         labelled_fraction: float | None = None,
         extra: dict[str, np.ndarray] | None = None,
+        checkpoints: Checkpoints | None = None,
         **trainer_kwargs,
     ) -> None:
-        """Check the settings, then run scvi-tools' runner with mixvi's plan and minibatches."""
-        check_training(
-            len(indices),
-            max_epochs=max_epochs,
-            stages=stages,
-            lr=lr,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            train_size=train_size,
-            validation_size=validation_size,
-        )
-        checks.check_choice("data_on", data_on, DATA_ON)
+        """Run scvi-tools' runner with mixvi's plan and minibatches; settings are checked."""
         train_size = _resolved(train_size, early_stopping)
         if stages is not None:
             max_epochs = sum(epochs for _, epochs in stages)
@@ -153,6 +194,13 @@ class FittingMixin:
         trainer_kwargs.setdefault("gradient_clip_val", 100.0)
         # records are made once an epoch; lightning else warns of small data
         trainer_kwargs.setdefault("log_every_n_steps", 1)
+        # the sampler knows the processes itself
+        trainer_kwargs["use_distributed_sampler"] = False
+        if early_stopping:
+            stopping = take_early_stopping(trainer_kwargs)
+            trainer_kwargs["callbacks"] = [*(trainer_kwargs.get("callbacks") or []), stopping]
+        if checkpoints is not None:
+            trainer_kwargs = checkpoints.joined(trainer_kwargs)
         self._set_typical_row(indices)
         _keep_freed_memory()
         # lightning keeps modules as it finds them, and inference has left them in eval mode
@@ -165,18 +213,23 @@ class FittingMixin:
             loss_kwargs=loss_kwargs,
             **(plan_kwargs or {}),
         )
-        runner = TrainRunner(
-            self,
-            training_plan=plan,
-            data_splitter=data,
-            max_epochs=max_epochs or _default_epochs(len(indices)),
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
+        with warnings.catch_warnings():
+            # scvi-tools' own is; ours sees the sums over all processes
+            warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
+            runner = TrainRunner(
+                self,
+                training_plan=plan,
+                data_splitter=data,
+                max_epochs=max_epochs or _default_epochs(len(indices)),
+                accelerator=accelerator,
+                devices=devices,
+                **trainer_kwargs,
+            )
         with few_threads():
             runner()
+        if runner.trainer.world_size > 1:
+            # scvi-tools puts every process's model on the first device
+            self.to_device(runner.trainer.strategy.root_device)
         sunk = self.module.likelihood.floored_share()
         if sunk:
             warnings.warn(
@@ -238,6 +291,7 @@ def check_training(
     early_stopping: bool,
     train_size: float | None,
     validation_size: float | None,
+    data_on: str,
 ) -> None:
     """Raise ValueError for settings that cannot train ``n_cells`` cells."""
     if stages is not None:
@@ -247,6 +301,7 @@ def check_training(
     elif max_epochs is not None:
         checks.check_positive("max_epochs", max_epochs)
     checks.check_positive("lr", lr, integer=False)
+    checks.check_choice("data_on", data_on, DATA_ON)
     checks.check_positive("batch_size", batch_size)
     if batch_size < 2:
         raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")

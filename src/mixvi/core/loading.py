@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata.abc import CSCDataset, CSRDataset
+from lightning.pytorch.strategies import Strategy
 from scipy import sparse
 from scvi.data import AnnDataManager
 from torch import Tensor
@@ -92,7 +93,9 @@ def make_loader(
 ) -> Minibatches | DataLoader:
     """Minibatches from memory, or from disk where ``rows`` is None."""
     if rows is None:
-        return DataLoader(BackedRows(fields), sampler=batches, batch_size=None)
+        # a generator of its own: making an iterator draws a seed, which a resumed epoch would miss
+        generator = torch.Generator()
+        return DataLoader(BackedRows(fields), sampler=batches, batch_size=None, generator=generator)
     return Minibatches(rows, batches, dense_x)
 
 
@@ -128,11 +131,17 @@ class MinibatchSampler(Sampler[np.ndarray]):
     labelled_fraction
         Share of labelled rows in each minibatch. One epoch passes once over the unlabelled rows;
         labelled rows are recycled.
+    rank, n_ranks
+        Which of how many processes asks. All draw the same order and take rows of their own from
+        it, in the same number of minibatches; their numbers of rows differ by one at most.
+    generator
+        What orders are drawn from; the same in every process. ``None``: torch's global one.
 
     Raises
     ------
     ValueError
-        If ``labelled_fraction`` is given and either group has no rows.
+        If ``labelled_fraction`` is given and either group has no rows, or if there are too few
+        rows for the processes.
     """
 
     def __init__(
@@ -142,10 +151,15 @@ class MinibatchSampler(Sampler[np.ndarray]):
         shuffle: bool = True,
         labelled: np.ndarray | None = None,
         labelled_fraction: float | None = None,
+        rank: int = 0,
+        n_ranks: int = 1,
+        generator: torch.Generator | None = None,
     ):
         self.indices = np.asarray(indices)
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self._rank, self._n_ranks = rank, n_ranks
+        self._generator = generator
         self._labelled = self._unlabelled = None
         if labelled_fraction is not None:
             self._labelled = self.indices[labelled]
@@ -158,29 +172,46 @@ class MinibatchSampler(Sampler[np.ndarray]):
                 )
             share = round(labelled_fraction * batch_size)
             self._n_labelled = min(max(share, 1), batch_size - 1)
+        # batch norm has no variance for one row; labelled rows come with the unlabelled ones
+        needed = n_ranks * (2 if shuffle and self._labelled is None else 1)
+        rows = self.indices if self._labelled is None else self._unlabelled
+        if n_ranks > 1 and len(rows) < needed:
+            raise ValueError(
+                f"devices: {len(rows)} rows are too few for {n_ranks} processes. Lower devices or "
+                "num_nodes."
+            )
 
     def __len__(self) -> int:
+        # by the smallest share, so that no process waits for a minibatch of another
         if self._labelled is not None:
-            return max(1, -(-len(self._unlabelled) // (self.batch_size - self._n_labelled)))
-        return _n_batches(len(self.indices), self.batch_size)
+            n_unlabelled = len(self._unlabelled) // self._n_ranks
+            return max(1, -(-n_unlabelled // (self.batch_size - self._n_labelled)))
+        return _n_batches(len(self.indices) // self._n_ranks, self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         if self._labelled is None:
-            order = self._order(self.indices)
+            order = self._share(self._order(self.indices))
             for i in range(len(self)):
                 last = i == len(self) - 1
                 stop = len(order) if last else (i + 1) * self.batch_size
                 yield order[i * self.batch_size : stop]
             return
-        unlabelled = self._order(self._unlabelled)
+        unlabelled = self._share(self._order(self._unlabelled))
         step = self.batch_size - self._n_labelled
-        labelled = self._recycled(len(self) * self._n_labelled)
+        labelled = self._share(self._recycled(len(self) * self._n_labelled * self._n_ranks))
         for i in range(len(self)):
             ours = labelled[i * self._n_labelled : (i + 1) * self._n_labelled]
-            yield np.concatenate([ours, unlabelled[i * step : (i + 1) * step]])
+            last = i == len(self) - 1
+            stop = len(unlabelled) if last else (i + 1) * step
+            yield np.concatenate([ours, unlabelled[i * step : stop]])
+
+    def _share(self, order: np.ndarray) -> np.ndarray:
+        return order[self._rank :: self._n_ranks]
 
     def _order(self, indices: np.ndarray) -> np.ndarray:
-        return indices[torch.randperm(len(indices)).numpy()] if self.shuffle else indices
+        if not self.shuffle:
+            return indices
+        return indices[torch.randperm(len(indices), generator=self._generator).numpy()]
 
     def _recycled(self, n: int) -> np.ndarray:
         rounds = -(-n // len(self._labelled))
@@ -245,9 +276,12 @@ class MinibatchModule(pl.LightningDataModule):
         self._manager = manager
         self._extra = extra
         self._data_on = data_on
+        self._fields: dict[str, np.ndarray] | None = None
         self.batch_size = batch_size
         self._labelled = labelled
         self._labelled_fraction = labelled_fraction
+        self._rank, self._n_ranks = 0, 1
+        self._generator: torch.Generator | None = None
         rest = 1.0 - train_size
         validation_size = rest if validation_size is None else validation_size
         self.n_train = int(np.ceil(train_size * len(indices)))
@@ -260,10 +294,41 @@ class MinibatchModule(pl.LightningDataModule):
         self.test_idx = np.sort(order[self.n_train + self.n_val :])
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the fields and bring them where they are read (called by lightning)."""
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        self._fields = registered_fields(self._manager, self._extra)
-        self._rows = resident_rows(self._fields, device, self._data_on)
+        """Agree with the other processes (called by lightning)."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            self._agree(self.trainer.strategy)
+        self._fields = None
+
+    def _agree(self, strategy: Strategy) -> None:
+        """Split and extra arrays as the first process has them, one order, and noise of its own."""
+        seed = int(torch.randint(2**62, ()))
+        drawn = (self.train_idx, self.val_idx, self.test_idx, self._extra, seed)
+        self.train_idx, self.val_idx, self.test_idx, self._extra, seed = strategy.broadcast(drawn)
+        self._rank, self._n_ranks = strategy.global_rank, strategy.world_size
+        self._generator = torch.Generator().manual_seed(seed)
+        if self._rank > 0:
+            # processes that were seeded alike would draw the same dropout and latents
+            torch.manual_seed(seed + self._rank)
+
+    def state_dict(self) -> dict:
+        """Split, extra arrays and order, for a checkpoint (called by lightning)."""
+        arrays = {"train": self.train_idx, "validation": self.val_idx, "test": self.test_idx}
+        return {
+            "split": {name: torch.from_numpy(rows) for name, rows in arrays.items()},
+            "extra": {key: torch.from_numpy(rows) for key, rows in (self._extra or {}).items()},
+            "order": None if self._generator is None else self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take back what :meth:`state_dict` gave (called by lightning after ``setup``)."""
+        split = {name: rows.numpy() for name, rows in state_dict["split"].items()}
+        self.train_idx, self.val_idx = split["train"], split["validation"]
+        self.test_idx = split["test"]
+        if state_dict["extra"]:
+            self._extra = {key: rows.numpy() for key, rows in state_dict["extra"].items()}
+            self._fields = None
+        if self._generator is not None:
+            self._generator.set_state(state_dict["order"])
 
     def train_dataloader(self) -> Minibatches | DataLoader:
         """Shuffled minibatches of the training rows."""
@@ -272,12 +337,26 @@ class MinibatchModule(pl.LightningDataModule):
             self.batch_size,
             labelled=None if self._labelled is None else self._labelled[self.train_idx],
             labelled_fraction=self._labelled_fraction,
+            rank=self._rank,
+            n_ranks=self._n_ranks,
+            generator=self._generator,
         )
-        return make_loader(self._fields, batches, self._rows)
+        return self._loader(batches)
 
     def val_dataloader(self) -> Minibatches | DataLoader | list:
         """Minibatches of the validation rows, in order."""
         if self.n_val == 0:
             return []
-        batches = MinibatchSampler(self.val_idx, self.batch_size, shuffle=False)
+        batches = MinibatchSampler(
+            self.val_idx, self.batch_size, shuffle=False, rank=self._rank, n_ranks=self._n_ranks
+        )
+        return self._loader(batches)
+
+    def _loader(self, batches: MinibatchSampler) -> Minibatches | DataLoader:
+        # fields go where they are read once it is known which: a checkpoint may bring others
+        if self._fields is None:
+            at_hand = self.trainer is not None
+            device = self.trainer.strategy.root_device if at_hand else torch.device("cpu")
+            self._fields = registered_fields(self._manager, self._extra)
+            self._rows = resident_rows(self._fields, device, self._data_on)
         return make_loader(self._fields, batches, self._rows)

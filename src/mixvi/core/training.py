@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
-from scvi.train import TrainingPlan
+from scvi.train import LoudEarlyStopping, TrainingPlan
 from torch import Tensor
 
 
@@ -98,7 +98,7 @@ class StagedTrainingPlan(TrainingPlan):
         self._log_epoch("validation")
 
     def _log_epoch(self, stage: str) -> None:
-        means, collected = self._sums[stage].take()
+        means, collected = self._sums[stage].take(self._over_processes)
         if not means:
             return
         _check_finite(means, self.current_epoch)
@@ -110,6 +110,17 @@ class StagedTrainingPlan(TrainingPlan):
         )
         loss_name = "train_loss" if stage == "train" else "validation_loss"
         self.log(loss_name, loss, prog_bar=stage == "train", sync_dist=self.use_sync_dist)
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value, reduce_op="sum")
+
+    def on_train_end(self) -> None:
+        """Give every process the same batch norm."""
+        if self.trainer.world_size == 1:
+            return
+        # each has seen rows of its own since the first process's were last handed round
+        for buffer in self.module.buffers():
+            buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
 
 
 class _EpochSums:
@@ -133,12 +144,18 @@ class _EpochSums:
         for name, value in output.extra_metrics.items():
             self._collected[name] += value.detach()
 
-    def take(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Means over rows of every term, and of what the module collects; then start anew."""
+    def take(
+        self, over_processes: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Means over rows of every term, and of what the module collects; then start anew.
+
+        ``over_processes`` adds up what each process has; all have the same terms.
+        """
         if self._n == 0:
             return {}, {}
-        means = {name: float(total) / self._n for name, total in self._terms.items()}
-        collected = {name: total / self._n for name, total in self._collected.items()}
+        n = int(over_processes(torch.tensor(self._n, device=self._terms["loss"].device)))
+        means = {name: float(over_processes(total)) / n for name, total in self._terms.items()}
+        collected = {name: over_processes(total) / n for name, total in self._collected.items()}
         reconstruction = means.pop("reconstruction_loss")
         local = sum(value for name, value in means.items() if name != "loss")
         means |= {
@@ -148,6 +165,33 @@ class _EpochSums:
         }
         self._start()
         return means, collected
+
+
+class EarlyStopping(LoudEarlyStopping):
+    """scvi-tools' callback, which a checkpoint restores with the epochs it has waited."""
+
+    def state_dict(self) -> dict:
+        """State for a checkpoint."""
+        return super().state_dict() | {"checks": self._current_step}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._current_step = state_dict["checks"]
+
+
+def take_early_stopping(trainer_kwargs: dict) -> EarlyStopping:
+    """The callback by the ``early_stopping_*`` arguments of scvi-tools' trainer, taken out."""
+    defaults = {
+        "monitor": "elbo_validation",
+        "min_delta": 0.0,
+        "patience": 45,
+        "warmup_epochs": 0,
+        "mode": "min",
+    }
+    return EarlyStopping(
+        **{k: trainer_kwargs.pop(f"early_stopping_{k}", value) for k, value in defaults.items()}
+    )
 
 
 def _check_finite(means: dict[str, float], epoch: int) -> None:
