@@ -67,6 +67,47 @@ def test_labelled_fraction(fraction, n_labelled):
     assert times.max() - times.min() <= 1
 
 
+def shared(n_ranks, indices, batch_size, **options):
+    """Each process's minibatches of one epoch."""
+    generators = [torch.Generator().manual_seed(3) for _ in range(n_ranks)]
+    samplers = [
+        MinibatchSampler(
+            indices, batch_size, rank=i, n_ranks=n_ranks, generator=generators[i], **options
+        )
+        for i in range(n_ranks)
+    ]
+    batches = [list(sampler) for sampler in samplers]
+    assert [len(part) for part in batches] == [len(sampler) for sampler in samplers]
+    # one that has fewer minibatches than the others would leave them waiting
+    assert len(set(map(len, batches))) == 1
+    return batches
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_processes_share_the_rows(n_ranks):
+    for n in range(2 * n_ranks, 60):
+        batches = shared(n_ranks, 100 + np.arange(n), 7)
+        assert min(len(batch) for part in batches for batch in part) >= 2
+        rows = np.concatenate([np.concatenate(part) for part in batches])
+        np.testing.assert_array_equal(np.sort(rows), 100 + np.arange(n))
+    with pytest.raises(ValueError, match="devices: 3 rows are too few"):
+        shared(n_ranks, np.arange(3), 7)
+    # validation has no batch norm to feed
+    assert sum(len(part[0]) for part in shared(n_ranks, np.arange(3), 7, shuffle=False)) == 3
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_processes_share_labelled_and_unlabelled_rows(n_ranks):
+    for n in range(30, 60):
+        labelled = np.arange(n) % 4 == 0
+        batches = shared(n_ranks, np.arange(n), 8, labelled=labelled, labelled_fraction=0.25)
+        assert all(labelled[batch].sum() == 2 for part in batches for batch in part)
+        rows = np.concatenate([np.concatenate(part) for part in batches])
+        np.testing.assert_array_equal(np.sort(rows[~labelled[rows]]), np.flatnonzero(~labelled))
+        times = np.bincount(rows[labelled[rows]], minlength=n)[labelled]
+        assert times.max() - times.min() <= 1
+
+
 @pytest.mark.parametrize("present", [True, False])
 def test_labelled_fraction_needs_both_groups(present):
     """A split may leave one group out: say so instead of dividing by zero."""

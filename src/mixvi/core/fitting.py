@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from scvi import REGISTRY_KEYS
 from scvi.train import TrainRunner
 
@@ -68,7 +69,8 @@ class FittingMixin:
             As in lightning: ``"cpu"``, ``"gpu"``, ``"mps"``, ``"auto"``. Several devices need
             ``strategy="ddp"`` (and ``num_nodes``) besides: each process takes minibatches of
             ``batch_size`` from rows of its own, and has batch norm of its own unless
-            ``sync_batchnorm=True`` (GPUs alone).
+            ``sync_batchnorm=True`` (GPUs alone). Every process runs the script and ends with the
+            same model.
         data_on
             Where the registered data lie while training: ``"host"``, ``"device"`` (all of it on the
             accelerator, minibatches are made there) or ``"auto"`` (on the accelerator if it takes
@@ -225,11 +227,19 @@ class FittingMixin:
                 devices=devices,
                 **trainer_kwargs,
             )
+        strategy = runner.trainer.strategy
+        if isinstance(strategy.launcher, _MultiProcessingLauncher):
+            raise ValueError(
+                "strategy: processes that are forked or spawned cannot give a trained model back. "
+                "Pass strategy='ddp' in a script, which each process then runs; notebooks have one "
+                "device."
+            )
         with few_threads():
             runner()
         if runner.trainer.world_size > 1:
-            # scvi-tools puts every process's model on the first device
-            self.to_device(runner.trainer.strategy.root_device)
+            # scvi-tools puts every process's model on the first device, the records in one alone
+            self.to_device(strategy.root_device)
+            self.history_ = strategy.broadcast(self.history_)
         sunk = self.module.likelihood.floored_share()
         if sunk:
             warnings.warn(
