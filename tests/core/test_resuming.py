@@ -83,6 +83,19 @@ CASES = {
             },
         },
     ),
+    "schedule after kmeans": (
+        mixvi.GMVAE,
+        {},
+        {"n_components": 5},
+        {
+            "init_epochs": 1,
+            "train_size": 0.8,
+            "plan_kwargs": {
+                "reduce_lr_on_plateau": True,
+                "lr_scheduler_metric": "elbo_validation",
+            },
+        },
+    ),
     "kmeans": (mixvi.GMVAE, {}, {"n_components": 5}, {"init_epochs": 2, "train_size": 0.8}),
     "kmeans on chosen cells": (
         mixvi.GMVAE,

@@ -156,6 +156,8 @@ class RegimesMixin:
                 # a row drawn many times would make clusters of its copies
                 once = np.unique(indices)
                 codes[once] = self._initial_codes(once, init)
+            # a schedule may watch validation cells, and there are none yet
+            at_start = (plan_kwargs or {}) | {"reduce_lr_on_plateau": False}
             self._fit(
                 indices,
                 max_epochs=init_epochs,
@@ -166,7 +168,7 @@ class RegimesMixin:
                 loss_kwargs={"use_labels": False},
                 extra=self._as_components(codes),
                 checkpoints=start,
-                **(common | {"validation_size": None}),
+                **(common | {"validation_size": None, "plan_kwargs": at_start}),
             )
         use_labels = mode in ("supervised", "semi")
         self._fit(
