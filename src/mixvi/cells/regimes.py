@@ -86,8 +86,9 @@ class RegimesMixin:
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
             See :meth:`mixvi.VAE.train`.
-        validation_size, shuffle_set_split, accelerator, devices, data_on, plan_kwargs,
-        **trainer_kwargs
+        validation_size, shuffle_set_split, accelerator, devices, data_on
+            See :meth:`mixvi.VAE.train`.
+        plan_kwargs, **trainer_kwargs
             See :meth:`mixvi.VAE.train`.
         checkpoint_dir, resume
             See :meth:`mixvi.VAE.train`; a run that was stopped in ``init``'s epochs goes on there.
