@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.initial import (
+    PrincipalAxes,
     kmeans_clusters,
     leiden_clusters,
     logistic_codes,
     principal_components,
+    sampled_clusters,
+    sampled_logistic_codes,
 )
 from mixvi.core import checks
+from mixvi.core.backed import is_backed
 from mixvi.core.fitting import check_training
 from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 
@@ -49,6 +54,7 @@ class RegimesMixin:
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
         plan_kwargs: dict | None = None,
+        datamodule: LightningDataModule | None = None,
         **trainer_kwargs,
     ) -> None:
         """Train the model; callable repeatedly, each call goes on from the last.
@@ -78,7 +84,8 @@ class RegimesMixin:
             with clusters of their neighbour graph, as many as there are components (needs igraph).
             With some labels, ``"logistic"``: a logistic regression on the principal components
             gives the other cells labels for ``init_epochs``, which helps where labels are few.
-            ``None``: at random, as in the thesis; components may then die or merge.
+            ``None``: at random, as in the thesis; components may then die or merge. Of data on
+            disk, at most 50,000 cells are clustered, and others join the nearest cluster.
         init_epochs
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
@@ -86,6 +93,10 @@ class RegimesMixin:
         validation_size, shuffle_set_split, accelerator, devices, data_on, plan_kwargs,
         **trainer_kwargs
             See :meth:`mixvi.VAE.train`.
+        datamodule
+            See :meth:`mixvi.VAE.train`. Cells have no numbers then: ``init=None`` is needed, and
+            ``clusters``, ``indices`` and ``labelled_fraction`` are not possible. The mode is by the
+            labels of the AnnData that the model was built on.
 
         Raises
         ------
@@ -102,6 +113,8 @@ class RegimesMixin:
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
                 "only then."
             )
+        if datamodule is not None:
+            _check_rowless(init, clusters, indices, labelled_fraction)
         everything = self._training_indices()
         indices = everything if indices is None else self._check_indices(self.adata, indices)
         of_cell = self._labelled_cells()
@@ -125,6 +138,7 @@ class RegimesMixin:
             "devices": devices,
             "data_on": data_on,
             "plan_kwargs": plan_kwargs,
+            "datamodule": datamodule,
             **trainer_kwargs,
         }
         check_training(
@@ -173,10 +187,9 @@ class RegimesMixin:
         self.assignment_ = None
         self.trained_with_labels_ = use_labels
         if self.trained_with_labels_:
+            trained = everything if self.train_indices is None else self.train_indices
             self.assignment_ = {
-                "mapping": self._owned_labels(
-                    np.intersect1d(self.train_indices, np.flatnonzero(of_cell))
-                ),
+                "mapping": self._owned_labels(np.intersect1d(trained, np.flatnonzero(of_cell))),
                 "method": "training labels",
             }
 
@@ -205,18 +218,25 @@ class RegimesMixin:
         manager = self.adata_manager
         condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel().astype(np.int64)
         batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        points = principal_components(
-            manager.get_from_registry(REGISTRY_KEYS.X_KEY),
-            is_count=self.module.likelihood.is_count,
-            seed=seed,
-            groups=condition * (int(batch.max()) + 1) + batch,
-            indices=indices,
-        )
+        x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        options = {
+            "is_count": self.module.likelihood.is_count,
+            "seed": seed,
+            "groups": condition * (int(batch.max()) + 1) + batch,
+            "indices": indices,
+        }
+        axes = PrincipalAxes(x, **options) if is_backed(x) else None
         if init == "logistic":
-            codes = logistic_codes(points, self._label_codes()[indices])
+            known = self._label_codes()[indices]
+            if axes is not None:
+                codes = sampled_logistic_codes(axes, known, seed)
+            else:
+                codes = logistic_codes(principal_components(x, **options), known)
             return codes * self.module.components_per_class
-        cluster = kmeans_clusters if init == "kmeans" else leiden_clusters
-        return cluster(points, self.n_components, seed)
+        clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
+        if axes is not None:
+            return sampled_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
+        return clusters(principal_components(x, **options), self.n_components, seed)
 
     def _cluster_codes(self, clusters: str | Sequence) -> np.ndarray:
         """Codes of the clusters in sorted order, ``(n_obs,)``."""
@@ -282,6 +302,22 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _check_rowless(init, clusters, indices, labelled_fraction) -> None:
+    """Raise ValueError for settings that name cells, which a data module does not."""
+    if init is not None:
+        raise ValueError(
+            f"init={init!r} clusters the cells first, but a datamodule only gives minibatches. "
+            "Pass init=None, or train the model on its AnnData before."
+        )
+    named = {"clusters": clusters, "indices": indices, "labelled_fraction": labelled_fraction}
+    for argument, value in named.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument} chooses cells by number, but a datamodule only gives minibatches. "
+                f"Leave {argument} out, and choose the cells in the datamodule."
+            )
 
 
 def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.ndarray) -> None:

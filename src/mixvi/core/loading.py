@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
-import h5py
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
-from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from mixvi.core.resident import ResidentRows, is_code
+from mixvi.core.backed import BackedMatrix, BackedRows, is_backed
+from mixvi.core.resident import ResidentRows
 
-DATA_ON = ("auto", "host", "device")
-_BACKED = (h5py.Dataset, CSRDataset, CSCDataset)
+DATA_ON = ("auto", "disk", "host", "device")
 
 
 def registered_fields(
     manager: AnnDataManager, extra: dict[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone."""
+    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone.
+
+    ``extra`` are further arrays ``(n_obs, ...)``. Only ``X`` may be on disk.
+    """
     fields = dict(extra or {})
     for key in manager.data_registry:
         values = manager.get_from_registry(key)
@@ -38,41 +41,12 @@ def registered_fields(
     return fields
 
 
-class BackedRows(Dataset):
-    """Registered fields of an AnnData on disk, read by lists of row numbers.
-
-    Rows are read in ascending order, then put back into the order asked for.
-
-    Parameters
-    ----------
-    fields
-        Of :func:`registered_fields`.
-    """
-
-    def __init__(self, fields: dict[str, np.ndarray]):
-        self._fields = fields
-
-    def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Tensors of the rows, in the order given: floats as float32, codes as int64."""
-        rows = np.asarray(rows)
-        return {key: self._read(key, values, rows) for key, values in self._fields.items()}
-
-    @staticmethod
-    def _read(key: str, values, rows: np.ndarray) -> Tensor:
-        if isinstance(values, _BACKED):
-            unique, back = np.unique(rows, return_inverse=True)
-            block = values[unique]
-            block = (block.toarray() if sparse.issparse(block) else block)[back]
-        else:
-            block = values[rows]
-        dtype = np.int64 if is_code(key, values) else np.float32
-        return torch.from_numpy(np.ascontiguousarray(block, dtype))
-
-
 class Minibatches:
     """One minibatch for each list of row numbers that ``batches`` gives, anew at every pass."""
 
-    def __init__(self, rows: ResidentRows, batches: Iterable[np.ndarray], dense_x: bool = True):
+    def __init__(
+        self, rows: ResidentRows | BackedRows, batches: Iterable[np.ndarray], dense_x: bool = True
+    ):
         self._rows = rows
         self._batches = batches
         self._dense_x = dense_x
@@ -84,27 +58,32 @@ class Minibatches:
         return self._rows.minibatches(self._batches, self._dense_x)
 
 
-def make_loader(
-    fields: dict[str, np.ndarray],
-    batches: Iterable[np.ndarray],
-    rows: ResidentRows | None,
-    dense_x: bool = True,
-) -> Minibatches | DataLoader:
-    """Minibatches from memory, or from disk where ``rows`` is None."""
-    if rows is None:
-        return DataLoader(BackedRows(fields), sampler=batches, batch_size=None)
-    return Minibatches(rows, batches, dense_x)
-
-
-def resident_rows(
+def place_rows(
     fields: dict[str, np.ndarray], device: torch.device, data_on: str = "auto"
-) -> ResidentRows | None:
-    """The fields as tensors on the host or the device; None if the data are backed.
+) -> ResidentRows | BackedRows:
+    """The fields where minibatches find them: on disk, on the host or on the device.
 
-    ``"auto"`` puts them on an accelerator if they take no more than 40 % of its free memory.
+    ``"auto"`` leaves data on disk if they take more than one window of
+    ``mixvi.settings.backed_memory``, and puts others on an accelerator if they take no more than
+    40 % of its free memory. ``"host"`` and ``"device"`` read data on disk into memory.
+
+    Raises
+    ------
+    ValueError
+        If data in memory are to be on disk.
     """
-    if any(isinstance(values, _BACKED) for values in fields.values()):
-        return None
+    if is_backed(fields[REGISTRY_KEYS.X_KEY]):
+        matrix = BackedMatrix(fields[REGISTRY_KEYS.X_KEY])
+        everything = np.arange(matrix.shape[0])
+        too_large = matrix.n_bytes(everything) > matrix.window_bytes
+        if data_on == "disk" or (data_on == "auto" and too_large):
+            return BackedRows(fields, matrix, device)
+        fields = fields | {REGISTRY_KEYS.X_KEY: matrix.read(everything)}
+    elif data_on == "disk":
+        raise ValueError(
+            "data_on='disk', but the data are in memory. Open the file with mixvi.read_backed, or "
+            "leave data_on out."
+        )
     on_device = data_on == "device"
     if data_on == "auto" and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -165,19 +144,22 @@ class MinibatchSampler(Sampler[np.ndarray]):
         return _n_batches(len(self.indices), self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        shuffled = self.indices if self._labelled is None else self._unlabelled
+        yield from self._cut(self._order(shuffled))
+
+    def _cut(self, order: np.ndarray) -> Iterator[np.ndarray]:
+        """Minibatches from an order of the rows, or of the unlabelled ones where shares are set."""
         if self._labelled is None:
-            order = self._order(self.indices)
             for i in range(len(self)):
                 last = i == len(self) - 1
                 stop = len(order) if last else (i + 1) * self.batch_size
                 yield order[i * self.batch_size : stop]
             return
-        unlabelled = self._order(self._unlabelled)
         step = self.batch_size - self._n_labelled
         labelled = self._recycled(len(self) * self._n_labelled)
         for i in range(len(self)):
             ours = labelled[i * self._n_labelled : (i + 1) * self._n_labelled]
-            yield np.concatenate([ours, unlabelled[i * step : (i + 1) * step]])
+            yield np.concatenate([ours, order[i * step : (i + 1) * step]])
 
     def _order(self, indices: np.ndarray) -> np.ndarray:
         return indices[torch.randperm(len(indices)).numpy()] if self.shuffle else indices
@@ -185,6 +167,47 @@ class MinibatchSampler(Sampler[np.ndarray]):
     def _recycled(self, n: int) -> np.ndarray:
         rounds = -(-n // len(self._labelled))
         return np.concatenate([self._order(self._labelled) for _ in range(rounds)])[:n]
+
+
+class ChunkedSampler(MinibatchSampler):
+    """Shuffled minibatches of a matrix on disk, in windows that are read at once.
+
+    The order is that of :meth:`mixvi.core.backed.BackedMatrix.shuffled`. With
+    ``labelled_fraction``, labelled rows have their share of each window.
+
+    Parameters
+    ----------
+    matrix
+        The matrix on disk.
+    **options
+        See :class:`MinibatchSampler`.
+    """
+
+    def __init__(self, matrix: BackedMatrix, **options):
+        super().__init__(**options)
+        self._matrix = matrix
+        self._main, self._step = self.indices, self.batch_size
+        if self._labelled is not None:
+            self._main, self._step = self._unlabelled, self.batch_size - self._n_labelled
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for window in self.windows():
+            yield from window
+
+    def windows(self) -> Iterator[list[np.ndarray]]:
+        """The epoch's minibatches, in lists whose rows lie in the same chunks."""
+        # a window that the labelled rows make too large would be read in two parts
+        share = 1.0 if self._labelled is None else 0.95 * self._step / self.batch_size
+        groups = self._matrix.shuffled(self._main, self._step, share)
+        batches = list(self._cut(np.concatenate(groups)))
+        ends = np.cumsum([len(group) // self._step for group in groups])[:-1].tolist()
+        for start, stop in pairwise([0, *ends, len(batches)]):
+            if stop > start:
+                yield batches[start:stop]
+
+    def _order(self, indices: np.ndarray) -> np.ndarray:
+        share = 1.0 - self._step / self.batch_size
+        return np.concatenate(self._matrix.shuffled(indices, 1, share))
 
 
 def _n_batches(n_rows: int, batch_size: int) -> int:
@@ -198,13 +221,13 @@ def inference_loader(
     indices: np.ndarray,
     batch_size: int,
     device: torch.device | str = "cpu",
-) -> Minibatches | DataLoader:
+) -> Minibatches:
     """Minibatches of the rows in the order given, sparse data as entries alone."""
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     fields = registered_fields(manager)
     # each row is read once: moving all of them first would gain nothing
-    rows = resident_rows(fields, torch.device(device), "host")
-    return make_loader(fields, batches, rows, dense_x=False)
+    where = "disk" if is_backed(fields[REGISTRY_KEYS.X_KEY]) else "host"
+    return Minibatches(place_rows(fields, torch.device(device), where), batches, dense_x=False)
 
 
 class MinibatchModule(pl.LightningDataModule):
@@ -225,7 +248,7 @@ class MinibatchModule(pl.LightningDataModule):
     extra
         Further arrays ``(n_obs, ...)`` to read beside the fields.
     data_on
-        ``"host"``, ``"device"`` or ``"auto"``; see :func:`resident_rows`.
+        ``"auto"``, ``"disk"``, ``"host"`` or ``"device"``; see :func:`place_rows`.
     """
 
     def __init__(
@@ -262,22 +285,29 @@ class MinibatchModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find the fields and bring them where they are read (called by lightning)."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        self._fields = registered_fields(self._manager, self._extra)
-        self._rows = resident_rows(self._fields, device, self._data_on)
+        fields = registered_fields(self._manager, self._extra)
+        self._rows = place_rows(fields, device, self._data_on)
+        if isinstance(self._rows, BackedRows) and self.trainer and self.trainer.world_size > 1:
+            raise ValueError(
+                f"devices: data on disk train on one device, but there are "
+                f"{self.trainer.world_size}. Pass devices=1, or data_on='host'."
+            )
 
-    def train_dataloader(self) -> Minibatches | DataLoader:
+    def train_dataloader(self) -> Minibatches:
         """Shuffled minibatches of the training rows."""
-        batches = MinibatchSampler(
-            self.train_idx,
-            self.batch_size,
-            labelled=None if self._labelled is None else self._labelled[self.train_idx],
-            labelled_fraction=self._labelled_fraction,
-        )
-        return make_loader(self._fields, batches, self._rows)
+        options = {
+            "indices": self.train_idx,
+            "batch_size": self.batch_size,
+            "labelled": None if self._labelled is None else self._labelled[self.train_idx],
+            "labelled_fraction": self._labelled_fraction,
+        }
+        if isinstance(self._rows, BackedRows):
+            return Minibatches(self._rows, ChunkedSampler(self._rows.matrix, **options))
+        return Minibatches(self._rows, MinibatchSampler(**options))
 
-    def val_dataloader(self) -> Minibatches | DataLoader | list:
+    def val_dataloader(self) -> Minibatches | list:
         """Minibatches of the validation rows, in order."""
         if self.n_val == 0:
             return []
         batches = MinibatchSampler(self.val_idx, self.batch_size, shuffle=False)
-        return make_loader(self._fields, batches, self._rows)
+        return Minibatches(self._rows, batches)
