@@ -3,8 +3,8 @@
 Own code, because others' loaders fall short of what ``train`` promises for any file. scvi-tools'
 ``DataSplitter`` and anndata's ``AnnLoader`` ask the file for the scattered rows of each minibatch
 and wait for them (how slow that is: ``benchmarks/backed.py``). annbatch reads as is done here, but
-needs Python 3.12 and zarr, refuses CSR in h5ad files, and draws from a slice of the rows: neither
-chosen rows nor a share of labelled ones, and its minibatches in scvi-tools 1.5 have no condition.
+needs Python 3.12 and zarr, refuses CSR in h5ad files, draws from a slice of the rows, not from
+chosen ones, and its minibatches in scvi-tools 1.5 have no condition.
 Where that suffices, ``train(datamodule=scvi.dataloaders.AnnbatchDataModule(...))`` takes it.
 """
 
