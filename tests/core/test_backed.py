@@ -19,11 +19,9 @@ import mixvi
 from mixvi import CGMVAE, GMVAE, VAE
 from mixvi.cells.initial import (
     PrincipalAxes,
+    initial_clusters,
     kmeans_clusters,
     logistic_codes,
-    principal_components,
-    sampled_clusters,
-    sampled_logistic_codes,
 )
 from mixvi.core.backed import BackedMatrix, BackedRows
 from mixvi.core.loading import (
@@ -416,26 +414,25 @@ def test_layers_early_stopping_and_shares_of_labels(counts, fit, tmp_path, small
 @pytest.mark.parametrize("kind", ["h5ad dense", "zarr csr"])
 def test_initial_clusters_are_those_in_memory(toy, tmp_path, kind, monkeypatch):
     options = {"is_count": False, "seed": 3, "groups": toy.obs["condition"].cat.codes.to_numpy()}
-    expected = kmeans_clusters(principal_components(np.asarray(toy.X), **options), 5, 3)
+    in_memory = PrincipalAxes(np.asarray(toy.X), **options)
+
+    def five(points):
+        return kmeans_clusters(points, 5, 3)
+
+    expected = initial_clusters(in_memory, five, 3)
     x = on_disk(toy, tmp_path, kind).X
     axes = PrincipalAxes(x, **options)
+    np.testing.assert_array_equal(initial_clusters(axes, five, 3), expected)
+    # labels of a few teach the others
+    known = np.where(np.arange(500) % 10 == 0, toy.obs["cell_type"].cat.codes, -1)
     np.testing.assert_array_equal(
-        sampled_clusters(axes, lambda points: kmeans_clusters(points, 5, 3), 3), expected
+        logistic_codes(axes, known, 3), logistic_codes(in_memory, known, 3)
     )
     # the rest joins the clusters of a part, read in many parts
     monkeypatch.setattr("mixvi.cells.initial._MAX_SAMPLE", 100)
     monkeypatch.setattr(mixvi.settings, "backed_memory", 60_000)
-    axes = PrincipalAxes(x, **options)
-    codes = sampled_clusters(axes, lambda points: kmeans_clusters(points, 5, 3), 3)
-    pairs = set(zip(codes.tolist(), expected.tolist(), strict=True))
-    assert len(pairs) == 5
-    # labels of a few teach the others
-    known = np.where(np.arange(500) % 10 == 0, toy.obs["cell_type"].cat.codes, -1)
-    points = principal_components(np.asarray(toy.X), **options)
-    monkeypatch.setattr("mixvi.cells.initial._MAX_SAMPLE", 1000)
-    np.testing.assert_array_equal(
-        sampled_logistic_codes(axes, known, 3), logistic_codes(points, known)
-    )
+    codes = initial_clusters(PrincipalAxes(x, **options), five, 3)
+    assert len(set(zip(codes.tolist(), expected.tolist(), strict=True))) == 5
 
 
 class _Plain(LightningDataModule):

@@ -58,13 +58,13 @@ def principal_components(
     Coordinates ``(len(indices), n_pcs)``.
     """
     axes = PrincipalAxes(x, is_count=is_count, seed=seed, groups=groups, indices=indices)
-    return np.concatenate(list(axes.parts()))
+    return axes.coordinates(axes.indices)
 
 
-def sampled_clusters(
+def initial_clusters(
     axes: PrincipalAxes, cluster: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> np.ndarray:
-    """Clusters of a sample, and of all other rows the nearest cluster's mean: for data on disk.
+    """Clusters of all cells, or on disk of a sample, whose cluster means the others join.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def sampled_clusters(
     -------
     Codes ``(n,)`` of the rows of ``axes``.
     """
-    rows = _sampled(axes.indices, seed)
-    points = np.concatenate(list(axes.parts(rows)))
+    rows = axes.indices[axes.sample(np.arange(len(axes.indices)), seed)]
+    points = axes.coordinates(rows)
     codes = cluster(points)
     if len(rows) == len(axes.indices):
         return codes
@@ -88,29 +88,25 @@ def sampled_clusters(
     return np.concatenate([nearest.predict(part) for part in axes.parts()])
 
 
-def sampled_logistic_codes(axes: PrincipalAxes, codes: np.ndarray, seed: int) -> np.ndarray:
-    """As :func:`logistic_codes`, learnt from at most 50,000 labelled rows: for data on disk.
+def logistic_codes(axes: PrincipalAxes, codes: np.ndarray, seed: int) -> np.ndarray:
+    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
 
     Parameters
     ----------
     axes
         Of the matrix.
     codes
-        Label code of each row of ``axes``, -1 where it has none.
+        Label code of each row of ``axes``, -1 where it has none; labelled rows keep theirs.
     seed
-        Of the sample.
+        Of the sample of at most 50,000 labelled rows to learn from, if data are on disk.
     """
-    known = _sampled(np.flatnonzero(codes >= 0), seed)
-    points = np.concatenate(list(axes.parts(axes.indices[known])))
-    predict = _label_predictor(points, codes[known])
-    guessed = np.concatenate([predict(part) for part in axes.parts()])
+    known = axes.sample(np.flatnonzero(codes >= 0), seed)
+    if len(np.unique(codes[known])) == 1:
+        return np.full(len(codes), codes[known[0]])
+    points = axes.coordinates(axes.indices[known])
+    model = LogisticRegression(max_iter=2000).fit(points, codes[known])
+    guessed = np.concatenate([model.predict(part) for part in axes.parts()])
     return np.where(codes >= 0, codes, guessed)
-
-
-def _sampled(rows: np.ndarray, seed: int) -> np.ndarray:
-    if len(rows) <= _MAX_SAMPLE:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, _MAX_SAMPLE, replace=False))
 
 
 def kmeans_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
@@ -165,27 +161,6 @@ def leiden_clusters(
         return codes
     nearest = KNeighborsClassifier(_N_NEIGHBORS).fit(points[rows], codes)
     return nearest.predict(points)
-
-
-def logistic_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
-
-    Parameters
-    ----------
-    points
-        Coordinates ``(n, D)``.
-    codes
-        Label code of each row, -1 where it has none; labelled rows keep theirs.
-    """
-    known = codes >= 0
-    predict = _label_predictor(points[known], codes[known])
-    return np.where(known, codes, predict(points))
-
-
-def _label_predictor(points: np.ndarray, codes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    if len(np.unique(codes)) == 1:
-        return lambda others: np.full(len(others), codes[0])
-    return LogisticRegression(max_iter=2000).fit(points, codes).predict
 
 
 def _neighbour_graph(points: np.ndarray, seed: int) -> AnnData:
@@ -301,6 +276,16 @@ class PrincipalAxes:
     def _row_bytes(self) -> int:
         # float32, and twice more while it is being changed
         return 12 * self._x.shape[1]
+
+    def sample(self, rows: np.ndarray, seed: int) -> np.ndarray:
+        """All of them, or a random part where the matrix is on disk and they are many."""
+        if not isinstance(self._x, BackedMatrix) or len(rows) <= _MAX_SAMPLE:
+            return rows
+        return np.sort(np.random.default_rng(seed).choice(rows, _MAX_SAMPLE, replace=False))
+
+    def coordinates(self, rows: np.ndarray) -> np.ndarray:
+        """Coordinates of the rows in their order, ``(n, n_pcs)``."""
+        return np.concatenate(list(self.parts(rows)))
 
     def parts(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Coordinates of the rows (all the axes are for) in their order, in parts."""

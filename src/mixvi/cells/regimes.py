@@ -13,15 +13,12 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.cells.initial import (
     PrincipalAxes,
+    initial_clusters,
     kmeans_clusters,
     leiden_clusters,
     logistic_codes,
-    principal_components,
-    sampled_clusters,
-    sampled_logistic_codes,
 )
 from mixvi.core import checks
-from mixvi.core.backed import is_backed
 from mixvi.core.fitting import check_training
 from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 
@@ -218,25 +215,18 @@ class RegimesMixin:
         manager = self.adata_manager
         condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel().astype(np.int64)
         batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        options = {
-            "is_count": self.module.likelihood.is_count,
-            "seed": seed,
-            "groups": condition * (int(batch.max()) + 1) + batch,
-            "indices": indices,
-        }
-        axes = PrincipalAxes(x, **options) if is_backed(x) else None
+        axes = PrincipalAxes(
+            manager.get_from_registry(REGISTRY_KEYS.X_KEY),
+            is_count=self.module.likelihood.is_count,
+            seed=seed,
+            groups=condition * (int(batch.max()) + 1) + batch,
+            indices=indices,
+        )
         if init == "logistic":
-            known = self._label_codes()[indices]
-            if axes is not None:
-                codes = sampled_logistic_codes(axes, known, seed)
-            else:
-                codes = logistic_codes(principal_components(x, **options), known)
+            codes = logistic_codes(axes, self._label_codes()[indices], seed)
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
-        if axes is not None:
-            return sampled_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
-        return clusters(principal_components(x, **options), self.n_components, seed)
+        return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
 
     def _cluster_codes(self, clusters: str | Sequence) -> np.ndarray:
         """Codes of the clusters in sorted order, ``(n_obs,)``."""
