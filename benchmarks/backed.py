@@ -1,12 +1,12 @@
 """Training from a file far larger than memory: memory over time, speed, and the shuffle's quality.
 
-The file holds synthetic counts in CSR, about 7 % nonzero, cells sorted by type. ``large``: one pass
-over it in a process that may have 2 GiB of private memory (RLIMIT_DATA: heap and anonymous
-mappings, reserved or used; RLIMIT_AS would count libraries and torch's unused address space, too).
-Resident memory is noted every two seconds; the system's page cache is not part of it. ``memory``:
-the same model on the file's first cells, held in memory. ``loading``: minibatches alone, beside
-loaders that read every minibatch by itself. ``shuffle``: the ELBO after training from a small
-sorted file, of which a window holds a twentieth, and from memory.
+The file holds synthetic counts in CSR, about 11 % nonzero, cells sorted by type. ``large``: a pass
+over it, or ``max_steps`` of one, in a process that may have 2 GiB of private memory (RLIMIT_DATA:
+heap and anonymous mappings, reserved or used; RLIMIT_AS would count libraries and torch's unused
+address space, too). Resident memory is noted every two seconds; the system's page cache is not part
+of it. ``memory``: the same model on the file's first cells, held in memory. ``loading``: cells a
+second of minibatches alone, beside loaders that read every minibatch by itself. ``shuffle``: the
+ELBO after training from a small sorted file, of which a window holds a part, and from memory.
 """
 
 from __future__ import annotations
@@ -195,18 +195,16 @@ def loading(path: Path, limit: int, batch_size: int) -> dict:
     }
 
 
-def shuffle(path: Path, chunk_rows: int | None, epochs: int, seed: int) -> dict:
-    """The ELBO after training from disk in chunks, or from memory without ``chunk_rows``."""
+def shuffle(path: Path, n_windows: int | None, epochs: int, seed: int) -> dict:
+    """The ELBO after training from disk in so many windows an epoch, or from memory."""
     cells = mixvi.read_backed(path)
-    settings = mixvi.settings
-    if chunk_rows is not None:
-        settings.backed_chunk_rows = chunk_rows
-        everything = BackedMatrix(cells.X).n_bytes(np.arange(cells.n_obs))
-        ratio = BackedMatrix(cells.X).window_bytes / settings.backed_memory
-        settings.backed_memory = int(everything / 20 / ratio)
+    if n_windows is not None:
+        matrix = BackedMatrix(cells.X)
+        share = matrix.n_bytes(np.arange(cells.n_obs)) / n_windows / matrix.window_bytes
+        mixvi.settings.backed_memory = int(share * mixvi.settings.backed_memory)
     model = _model(cells)
     scvi.settings.seed = seed
-    model.train(epochs, init=None, data_on="host" if chunk_rows is None else "disk", **CPU)
+    model.train(epochs, init=None, data_on="host" if n_windows is None else "disk", **CPU)
     torch.manual_seed(0)
     return {"elbo": model.get_elbo(return_terms=False)}
 
@@ -249,9 +247,9 @@ def main() -> None:
         path.unlink()
         small = Path(folder) / "small.h5ad"
         write_cells(small, args.shuffle_cells, seed=1)
-        ways = {"memory": None, "chunks of 16": 16, "chunks of 64": 64}
-        for seed, (way, chunk_rows) in itertools.product(range(args.seeds), ways.items()):
-            figures = in_child(shuffle, small, chunk_rows, args.shuffle_epochs, seed)
+        ways = {"memory": None, "20 windows": 20, "100 windows": 100}
+        for seed, (way, n_windows) in itertools.product(range(args.seeds), ways.items()):
+            figures = in_child(shuffle, small, n_windows, args.shuffle_epochs, seed)
             note("shuffle", way, figures, seed)
     disk, held = runs[0], runs[1]
     shown = ("cells_per_second", "peak_rss_mb", "rss_first_third_mb", "rss_last_third_mb")

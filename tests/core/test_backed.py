@@ -83,6 +83,7 @@ def test_read_backed_leaves_the_matrices_on_disk(counts, tmp_path, kind):
 def test_rows_are_those_in_memory(counts, tmp_path, kind, small):
     dense = counts.X.toarray()
     matrix = BackedMatrix(on_disk(counts, tmp_path, kind).X)
+    matrix.chunk_rows = 8
     rng = np.random.default_rng(0)
     for rows in (
         np.arange(200),
@@ -149,6 +150,12 @@ def test_every_row_once_in_another_order_each_epoch(counts, tmp_path, kind, batc
     torch.manual_seed(0)
     first, second = (torch.cat([b["components"] for b in loader]).ravel() for _ in range(2))
     assert first.tolist() != second.tolist()
+
+
+def test_a_window_has_many_chunks(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        matrix = BackedMatrix(file.create_dataset("x", (10_000, 30_000), np.float32))
+    assert matrix.window_bytes / (4 * 30_000 * matrix.chunk_rows) >= 64
 
 
 def test_the_order_is_mixed_across_the_file(tmp_path):

@@ -30,9 +30,10 @@ from mixvi.core.settings import settings
 
 # rows that nobody asked for are read if there are no more than this between two that are wanted
 _MAX_GAP = 64
-# two windows are held at once, and beside them the chunk being read in its stored type
+# two windows are held at once, and beside them what is being read or cut into minibatches
 _WINDOW_SHARE = 0.4
-_CHUNK_SHARE = 0.1
+# of fewer, a window of a sorted file would have too few types
+_MIN_CHUNKS = 64
 _IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")
 
 
@@ -118,9 +119,8 @@ class BackedMatrix:
         else:
             self._values = x
             row_bytes = x.dtype.itemsize * self.shape[1]
-        memory = settings.backed_memory
-        self.window_bytes = int(_WINDOW_SHARE * memory)
-        most = int(_CHUNK_SHARE * memory / max(1.0, row_bytes))
+        self.window_bytes = int(_WINDOW_SHARE * settings.backed_memory)
+        most = int(self.window_bytes / max(1.0, row_bytes) / _MIN_CHUNKS)
         self.chunk_rows = max(1, min(settings.backed_chunk_rows, most))
 
     def _row_bytes(self, rows: np.ndarray) -> np.ndarray:
@@ -181,21 +181,33 @@ class BackedMatrix:
                 yield self._values[start : start + self.chunk_rows]
             return
         n_values = int(self._starts[-1])
-        step = max(1, int(_CHUNK_SHARE * settings.backed_memory) // self._values.dtype.itemsize)
+        step = max(1, self.window_bytes // (4 * self._values.dtype.itemsize))
         for start in range(0, n_values, step):
             yield self._values[start : min(start + step, n_values)]
 
-    def parts(self, rows: np.ndarray, row_bytes: int = 0) -> Iterator[np.ndarray]:
+    def parts(
+        self, rows: np.ndarray, row_bytes: int = 0, multiple: int = 1, share: float = 1.0
+    ) -> Iterator[np.ndarray]:
         """Rows in their order, cut so that none of the parts takes more than a window.
 
-        ``row_bytes`` is what the caller needs for a row beside its stored values.
+        Parameters
+        ----------
+        rows
+            Row numbers.
+        row_bytes
+            What the caller needs for a row beside its stored values.
+        multiple
+            The number of rows of every part but the last is a multiple of this.
+        share
+            Part of a window that a part may take.
         """
         total = np.cumsum(self._row_bytes(rows) + row_bytes)
         start = 0
         while start < len(rows):
             held = total[start - 1] if start else 0
-            stop = int(np.searchsorted(total, held + self.window_bytes, side="right"))
-            stop = max(stop, start + 1)
+            stop = int(np.searchsorted(total, held + share * self.window_bytes, side="right"))
+            if stop < len(rows):
+                stop = start + max(1, (stop - start) // multiple) * multiple
             yield rows[start:stop]
             start = stop
 
@@ -215,31 +227,18 @@ class BackedMatrix:
         ----------
         rows
             Row numbers in ascending order.
-        multiple
-            The number of rows of every group but the last is a multiple of this.
-        share
-            Part of a window that a group may take.
+        multiple, share
+            Of the groups, as in :meth:`parts`.
 
         Returns
         -------
         The groups; together they hold every row once.
         """
-        size = multiple * max(1, self.chunk_rows // multiple)
         rows = np.roll(rows, int(torch.randint(len(rows), ())))
-        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-        whole = len(rows) // size
-        order = [*torch.randperm(whole).tolist(), *range(whole, len(chunks))]
-        groups: list[list[np.ndarray]] = []
-        held, most = np.inf, share * self.window_bytes
-        for i in order:
-            n_bytes = self.n_bytes(chunks[i])
-            if held + n_bytes > most:
-                groups.append([])
-                held = 0
-            groups[-1].append(chunks[i])
-            held += n_bytes
-        joined = [np.concatenate(group) for group in groups]
-        return [group[torch.randperm(len(group)).numpy()] for group in joined]
+        chunks = [rows[i : i + self.chunk_rows] for i in range(0, len(rows), self.chunk_rows)]
+        order = np.concatenate([chunks[i] for i in torch.randperm(len(chunks)).tolist()])
+        groups = self.parts(order, multiple=multiple, share=share)
+        return [group[torch.randperm(len(group)).numpy()] for group in groups]
 
 
 class BackedRows:

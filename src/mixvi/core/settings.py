@@ -17,7 +17,8 @@ class Settings:
         Bytes that reading may hold, in training, inference and checks. Most of them are rows that
         train and rows that are read meanwhile, so that more memory is a better shuffle.
     backed_chunk_rows
-        Neighbouring rows that are read together. Fewer shuffle better, more read faster.
+        Neighbouring rows that are read together, if 64 such chunks fit into a window; else fewer.
+        Fewer shuffle better, more read faster.
     """
 
     backed_memory: int = 512 * 2**20
