@@ -7,9 +7,23 @@ from importlib.metadata import version
 
 from mixvi import cells
 from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
+from mixvi.core.backed import read_backed
+from mixvi.core.settings import settings
 
 __version__ = version("mixvi")
-__all__ = ["AE", "CGMVAE", "CVAE", "GMVAE", "VAE", "cells", "datasets", "metrics", "pl"]
+__all__ = [
+    "AE",
+    "CGMVAE",
+    "CVAE",
+    "GMVAE",
+    "VAE",
+    "cells",
+    "datasets",
+    "metrics",
+    "pl",
+    "read_backed",
+    "settings",
+]
 
 # plots and data sets bring scanpy and matplotlib: imported when first used
 _LAZY = ("datasets", "metrics", "pl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer, NearestCentroid
+
+from mixvi.core.backed import BackedMatrix, is_backed
 
 _MAX_FITTED = 20_000
+_MIN_FITTED = 1_000
+_MAX_SAMPLE = 50_000
 _MAX_GRAPH = 100_000
 _N_PCS = 30
 _N_NEIGHBORS = 15
@@ -33,12 +38,12 @@ def principal_components(
 
     Counts are normalised to the median library and logged; every gene is centred within each
     group, so that clusters are not the groups. Beyond 20,000 cells, axes and centres are fitted on
-    a random part.
+    a random part, which is smaller where ``mixvi.settings.backed_memory`` asks for it.
 
     Parameters
     ----------
     x
-        Dense or sparse matrix ``(n_obs, G)``.
+        Dense or sparse matrix ``(n_obs, G)``, in memory or on disk.
     is_count
         Whether it holds counts.
     seed
@@ -52,16 +57,56 @@ def principal_components(
     -------
     Coordinates ``(len(indices), n_pcs)``.
     """
-    indices = np.arange(x.shape[0]) if indices is None else indices
-    groups = np.zeros(x.shape[0], dtype=int) if groups is None else groups
-    fitted = indices
-    if len(indices) > _MAX_FITTED:
-        fitted = np.sort(np.random.default_rng(seed).choice(indices, _MAX_FITTED, replace=False))
-    matrix = _Matrix(x, groups, is_count, fitted)
-    n_pcs = min(_N_PCS, matrix.sample.shape[1], len(fitted) - 1)
-    pca = PCA(n_pcs, random_state=seed).fit(matrix.sample)
-    parts = np.array_split(indices, max(1, -(-len(indices) // _MAX_FITTED)))
-    return np.concatenate([pca.transform(matrix.rows(part)) for part in parts])
+    axes = PrincipalAxes(x, is_count=is_count, seed=seed, groups=groups, indices=indices)
+    return axes.coordinates(axes.indices)
+
+
+def initial_clusters(
+    axes: PrincipalAxes, cluster: Callable[[np.ndarray], np.ndarray], seed: int
+) -> np.ndarray:
+    """Clusters of all cells, or on disk of a sample, whose cluster means the others join.
+
+    Parameters
+    ----------
+    axes
+        Of the matrix.
+    cluster
+        Coordinates ``(n, n_pcs)`` to codes ``(n,)``.
+    seed
+        Of the sample of at most 50,000 rows.
+
+    Returns
+    -------
+    Codes ``(n,)`` of the rows of ``axes``.
+    """
+    rows = axes.indices[axes.sample(np.arange(len(axes.indices)), seed)]
+    points = axes.coordinates(rows)
+    codes = cluster(points)
+    if len(rows) == len(axes.indices):
+        return codes
+    nearest = NearestCentroid().fit(points, codes)
+    return np.concatenate([nearest.predict(part) for part in axes.parts()])
+
+
+def logistic_codes(axes: PrincipalAxes, codes: np.ndarray, seed: int) -> np.ndarray:
+    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
+
+    Parameters
+    ----------
+    axes
+        Of the matrix.
+    codes
+        Label code of each row of ``axes``, -1 where it has none; labelled rows keep theirs.
+    seed
+        Of the sample of at most 50,000 labelled rows to learn from, if data are on disk.
+    """
+    known = axes.sample(np.flatnonzero(codes >= 0), seed)
+    if len(np.unique(codes[known])) == 1:
+        return np.full(len(codes), codes[known[0]])
+    points = axes.coordinates(axes.indices[known])
+    model = LogisticRegression(max_iter=2000).fit(points, codes[known])
+    guessed = np.concatenate([model.predict(part) for part in axes.parts()])
+    return np.where(codes >= 0, codes, guessed)
 
 
 def kmeans_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
@@ -116,23 +161,6 @@ def leiden_clusters(
         return codes
     nearest = KNeighborsClassifier(_N_NEIGHBORS).fit(points[rows], codes)
     return nearest.predict(points)
-
-
-def logistic_codes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
-
-    Parameters
-    ----------
-    points
-        Coordinates ``(n, D)``.
-    codes
-        Label code of each row, -1 where it has none; labelled rows keep theirs.
-    """
-    known = codes >= 0
-    if len(np.unique(codes[known])) == 1:
-        return np.full(len(codes), codes[known][0])
-    model = LogisticRegression(max_iter=2000).fit(points[known], codes[known])
-    return np.where(known, codes, model.predict(points))
 
 
 def _neighbour_graph(points: np.ndarray, seed: int) -> AnnData:
@@ -212,34 +240,87 @@ def join_clusters(graph: sparse.spmatrix, codes: np.ndarray, n_clusters: int) ->
     return codes
 
 
-class _Matrix:
-    """Rows of the registered matrix, log-normalised if counts and centred within groups."""
+class PrincipalAxes:
+    """Axes fitted on a part of the cells, and the coordinates of all; see the function above."""
 
-    def __init__(self, x, groups: np.ndarray, is_count: bool, fitted: np.ndarray):
-        self._x = x
+    def __init__(
+        self,
+        x,
+        *,
+        is_count: bool,
+        seed: int,
+        groups: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
+    ):
+        self._x = BackedMatrix(x) if is_backed(x) else x
         self._is_count = is_count
-        self._groups = groups
+        self._groups = np.zeros(x.shape[0], dtype=int) if groups is None else groups
+        self.indices = np.arange(x.shape[0]) if indices is None else indices
+        fitted, most = self.indices, _MAX_FITTED
+        if isinstance(self._x, BackedMatrix):
+            most = min(most, max(_MIN_FITTED, self._x.window_bytes // self._row_bytes))
+        if len(fitted) > most:
+            fitted = np.sort(np.random.default_rng(seed).choice(fitted, most, replace=False))
         raw = self._dense(fitted)
         self._target = np.median(raw.sum(axis=1)) if is_count else 1.0
         values = self._logged(raw)
-        groups = groups[fitted]
+        groups = self._groups[fitted]
         self._centres = {g: values[groups == g].mean(axis=0) for g in np.unique(groups)}
         self._overall = values.mean(axis=0)
-        self.sample = self._centred(values, groups)
+        sample = self._centred(values, groups)
+        n_pcs = min(_N_PCS, sample.shape[1], len(fitted) - 1)
+        # the sample is ours: the solver may centre it where it is
+        self._pca = PCA(n_pcs, copy=False, random_state=seed).fit(sample)
 
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        return self._centred(self._logged(self._dense(indices)), self._groups[indices])
+    @property
+    def _row_bytes(self) -> int:
+        # float32, and twice more while it is being changed
+        return 12 * self._x.shape[1]
 
-    def _dense(self, indices: np.ndarray) -> np.ndarray:
-        block = self._x[indices]
-        block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-        return block.astype(np.float32)
+    def sample(self, rows: np.ndarray, seed: int) -> np.ndarray:
+        """All of them, or a random part where the matrix is on disk and they are many."""
+        if not isinstance(self._x, BackedMatrix) or len(rows) <= _MAX_SAMPLE:
+            return rows
+        return np.sort(np.random.default_rng(seed).choice(rows, _MAX_SAMPLE, replace=False))
+
+    def coordinates(self, rows: np.ndarray) -> np.ndarray:
+        """Coordinates of the rows in their order, ``(n, n_pcs)``."""
+        return np.concatenate(list(self.parts(rows)))
+
+    def parts(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Coordinates of the rows (all the axes are for) in their order, in parts."""
+        rows = self.indices if rows is None else rows
+        if isinstance(self._x, BackedMatrix):
+            parts = self._x.parts(rows, self._row_bytes)
+        else:
+            parts = np.array_split(rows, max(1, -(-len(rows) // _MAX_FITTED)))
+        for part in parts:
+            values = self._centred(self._logged(self._dense(part)), self._groups[part])
+            yield self._pca.transform(values)
+
+    def _dense(self, rows: np.ndarray) -> np.ndarray:
+        if isinstance(self._x, BackedMatrix):
+            # each once and in order, as the file has them
+            rows, back = np.unique(rows, return_inverse=True)
+            block = self._x.read(rows)
+            if len(back) > len(rows) or (np.diff(back) < 0).any():
+                block = block[back]
+        else:
+            block = self._x[rows]
+        if sparse.issparse(block):
+            return block.astype(np.float32).toarray()
+        return np.array(block, dtype=np.float32)
 
     def _logged(self, raw: np.ndarray) -> np.ndarray:
+        """In place: the array is our own."""
         if not self._is_count:
             return raw
-        return np.log1p(raw / raw.sum(axis=1, keepdims=True).clip(1e-9) * self._target)
+        raw /= raw.sum(axis=1, keepdims=True).clip(1e-9)
+        raw *= self._target
+        return np.log1p(raw, out=raw)
 
     def _centred(self, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        centres = np.stack([self._centres.get(g, self._overall) for g in groups])
-        return values - centres
+        """In place, too."""
+        for group in np.unique(groups):
+            values[groups == group] -= self._centres.get(group, self._overall)
+        return values

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.initial import (
+    PrincipalAxes,
+    initial_clusters,
     kmeans_clusters,
     leiden_clusters,
     logistic_codes,
-    principal_components,
 )
 from mixvi.core import checks
 from mixvi.core.fitting import NO_SETTINGS, check_training
@@ -50,6 +52,7 @@ class RegimesMixin:
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
         plan_kwargs: dict | None = None,
+        datamodule: LightningDataModule | None = None,
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
         **trainer_kwargs,
@@ -81,7 +84,8 @@ class RegimesMixin:
             with clusters of their neighbour graph, as many as there are components (needs igraph).
             With some labels, ``"logistic"``: a logistic regression on the principal components
             gives the other cells labels for ``init_epochs``, which helps where labels are few.
-            ``None``: at random, as in the thesis; components may then die or merge.
+            ``None``: at random, as in the thesis; components may then die or merge. Of data on
+            disk, at most 50,000 cells are clustered, and others join the nearest cluster.
         init_epochs
             See ``init``.
         max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
@@ -90,6 +94,10 @@ class RegimesMixin:
             See :meth:`mixvi.VAE.train`.
         plan_kwargs, **trainer_kwargs
             See :meth:`mixvi.VAE.train`.
+        datamodule
+            See :meth:`mixvi.VAE.train`. Cells have no numbers then: ``init=None`` is needed, and
+            ``clusters``, ``indices`` and ``labelled_fraction`` are not possible. The mode is by the
+            labels of the AnnData that the model was built on.
         checkpoint_dir, resume
             See :meth:`mixvi.VAE.train`; a run that was stopped in ``init``'s epochs goes on there.
 
@@ -110,6 +118,8 @@ class RegimesMixin:
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
                 "only then."
             )
+        if datamodule is not None:
+            _check_rowless(init, clusters, indices, labelled_fraction)
         everything = self._training_indices()
         indices = everything if indices is None else self._check_indices(self.adata, indices)
         of_cell = self._labelled_cells()
@@ -133,6 +143,7 @@ class RegimesMixin:
             "devices": devices,
             "data_on": data_on,
             "plan_kwargs": plan_kwargs,
+            "datamodule": datamodule,
             **trainer_kwargs,
         }
         check_training(
@@ -190,10 +201,9 @@ class RegimesMixin:
         self.assignment_ = None
         self.trained_with_labels_ = use_labels
         if self.trained_with_labels_:
+            trained = everything if self.train_indices is None else self.train_indices
             self.assignment_ = {
-                "mapping": self._owned_labels(
-                    np.intersect1d(self.train_indices, np.flatnonzero(of_cell))
-                ),
+                "mapping": self._owned_labels(np.intersect1d(trained, np.flatnonzero(of_cell))),
                 "method": "training labels",
             }
 
@@ -222,7 +232,7 @@ class RegimesMixin:
         manager = self.adata_manager
         condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel().astype(np.int64)
         batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
-        points = principal_components(
+        axes = PrincipalAxes(
             manager.get_from_registry(REGISTRY_KEYS.X_KEY),
             is_count=self.module.likelihood.is_count,
             seed=seed,
@@ -230,10 +240,10 @@ class RegimesMixin:
             indices=indices,
         )
         if init == "logistic":
-            codes = logistic_codes(points, self._label_codes()[indices])
+            codes = logistic_codes(axes, self._label_codes()[indices], seed)
             return codes * self.module.components_per_class
-        cluster = kmeans_clusters if init == "kmeans" else leiden_clusters
-        return cluster(points, self.n_components, seed)
+        clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
+        return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
 
     def _cluster_codes(self, clusters: str | Sequence) -> np.ndarray:
         """Codes of the clusters in sorted order, ``(n_obs,)``."""
@@ -299,6 +309,22 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _check_rowless(init, clusters, indices, labelled_fraction) -> None:
+    """Raise ValueError for settings that name cells, which a data module does not."""
+    if init is not None:
+        raise ValueError(
+            f"init={init!r} clusters the cells first, but a datamodule only gives minibatches. "
+            "Pass init=None, or train the model on its AnnData before."
+        )
+    named = {"clusters": clusters, "indices": indices, "labelled_fraction": labelled_fraction}
+    for argument, value in named.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument} chooses cells by number, but a datamodule only gives minibatches. "
+                f"Leave {argument} out, and choose the cells in the datamodule."
+            )
 
 
 def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.ndarray) -> None:

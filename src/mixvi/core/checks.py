@@ -9,13 +9,13 @@ import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.abc import CSCDataset, CSRDataset
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
+
+from mixvi.core.backed import BackedMatrix, is_backed
 
 _CHUNK_ROWS = 4096
 
@@ -75,6 +75,15 @@ def check_not_empty(adata: AnnData) -> None:
         )
 
 
+def check_not_backed_view(adata: AnnData) -> None:
+    """Raise ValueError for a part of an AnnData on disk, which has no rows of its own there."""
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "adata is a view of an AnnData on disk. Register the whole and name the cells with "
+            "indices=..., or take the view into memory with adata.to_memory()."
+        )
+
+
 def check_categories(adata: AnnData, key: str | None, argument: str) -> None:
     """Raise unless ``adata.obs[key]`` is usable as categories: no floats, no missing values."""
     if key is None:
@@ -116,17 +125,19 @@ def check_numbers(adata: AnnData, key: str | None, argument: str, positive: bool
         raise ValueError(f"adata.obs[{key!r}] ({argument}) must be positive everywhere.")
 
 
-def _chunks(x) -> Iterator[tuple[np.ndarray, bool]]:
-    """Values of a matrix by row blocks (stored values alone if sparse), and whether sparse."""
+def _chunks(x) -> Iterator[np.ndarray]:
+    """Values of a matrix by blocks, stored values alone if sparse."""
+    if is_backed(x):
+        yield from BackedMatrix(x).stored_blocks()
+        return
     if sparse.issparse(x):
         for start in range(0, x.data.size, _CHUNK_ROWS * 1024):
-            yield x.data[start : start + _CHUNK_ROWS * 1024], True
+            yield x.data[start : start + _CHUNK_ROWS * 1024]
         return
     if isinstance(x, pd.DataFrame):
         x = x.to_numpy()
     for start in range(0, x.shape[0], _CHUNK_ROWS):
-        block = x[start : start + _CHUNK_ROWS]
-        yield (block.data, True) if sparse.issparse(block) else (np.asarray(block), False)
+        yield np.asarray(x[start : start + _CHUNK_ROWS])
 
 
 def check_matrix(x, name: str) -> None:
@@ -141,12 +152,15 @@ def check_matrix(x, name: str) -> None:
     """
     if x is None:
         raise ValueError(f"{name} is empty (None): there is no expression matrix to train on.")
-    known = (np.ndarray, pd.DataFrame, h5py.Dataset, CSRDataset, CSCDataset)
-    if not (sparse.issparse(x) or isinstance(x, known)):
+    if is_backed(x):
+        # refuses what cannot be read by rows
+        BackedMatrix(x, name)
+    elif not (sparse.issparse(x) or isinstance(x, np.ndarray | pd.DataFrame)):
         raise TypeError(
-            f"{name} is a {type(x).__name__}; a NumPy array or a scipy CSR or CSC matrix is needed."
+            f"{name} is a {type(x).__name__}; a NumPy array or a scipy CSR or CSC matrix is "
+            "needed, or data on disk as mixvi.read_backed opens them."
         )
-    for values, _ in _chunks(x):
+    for values in _chunks(x):
         if values.dtype.kind not in "biuf":
             raise TypeError(f"{name} holds {values.dtype}, not real numbers.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -165,7 +179,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
     if not is_count and likelihood != "bernoulli":
         return
     whole = True
-    for values, _ in _chunks(x):
+    for values in _chunks(x):
         if values.size and values.min() < 0:
             raise ValueError(
                 f"{name} has negative values, which likelihood={likelihood!r} cannot have. "
@@ -190,15 +204,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
 
 def check_library(x, name: str, likelihood: str) -> None:
     """Raise if a cell has no counts at all, whose library size would be zero."""
-    if isinstance(x, h5py.Dataset | CSRDataset | CSCDataset):
-        totals = np.concatenate(
-            [
-                np.asarray(x[i : i + _CHUNK_ROWS].sum(axis=1)).ravel()
-                for i in range(0, x.shape[0], _CHUNK_ROWS)
-            ]
-        )
-    else:
-        totals = np.asarray(x.sum(axis=1)).ravel()
+    totals = BackedMatrix(x).row_sums() if is_backed(x) else np.asarray(x.sum(axis=1)).ravel()
     n_empty = int((totals <= 0).sum())
     if n_empty:
         raise ValueError(

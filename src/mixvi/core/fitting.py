@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from scvi import REGISTRY_KEYS
 from scvi.train import TrainRunner
 
 from mixvi.core import checks
+from mixvi.core.backed import BackedMatrix, is_backed
 from mixvi.core.loading import DATA_ON, MinibatchModule
 from mixvi.core.resuming import Checkpoints, TrainingRun, describe
 from mixvi.core.threads import few_threads
@@ -41,6 +43,7 @@ class FittingMixin:
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
         plan_kwargs: dict | None = None,
+        datamodule: LightningDataModule | None = None,
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
         **trainer_kwargs,
@@ -73,10 +76,18 @@ class FittingMixin:
             same model.
         data_on
             Where the registered data lie while training: ``"host"``, ``"device"`` (all of it on the
-            accelerator, minibatches are made there) or ``"auto"`` (on the accelerator if it takes
-            at most 40 % of the free memory there). Backed data stay on disk.
+            accelerator, minibatches are made there), ``"disk"`` (data that are there stay there:
+            :func:`mixvi.read_backed`) or ``"auto"``: on disk if they are there and exceed what
+            ``mixvi.settings.backed_memory`` allows, else on the accelerator if they take at most
+            40 % of the free memory there.
         plan_kwargs
             Passed to :class:`mixvi.core.training.StagedTrainingPlan`.
+        datamodule
+            Source of minibatches instead of the AnnData, such as those of ``scvi.dataloaders``:
+            dicts of tensors under scvi-tools' registry keys, ``"X"`` as float32 and codes as in the
+            AnnData that the model was built on (a sample with every category will do, and gives
+            the typical library size). ``max_epochs`` or ``stages`` is needed; ``batch_size``,
+            ``train_size`` and the like are the module's own.
         checkpoint_dir
             Directory for a checkpoint an epoch; ``None``: none are written.
         resume
@@ -123,6 +134,7 @@ class FittingMixin:
             devices=devices,
             data_on=data_on,
             plan_kwargs=plan_kwargs,
+            datamodule=datamodule,
             checkpoints=run and run.phase("training"),
             **trainer_kwargs,
         )
@@ -173,13 +185,16 @@ class FittingMixin:
         labelled_fraction: float | None = None,
         extra: dict[str, np.ndarray] | None = None,
         checkpoints: Checkpoints | None = None,
+        datamodule: LightningDataModule | None = None,
         **trainer_kwargs,
     ) -> None:
         """Run scvi-tools' runner with mixvi's plan and minibatches; settings are checked."""
-        train_size = _resolved(train_size, early_stopping)
         if stages is not None:
             max_epochs = sum(epochs for _, epochs in stages)
-        data = MinibatchModule(
+        if datamodule is not None:
+            _check_datamodule(datamodule, max_epochs, train_size, validation_size)
+        train_size = _resolved(train_size, early_stopping)
+        data = datamodule or MinibatchModule(
             self.adata_manager,
             indices,
             batch_size,
@@ -191,7 +206,8 @@ class FittingMixin:
             extra=extra,
             data_on=data_on,
         )
-        if data.n_val:
+        # a foreign module tells lightning itself whether it has validation rows
+        if datamodule is not None or data.n_val:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("gradient_clip_val", 100.0)
         # records are made once an epoch; lightning else warns of small data
@@ -240,6 +256,9 @@ class FittingMixin:
             # scvi-tools puts every process's model on the first device, the records in one alone
             self.to_device(strategy.root_device)
             self.history_ = strategy.broadcast(self.history_)
+        if datamodule is not None:
+            # numbers of rows elsewhere
+            self.train_indices = self.validation_indices = self.test_indices = None
         sunk = self.module.likelihood.floored_share()
         if sunk:
             warnings.warn(
@@ -270,7 +289,8 @@ class FittingMixin:
             if REGISTRY_KEYS.SIZE_FACTOR_KEY in manager.data_registry:
                 library = np.asarray(manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY))
             else:
-                library = manager.get_from_registry(REGISTRY_KEYS.X_KEY).sum(axis=1)
+                x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+                library = BackedMatrix(x).row_sums() if is_backed(x) else x.sum(axis=1)
             library = np.asarray(library).ravel()[indices]
             module.typical_library.fill_(float(np.median(library)))
         module.typical_batch.fill_(batch)
@@ -284,6 +304,28 @@ def _keep_freed_memory() -> None:
     memory back to the system and faults it in anew, a fifth of the time with many components.
     """
     torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
+
+
+def _check_datamodule(
+    datamodule: object,
+    max_epochs: int | None,
+    train_size: float | None,
+    validation_size: float | None,
+) -> None:
+    """Raise for what a data module makes impossible."""
+    if not isinstance(datamodule, LightningDataModule):
+        raise TypeError(
+            f"datamodule must be a LightningDataModule, but is a {type(datamodule).__name__}."
+        )
+    if max_epochs is None:
+        raise ValueError(
+            "datamodule does not say how many cells there are: pass max_epochs or stages."
+        )
+    if train_size is not None or validation_size is not None:
+        raise ValueError(
+            "train_size and validation_size split the AnnData, but minibatches come from the "
+            "datamodule. Split there."
+        )
 
 
 def _default_epochs(n_obs: int) -> int:

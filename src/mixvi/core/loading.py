@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
-import h5py
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
-from anndata.abc import CSCDataset, CSRDataset
 from lightning.pytorch.strategies import Strategy
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from mixvi.core.resident import ResidentRows, is_code
+from mixvi.core.backed import BackedMatrix, BackedRows, is_backed
+from mixvi.core.resident import ResidentRows
 
-DATA_ON = ("auto", "host", "device")
-_BACKED = (h5py.Dataset, CSRDataset, CSCDataset)
+DATA_ON = ("auto", "disk", "host", "device")
 
 
 def registered_fields(
     manager: AnnDataManager, extra: dict[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone."""
+    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone.
+
+    ``extra`` are further arrays ``(n_obs, ...)``. Only ``X`` may be on disk.
+    """
     fields = dict(extra or {})
     for key in manager.data_registry:
         values = manager.get_from_registry(key)
@@ -39,41 +42,12 @@ def registered_fields(
     return fields
 
 
-class BackedRows(Dataset):
-    """Registered fields of an AnnData on disk, read by lists of row numbers.
-
-    Rows are read in ascending order, then put back into the order asked for.
-
-    Parameters
-    ----------
-    fields
-        Of :func:`registered_fields`.
-    """
-
-    def __init__(self, fields: dict[str, np.ndarray]):
-        self._fields = fields
-
-    def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Tensors of the rows, in the order given: floats as float32, codes as int64."""
-        rows = np.asarray(rows)
-        return {key: self._read(key, values, rows) for key, values in self._fields.items()}
-
-    @staticmethod
-    def _read(key: str, values, rows: np.ndarray) -> Tensor:
-        if isinstance(values, _BACKED):
-            unique, back = np.unique(rows, return_inverse=True)
-            block = values[unique]
-            block = (block.toarray() if sparse.issparse(block) else block)[back]
-        else:
-            block = values[rows]
-        dtype = np.int64 if is_code(key, values) else np.float32
-        return torch.from_numpy(np.ascontiguousarray(block, dtype))
-
-
 class Minibatches:
     """One minibatch for each list of row numbers that ``batches`` gives, anew at every pass."""
 
-    def __init__(self, rows: ResidentRows, batches: Iterable[np.ndarray], dense_x: bool = True):
+    def __init__(
+        self, rows: ResidentRows | BackedRows, batches: Iterable[np.ndarray], dense_x: bool = True
+    ):
         self._rows = rows
         self._batches = batches
         self._dense_x = dense_x
@@ -85,29 +59,32 @@ class Minibatches:
         return self._rows.minibatches(self._batches, self._dense_x)
 
 
-def make_loader(
-    fields: dict[str, np.ndarray],
-    batches: Iterable[np.ndarray],
-    rows: ResidentRows | None,
-    dense_x: bool = True,
-) -> Minibatches | DataLoader:
-    """Minibatches from memory, or from disk where ``rows`` is None."""
-    if rows is None:
-        # a generator of its own: making an iterator draws a seed, which a resumed epoch would miss
-        generator = torch.Generator()
-        return DataLoader(BackedRows(fields), sampler=batches, batch_size=None, generator=generator)
-    return Minibatches(rows, batches, dense_x)
-
-
-def resident_rows(
+def place_rows(
     fields: dict[str, np.ndarray], device: torch.device, data_on: str = "auto"
-) -> ResidentRows | None:
-    """The fields as tensors on the host or the device; None if the data are backed.
+) -> ResidentRows | BackedRows:
+    """The fields where minibatches find them: on disk, on the host or on the device.
 
-    ``"auto"`` puts them on an accelerator if they take no more than 40 % of its free memory.
+    ``"auto"`` leaves data on disk if they take more than one window of
+    ``mixvi.settings.backed_memory``, and puts others on an accelerator if they take no more than
+    40 % of its free memory. ``"host"`` and ``"device"`` read data on disk into memory.
+
+    Raises
+    ------
+    ValueError
+        If data in memory are to be on disk.
     """
-    if any(isinstance(values, _BACKED) for values in fields.values()):
-        return None
+    if is_backed(fields[REGISTRY_KEYS.X_KEY]):
+        matrix = BackedMatrix(fields[REGISTRY_KEYS.X_KEY])
+        everything = np.arange(matrix.shape[0])
+        too_large = matrix.n_bytes(everything) > matrix.window_bytes
+        if data_on == "disk" or (data_on == "auto" and too_large):
+            return BackedRows(fields, matrix, device)
+        fields = fields | {REGISTRY_KEYS.X_KEY: matrix.read(everything)}
+    elif data_on == "disk":
+        raise ValueError(
+            "data_on='disk', but the data are in memory. Open the file with mixvi.read_backed, or "
+            "leave data_on out."
+        )
     on_device = data_on == "device"
     if data_on == "auto" and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -189,21 +166,24 @@ class MinibatchSampler(Sampler[np.ndarray]):
         return _n_batches(len(self.indices) // self._n_ranks, self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        shuffled = self.indices if self._labelled is None else self._unlabelled
+        yield from self._cut(self._share(self._order(shuffled)))
+
+    def _cut(self, order: np.ndarray) -> Iterator[np.ndarray]:
+        """Minibatches from an order of the rows, or of the unlabelled ones where shares are set."""
         if self._labelled is None:
-            order = self._share(self._order(self.indices))
             for i in range(len(self)):
                 last = i == len(self) - 1
                 stop = len(order) if last else (i + 1) * self.batch_size
                 yield order[i * self.batch_size : stop]
             return
-        unlabelled = self._share(self._order(self._unlabelled))
         step = self.batch_size - self._n_labelled
         labelled = self._share(self._recycled(len(self) * self._n_labelled * self._n_ranks))
         for i in range(len(self)):
             ours = labelled[i * self._n_labelled : (i + 1) * self._n_labelled]
             last = i == len(self) - 1
-            stop = len(unlabelled) if last else (i + 1) * step
-            yield np.concatenate([ours, unlabelled[i * step : stop]])
+            stop = len(order) if last else (i + 1) * step
+            yield np.concatenate([ours, order[i * step : stop]])
 
     def _share(self, order: np.ndarray) -> np.ndarray:
         return order[self._rank :: self._n_ranks]
@@ -218,6 +198,47 @@ class MinibatchSampler(Sampler[np.ndarray]):
         return np.concatenate([self._order(self._labelled) for _ in range(rounds)])[:n]
 
 
+class ChunkedSampler(MinibatchSampler):
+    """Shuffled minibatches of a matrix on disk, in windows that are read at once.
+
+    The order is that of :meth:`mixvi.core.backed.BackedMatrix.shuffled`. With
+    ``labelled_fraction``, labelled rows have their share of each window.
+
+    Parameters
+    ----------
+    matrix
+        The matrix on disk.
+    **options
+        See :class:`MinibatchSampler`.
+    """
+
+    def __init__(self, matrix: BackedMatrix, **options):
+        super().__init__(**options)
+        self._matrix = matrix
+        self._main, self._step = self.indices, self.batch_size
+        if self._labelled is not None:
+            self._main, self._step = self._unlabelled, self.batch_size - self._n_labelled
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for window in self.windows():
+            yield from window
+
+    def windows(self) -> Iterator[list[np.ndarray]]:
+        """The epoch's minibatches, in lists whose rows lie in the same chunks."""
+        # a window that the labelled rows make too large would be read in two parts
+        share = 1.0 if self._labelled is None else 0.95 * self._step / self.batch_size
+        groups = self._matrix.shuffled(self._main, self._step, share)
+        batches = list(self._cut(np.concatenate(groups)))
+        ends = np.cumsum([len(group) // self._step for group in groups])[:-1].tolist()
+        for start, stop in pairwise([0, *ends, len(batches)]):
+            if stop > start:
+                yield batches[start:stop]
+
+    def _order(self, indices: np.ndarray) -> np.ndarray:
+        share = 1.0 - self._step / self.batch_size
+        return np.concatenate(self._matrix.shuffled(indices, 1, share))
+
+
 def _n_batches(n_rows: int, batch_size: int) -> int:
     full, rest = divmod(n_rows, batch_size)
     # batch norm has no variance for one row
@@ -229,13 +250,13 @@ def inference_loader(
     indices: np.ndarray,
     batch_size: int,
     device: torch.device | str = "cpu",
-) -> Minibatches | DataLoader:
+) -> Minibatches:
     """Minibatches of the rows in the order given, sparse data as entries alone."""
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     fields = registered_fields(manager)
     # each row is read once: moving all of them first would gain nothing
-    rows = resident_rows(fields, torch.device(device), "host")
-    return make_loader(fields, batches, rows, dense_x=False)
+    where = "disk" if is_backed(fields[REGISTRY_KEYS.X_KEY]) else "host"
+    return Minibatches(place_rows(fields, torch.device(device), where), batches, dense_x=False)
 
 
 class MinibatchModule(pl.LightningDataModule):
@@ -256,7 +277,7 @@ class MinibatchModule(pl.LightningDataModule):
     extra
         Further arrays ``(n_obs, ...)`` to read beside the fields.
     data_on
-        ``"host"``, ``"device"`` or ``"auto"``; see :func:`resident_rows`.
+        ``"auto"``, ``"disk"``, ``"host"`` or ``"device"``; see :func:`place_rows`.
     """
 
     def __init__(
@@ -276,7 +297,7 @@ class MinibatchModule(pl.LightningDataModule):
         self._manager = manager
         self._extra = extra
         self._data_on = data_on
-        self._fields: dict[str, np.ndarray] | None = None
+        self._rows: ResidentRows | BackedRows | None = None
         self.batch_size = batch_size
         self._labelled = labelled
         self._labelled_fraction = labelled_fraction
@@ -297,7 +318,7 @@ class MinibatchModule(pl.LightningDataModule):
         """Agree with the other processes (called by lightning)."""
         if self.trainer is not None and self.trainer.world_size > 1:
             self._agree(self.trainer.strategy)
-        self._fields = None
+        self._rows = None
 
     def _agree(self, strategy: Strategy) -> None:
         """Split and extra arrays as the first process has them, one order, and noise of its own."""
@@ -326,37 +347,46 @@ class MinibatchModule(pl.LightningDataModule):
         self.test_idx = split["test"]
         if state_dict["extra"]:
             self._extra = {key: rows.numpy() for key, rows in state_dict["extra"].items()}
-            self._fields = None
+            self._rows = None
         if self._generator is not None:
             self._generator.set_state(state_dict["order"])
 
-    def train_dataloader(self) -> Minibatches | DataLoader:
+    def train_dataloader(self) -> Minibatches:
         """Shuffled minibatches of the training rows."""
-        batches = MinibatchSampler(
-            self.train_idx,
-            self.batch_size,
-            labelled=None if self._labelled is None else self._labelled[self.train_idx],
-            labelled_fraction=self._labelled_fraction,
-            rank=self._rank,
-            n_ranks=self._n_ranks,
-            generator=self._generator,
-        )
-        return self._loader(batches)
+        options = {
+            "indices": self.train_idx,
+            "batch_size": self.batch_size,
+            "labelled": None if self._labelled is None else self._labelled[self.train_idx],
+            "labelled_fraction": self._labelled_fraction,
+        }
+        rows = self._placed()
+        if isinstance(rows, BackedRows):
+            return Minibatches(rows, ChunkedSampler(rows.matrix, **options))
+        ranks = {"rank": self._rank, "n_ranks": self._n_ranks, "generator": self._generator}
+        return Minibatches(rows, MinibatchSampler(**options, **ranks))
 
-    def val_dataloader(self) -> Minibatches | DataLoader | list:
+    def val_dataloader(self) -> Minibatches | list:
         """Minibatches of the validation rows, in order."""
         if self.n_val == 0:
             return []
         batches = MinibatchSampler(
             self.val_idx, self.batch_size, shuffle=False, rank=self._rank, n_ranks=self._n_ranks
         )
-        return self._loader(batches)
+        return Minibatches(self._placed(), batches)
 
-    def _loader(self, batches: MinibatchSampler) -> Minibatches | DataLoader:
-        # fields go where they are read once it is known which: a checkpoint may bring others
-        if self._fields is None:
-            at_hand = self.trainer is not None
-            device = self.trainer.strategy.root_device if at_hand else torch.device("cpu")
-            self._fields = registered_fields(self._manager, self._extra)
-            self._rows = resident_rows(self._fields, device, self._data_on)
-        return make_loader(self._fields, batches, self._rows)
+    def _placed(self) -> ResidentRows | BackedRows:
+        """The fields where they are read, once it is known which: a checkpoint may bring others."""
+        if self._rows is not None:
+            return self._rows
+        device, n_devices = torch.device("cpu"), 1
+        if self.trainer is not None:
+            device, n_devices = self.trainer.strategy.root_device, self.trainer.world_size
+        fields = registered_fields(self._manager, self._extra)
+        rows = place_rows(fields, device, self._data_on)
+        if isinstance(rows, BackedRows) and n_devices > 1:
+            raise ValueError(
+                f"devices: data on disk train on one device, but there are {n_devices}. Pass "
+                "devices=1, or data_on='host'."
+            )
+        self._rows = rows
+        return rows

@@ -119,6 +119,7 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             "n_batch": stats["n_batch"],
             "n_cats_per_cov": tuple(cat_covs["n_cats_per_key"]) if cat_covs else (),
             "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
+            "has_size_factor": self._setup_args["size_factor_key"] is not None,
         }
 
     def _state(self, registry_key: str) -> dict:

@@ -69,6 +69,8 @@ class MixviModule(BaseModuleClass):
         Number of condition categories C; 0 for a model without conditions.
     n_batch, n_cats_per_cov, n_continuous_cov
         Nuisance covariates, as in scvi-tools.
+    has_size_factor
+        Whether a size factor was registered; minibatches made elsewhere may have one unasked.
     likelihood, output_activation, sigma, dispersion
         See :func:`mixvi.core.likelihoods.make_likelihood`.
     n_hidden, n_layers, dropout_rate, use_batch_norm, inject_covariates
@@ -84,6 +86,7 @@ class MixviModule(BaseModuleClass):
         n_batch: int = 1,
         n_cats_per_cov: Sequence[int] = (),
         n_continuous_cov: int = 0,
+        has_size_factor: bool = False,
         likelihood: str = "gaussian",
         output_activation: str | None = None,
         sigma: str = "feature",
@@ -100,6 +103,7 @@ class MixviModule(BaseModuleClass):
         self.n_conditions = n_conditions
         self.n_batch = n_batch
         self.n_cats_per_cov = tuple(n_cats_per_cov)
+        self.has_size_factor = has_size_factor
         # one batch is a constant column: left out
         self.n_covariates = (
             n_conditions
@@ -134,8 +138,8 @@ class MixviModule(BaseModuleClass):
     def rows(self, tensors: dict[str, Tensor]) -> Rows:
         """Read one scvi-tools minibatch (registry key -> tensor) into :class:`Rows`."""
         x = self._read_x(tensors)
-        batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().view(-1)
-        condition = tensors[CONDITION_KEY].long().view(-1)
+        batch = _codes(tensors, REGISTRY_KEYS.BATCH_KEY, self.n_batch, x)
+        condition = _codes(tensors, CONDITION_KEY, self.n_conditions, x)
         categories = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
         continuous = tensors.get(REGISTRY_KEYS.CONT_COVS_KEY)
         parts = [self.one_hot_condition(condition, x.dtype)]
@@ -145,9 +149,8 @@ class MixviModule(BaseModuleClass):
             parts.append(continuous.to(x.dtype))
         if self.n_batch > 1:
             parts.append(F.one_hot(batch, self.n_batch).to(x.dtype))
-        size_factor = tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        if size_factor is not None:
-            library = size_factor
+        if self.has_size_factor:
+            library = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY]
         else:
             library = x.row_sums() if isinstance(x, SparseRows) else x.sum(-1)
         labels = self._read_labels(tensors, x)
@@ -245,3 +248,17 @@ class MixviModule(BaseModuleClass):
     @abstractmethod
     def decode(self, z: Tensor, rows: Rows) -> Tensor:
         """Raw decoder output for ``z`` ``(B, n_latent)`` under the rows' covariates."""
+
+
+def _codes(
+    tensors: dict[str, Tensor], key: str, n_categories: int, x: Tensor | SparseRows
+) -> Tensor:
+    """Codes ``(B,)``; a minibatch made elsewhere may lack those of a single category."""
+    if key in tensors:
+        return tensors[key].long().view(-1)
+    if n_categories > 1:
+        raise KeyError(
+            f"The minibatches lack {key!r}, of which the model knows {n_categories} categories. "
+            "They have " + ", ".join(map(repr, tensors)) + ". Give them in the datamodule."
+        )
+    return torch.zeros(len(x), dtype=torch.long, device=x.device)

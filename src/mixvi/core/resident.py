@@ -13,8 +13,6 @@ from torch import Tensor
 from mixvi.core.sparse import SparseRows
 
 SPARSE_KEY = "X_sparse"
-# so many rows are gathered at once: the cost of indexing is spread over their minibatches
-BLOCK_ROWS = 8192
 
 
 class ResidentRows:
@@ -32,6 +30,9 @@ class ResidentRows:
         Where the tensors lie.
     minibatch_device
         Where minibatches are made, if that is elsewhere: entries travel, not zeros.
+    block_rows
+        So many sparse rows are gathered at once: the cost of indexing is spread over their
+        minibatches.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class ResidentRows:
         fields: Mapping[str, np.ndarray],
         device: torch.device | str = "cpu",
         minibatch_device: torch.device | str | None = None,
+        block_rows: int = 8192,
     ):
         self._device = torch.device(device)
         self._target = torch.device(device if minibatch_device is None else minibatch_device)
+        self._block_rows = block_rows
         self._dense: dict[str, Tensor] = {}
         self._sparse: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
         for key, values in fields.items():
@@ -88,7 +91,7 @@ class ResidentRows:
             waiting.append(np.asarray(rows))
             n_rows += len(rows)
             # dense rows gain nothing from being gathered twice
-            if n_rows >= (BLOCK_ROWS if self._sparse else 1):
+            if n_rows >= (self._block_rows if self._sparse else 1):
                 yield from self._cut(waiting, dense_x)
                 waiting, n_rows = [], 0
         if waiting:

@@ -74,6 +74,7 @@ def check_setup(
     checks.check_numbers(adata, args["size_factor_key"], "size_factor_key", positive=True)
     if is_query:
         _check_query(adata, args, source_registry, new_batches)
+    checks.check_not_backed_view(adata)
     x = adata.X if layer is None else adata.layers[layer]
     checks.check_matrix(x, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
 
