@@ -83,6 +83,11 @@ class StepwiseTrainingPlan(pl.LightningModule):
         """Take back what :meth:`on_save_checkpoint` kept."""
         self._n_minibatches = checkpoint["n_minibatches"]
 
+    def on_fit_start(self) -> None:
+        """Refuse several processes, of which each would train by itself."""
+        if self.trainer.world_size > 1:
+            raise ValueError("devices: models of images train on one device. Pass devices=1.")
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam a network, in the order of the module's names."""
         # one call for all weights, where the device has it
