@@ -109,8 +109,8 @@ def test_divergences_lead_codes_to_the_prior(divergence):
         divergence(*d.batch_moments(codes)).backward()
         adam.step()
     mean, covariance = d.batch_moments(codes.detach())
-    torch.testing.assert_close(mean, torch.zeros(2), atol=0.03, rtol=0.0)
-    torch.testing.assert_close(covariance, torch.eye(2), atol=0.05, rtol=0.0)
+    torch.testing.assert_close(mean, torch.zeros(2).double(), atol=0.03, rtol=0.0)
+    torch.testing.assert_close(covariance, torch.eye(2).double(), atol=0.05, rtol=0.0)
 
 
 def test_codes_without_spread_stay_finite():

@@ -119,6 +119,20 @@ def test_save_and_load(fit_images, images, tmp_path):
         without.get_latent_representation()
 
 
+def test_files_and_views(fit_images, images, tmp_path):
+    """An annotated AnnData goes through a file; a model is loaded beside it and reads a view."""
+    model = fit_images("infogan", objective_kwargs={"n_code": None})
+    model.annotate(reconstruction=True)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = GenerativeInference.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.adata.obsm["X_infogan"], images.obsm["X_infogan"])
+    view = loaded.adata[40:50]
+    mean = loaded.get_latent_representation(view)
+    np.testing.assert_allclose(mean, images.obsm["X_infogan"][40:50], rtol=1e-5)
+    loaded.annotate(view)
+    assert view.obsm["X_infogan"].shape == (10, 3)
+
+
 class Stopped(Exception):
     pass
 
@@ -237,6 +251,8 @@ def test_chapter_6_backbone_trains(images):
         # standing statistics come and go
         assert (model.module.generator.norm.running_mean == running).all()
         assert model.get_reconstruction().shape == (48, 1, 16, 16)
+    model.train(1, batch_size=16, precision="bf16-mixed", **CPU)
+    assert np.isfinite(model.sample(2)).all()
 
 
 def test_default_epochs(images):

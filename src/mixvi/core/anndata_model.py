@@ -95,5 +95,14 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
         return {
             "model": type(self).__name__,
             "mixvi_version": version("mixvi"),
-            "settings": {k: v for k, v in self.init_params_.items() if v is not None},
+            "settings": _without_none(self.init_params_),
         }
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that are set: h5ad files hold no None."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if value is not None
+    }

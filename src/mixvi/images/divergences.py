@@ -17,10 +17,10 @@ IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 def batch_moments(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(J,)`` and full covariance ``(J, J)`` of codes ``(B, J)``, divided by B - 1.
 
-    Source: Astorga 2021, eqs. 6.2 and 6.3.
+    In double precision where the device has it. Source: Astorga 2021, eqs. 6.2 and 6.3.
     """
-    # half precision would lose the small eigenvalues
-    codes = codes.float() if codes.dtype in (torch.float16, torch.bfloat16) else codes
+    # rounding would make small eigenvalues negative, and a decomposition fail
+    codes = codes.float() if codes.device.type == "mps" else codes.double()
     mean = codes.mean(0)
     centred = codes - mean
     return mean, centred.T @ centred / (len(codes) - 1)

@@ -132,7 +132,7 @@ class GenerativeInference(ImageModel):
         objective = self.objective
         if objective.default_epochs is not None:
             return objective.default_epochs
-        every = min(s.every for s in objective.steps() if "generator" in s.updates)
+        every = min(step.every for step in objective.steps() if "generator" in step.updates)
         return max(1, -(-objective.default_iterations * every // n_minibatches))
 
     @torch.inference_mode()

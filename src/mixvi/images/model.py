@@ -15,6 +15,7 @@ from mixvi.core.anndata_model import AnnDataModel
 from mixvi.core.fitting import check_training, split_size
 from mixvi.core.loading import MinibatchModule
 from mixvi.core.running import NO_SETTINGS, RunnerMixin
+from mixvi.core.threads import few_threads
 from mixvi.images.module import ImageModule
 from mixvi.images.setup import image_field, resolve_images
 from mixvi.images.training import StepwiseTrainingPlan
@@ -349,7 +350,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         self._check_if_trained()
         self.module.eval()
         batch_size = batch_size or 128
-        with self.module.for_sampling() as generator:
+        with few_threads(), self.module.for_sampling() as generator:
             for start in range(0, n, batch_size):
                 z = self.module.draw_prior(min(batch_size, n - start))
                 yield z, generator(z)
@@ -377,7 +378,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
             raise ValueError(
                 f"z must have shape (n, {self.module.n_latent}), but has {tuple(z.shape)}."
             )
-        with self.module.for_sampling() as generator:
+        with few_threads(), self.module.for_sampling() as generator:
             images = [
                 self.module.to_pixels(generator(part.to(self.module.device))).cpu()
                 for part in z.split(batch_size or 128)

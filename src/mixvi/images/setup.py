@@ -77,10 +77,19 @@ def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict
     }
 
 
+class ImageField(ObsmField):
+    """Images in obsm, channels for scvi-tools' columns; registered without a message."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Number the channels."""
+        self.validate_field(adata)
+        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1])}
+
+
 def image_field(args: dict[str, Any]) -> BaseAnnDataField:
     """The field of images, by resolved arguments of ``setup_anndata``."""
     if args["image_key"] is not None:
-        return ObsmField(REGISTRY_KEYS.X_KEY, args["image_key"], correct_data_format=False)
+        return ImageField(REGISTRY_KEYS.X_KEY, args["image_key"], correct_data_format=False)
     return LayerField(
         REGISTRY_KEYS.X_KEY, args["layer"], is_count_data=False, correct_data_format=False
     )

@@ -40,7 +40,7 @@ class MomentMatching(Autoencoder):
     def restriction(self, nets: ImageModule, x: Tensor, codes: Codes) -> tuple[str, Tensor]:
         """The divergence of the minibatch's moments."""
         mean, covariance = batch_moments(codes.of(self.codes))
-        return "divergence", self.divergence(mean, covariance)
+        return "divergence", self.divergence(mean, covariance).to(x.dtype)
 
     @abstractmethod
     def divergence(self, mean: Tensor, covariance: Tensor) -> Tensor:
