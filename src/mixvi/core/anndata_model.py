@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from anndata import AnnData
 from scvi import settings
 from scvi.model.base import BaseModelClass
@@ -89,6 +90,22 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
         with few_threads():
             for tensors in inference_loader(manager, indices, batch_size, device):
                 yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
+
+    @staticmethod
+    def _from_posterior(
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        give_mean: bool,
+        return_dist: bool,
+        n_samples: int,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What ``get_latent_representation`` returns of posteriors ``(n_obs, n_latent)``."""
+        if return_dist:
+            return mean.numpy(), variance.numpy()
+        if give_mean:
+            return mean.numpy()
+        samples = mean + variance.sqrt() * torch.randn(n_samples, *mean.shape)
+        return (samples[0] if n_samples == 1 else samples).numpy()
 
     def _description(self) -> dict[str, Any]:
         """What ``uns`` says of the model that annotated an AnnData."""

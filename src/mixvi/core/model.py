@@ -207,12 +207,7 @@ class MixviModel(FittingMixin, AnnDataModel):
             means.append(posterior[f"mu_{which}"].cpu())
             variances.append(posterior[f"lv_{which}"].exp().cpu())
         mean, variance = torch.cat(means), torch.cat(variances)
-        if return_dist:
-            return mean.numpy(), variance.numpy()
-        if give_mean:
-            return mean.numpy()
-        samples = mean + variance.sqrt() * torch.randn(n_samples, *mean.shape)
-        return (samples[0] if n_samples == 1 else samples).numpy()
+        return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
 
     @torch.inference_mode()
     def get_reconstruction(

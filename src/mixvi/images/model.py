@@ -242,12 +242,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         """
         checks.check_positive("n_samples", n_samples)
         mean, variance = self._posterior(adata, indices, batch_size)
-        if return_dist:
-            return mean.numpy(), variance.numpy()
-        if give_mean:
-            return mean.numpy()
-        samples = mean + variance.sqrt() * torch.randn(n_samples, *mean.shape)
-        return (samples[0] if n_samples == 1 else samples).numpy()
+        return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
 
     @torch.inference_mode()
     def get_reconstruction(

@@ -10,11 +10,11 @@ from mixvi.images.adversarial import generator_loss
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Loss, Step
-from mixvi.images.objectives.aim import AIM
+from mixvi.images.objectives.gan import GAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoGAN(AIM):
+class InfoGAN(GAN):
     """A GAN of images of which some latents, the code, can be read from the image.
 
     Unlike AIM's, the likelihood is of the first ``n_code`` latents alone, and its gradient reaches

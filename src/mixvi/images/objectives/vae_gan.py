@@ -5,45 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixvi.core import checks
 from mixvi.core.mixture import reparameterise, standard_gaussian_kl_per_dim
-from mixvi.images.adversarial import ADVERSARIAL, critic_loss, generator_loss
-from mixvi.images.backbones import Backbone
+from mixvi.images.adversarial import generator_loss
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Objective, Step
+from mixvi.images.objective import Loss, Step
+from mixvi.images.objectives.gan import GAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEGAN(Objective):
+class VAEGAN(GAN):
     """A VAE whose reconstruction error is in the critic's features, and whose images look real.
 
     The critic sees images of codes and of draws of the prior.
 
     Attributes
     ----------
-    adversarial
-        ``"hinge"`` or ``"vanilla"``.
     gamma
         Weight of the reconstruction in the generator's loss.
-    d_steps
-        Critic steps, each on a minibatch of its own, for one of encoder and generator.
     """
 
     name = "vae_gan"
 
-    adversarial: str = "hinge"
     gamma: float = 1.0
     d_steps: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        checks.check_choice("adversarial", self.adversarial, ADVERSARIAL)
-
-    def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
-        """D_x."""
-        return {"image_critic": backbone.image_critic()}
 
     def steps(self) -> tuple[Step, ...]:
         """Critic, encoder, generator."""
@@ -53,13 +39,9 @@ class VAEGAN(Objective):
             Step("generator", ("generator",), self.generator, every=self.d_steps),
         )
 
-    def critic(self, nets: ImageModule, x: Tensor) -> Loss:
-        """What D_x minimises."""
-        with torch.no_grad():
-            fakes = self._both_kinds(nets, x)[1]
-        real, fake = nets.image_critic(x), nets.image_critic(fakes)
-        loss = critic_loss(real, fake, self.adversarial)
-        return loss, {"critic_real": real.mean(), "critic_fake": fake.mean()}
+    def fakes(self, nets: ImageModule, x: Tensor) -> Tensor:
+        """Images of codes and of draws of the prior."""
+        return self._both_kinds(nets, x)[1]
 
     def encoder(self, nets: ImageModule, x: Tensor) -> Loss:
         """KL in closed form and the error in the critic's features."""
@@ -75,10 +57,6 @@ class VAEGAN(Objective):
         adversarial = generator_loss(nets.image_critic(fakes), self.adversarial)
         error = self._feature_error(nets, x, x_hat)
         return self.gamma * error + adversarial, {"adversarial": adversarial}
-
-    def score(self, nets: ImageModule, x: Tensor) -> Tensor:
-        """D_x(x)."""
-        return nets.image_critic(x)
 
     @staticmethod
     def _both_kinds(nets: ImageModule, x: Tensor) -> tuple[Tensor, Tensor]:
