@@ -3,9 +3,11 @@ from __future__ import annotations
 import logging
 
 import matplotlib
+import numpy as np
 import pytest
 import scvi
 import torch
+from anndata import AnnData
 
 import mixvi
 
@@ -43,9 +45,7 @@ def fit():
 @pytest.fixture
 def counts():
     """200 cells x 30 genes of small counts with two types, conditions and batches."""
-    import numpy as np
     import pandas as pd
-    from anndata import AnnData
     from scipy import sparse
 
     rng = np.random.default_rng(0)
@@ -68,3 +68,36 @@ def counts():
     adata = AnnData(sparse.csr_matrix(x), obs=obs)
     adata.layers["counts"] = adata.X.copy()
     return adata
+
+
+def bars(n: int, size: int = 8, seed: int = 0):
+    """Images (n, 1, size, size) in [-1, 1] with one thick bar, across or upright."""
+    rng = np.random.default_rng(seed)
+    x = np.full((n, 1, size, size), -0.9, np.float32)
+    places, upright = rng.integers(0, size - 2, n), rng.integers(0, 2, n)
+    for image, at, turned in zip(x, places, upright, strict=True):
+        view = image[0].T if turned else image[0]
+        view[at : at + 2] = 0.9
+    return x
+
+
+@pytest.fixture
+def images():
+    """192 images of bars in obsm["image"]."""
+    return AnnData(obsm={"image": bars(192)})
+
+
+@pytest.fixture
+def fit_images(images):
+    """Set up, build and train a small model of images."""
+    from mixvi.images import GenerativeInference
+
+    def _fit(objective="vae", epochs=3, adata=None, train=None, **options):
+        adata = images if adata is None else adata
+        GenerativeInference.setup_anndata(adata)
+        options = {"n_latent": 3, "backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}} | options
+        model = GenerativeInference(adata, objective, **options)
+        model.train(epochs, **({"lr": 2e-3, "batch_size": 64} | CPU | (train or {})))
+        return model
+
+    return _fit

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
+from anndata import AnnData
 from nbclient import NotebookClient
 
 from mixvi.cells import gmvae
@@ -54,3 +56,19 @@ def test_tutorial(name, epochs, few, images):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     assert "True" in str(code[-1].outputs)
+
+
+def test_images_page():
+    """Its code runs, on few small images."""
+    rng = np.random.default_rng(0)
+    adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
+    first, own = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
+    )
+    small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
+    first = first.replace("n_latent=10", small).replace("train()", "train(1, accelerator='cpu')")
+    names = {"adata": adata}
+    exec(first, names)
+    assert names["images"].shape == (100, 1, 16, 16) and "X_wvae" in adata.obsm
+    exec(own, names)
+    assert names["model"].objective.beta == 0.1

@@ -19,14 +19,15 @@ __all__ = [
     "VAE",
     "cells",
     "datasets",
+    "images",
     "metrics",
     "pl",
     "read_backed",
     "settings",
 ]
 
-# plots and data sets bring scanpy and matplotlib: imported when first used
-_LAZY = ("datasets", "metrics", "pl")
+# plots and data sets bring scanpy and matplotlib: imported when first used, as rooms of few users
+_LAZY = ("datasets", "images", "metrics", "pl")
 
 
 def __getattr__(name: str):

@@ -39,6 +39,16 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:
         raise ValueError(f"{argument}={value!r} is not known. {near_matches(str(value), choices)}")
 
 
+def check_options(argument: str, options: Mapping | None, known: Iterable[str], owner: str) -> None:
+    """Raise ValueError if ``options`` has a name that ``owner`` does not take."""
+    known = list(known)
+    for name in options or ():
+        if name not in known:
+            raise ValueError(
+                f"{argument}: {owner} has no option {name!r}. {near_matches(name, known)}"
+            )
+
+
 def check_positive(argument: str, value: float, integer: bool = True) -> None:
     """Raise ValueError unless ``value`` is a positive number (an integer by default)."""
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)

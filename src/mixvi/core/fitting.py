@@ -7,25 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from scvi import REGISTRY_KEYS
-from scvi.train import TrainRunner
 
 from mixvi.core import checks
 from mixvi.core.backed import BackedMatrix, is_backed
 from mixvi.core.loading import DATA_ON, MinibatchModule
-from mixvi.core.resuming import Checkpoints, TrainingRun, describe
-from mixvi.core.threads import few_threads
+from mixvi.core.resuming import Checkpoints
+from mixvi.core.running import NO_SETTINGS, RunnerMixin
 from mixvi.core.training import StagedTrainingPlan, take_early_stopping
 
-# what of train's arguments does not say how a model is trained
-NO_SETTINGS = ("self", "__class__", "checkpoint_dir", "resume")
 
-
-class FittingMixin:
+class FittingMixin(RunnerMixin):
     """``train`` of a mixvi model."""
 
     def train(
@@ -140,30 +134,6 @@ class FittingMixin:
             **trainer_kwargs,
         )
 
-    def _training_run(
-        self, checkpoint_dir: str | Path | None, resume: bool, settings: dict
-    ) -> TrainingRun | None:
-        """The run in ``checkpoint_dir``; the model's state is then that from before it."""
-        if checkpoint_dir is None:
-            if resume:
-                raise ValueError(
-                    "resume=True needs checkpoint_dir: the directory that the stopped call of "
-                    "train was given."
-                )
-            return None
-        if settings["trainer_kwargs"].get("ckpt_path") is not None:
-            raise ValueError("Pass checkpoint_dir or ckpt_path, not both.")
-        settings = {"model": type(self).__name__} | self.init_params_ | settings
-        described = describe(self.adata_manager, settings)
-        run = TrainingRun(checkpoint_dir, resume, described, self._saved_state())
-        self._restore_state(run.before)
-        return run
-
-    def _training_indices(self) -> np.ndarray:
-        if self.adata is None:
-            raise ValueError("The model was loaded without data. Load it with adata=... to train.")
-        return np.arange(self.adata.n_obs)
-
     def _fit(
         self,
         indices: np.ndarray,
@@ -194,7 +164,7 @@ class FittingMixin:
             max_epochs = sum(epochs for _, epochs in stages)
         if datamodule is not None:
             _check_datamodule(datamodule, max_epochs, train_size, validation_size)
-        train_size = _resolved(train_size, early_stopping)
+        train_size = split_size(train_size, early_stopping)
         data = datamodule or MinibatchModule(
             self.adata_manager,
             indices,
@@ -207,23 +177,11 @@ class FittingMixin:
             extra=extra,
             data_on=data_on,
         )
-        # a foreign module tells lightning itself whether it has validation rows
-        if datamodule is not None or data.n_val:
-            trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("gradient_clip_val", 100.0)
-        # records are made once an epoch; lightning else warns of small data
-        trainer_kwargs.setdefault("log_every_n_steps", 1)
-        # the sampler knows the processes itself
-        trainer_kwargs["use_distributed_sampler"] = False
         if early_stopping:
             stopping = take_early_stopping(trainer_kwargs)
             trainer_kwargs["callbacks"] = [*(trainer_kwargs.get("callbacks") or []), stopping]
-        if checkpoints is not None:
-            trainer_kwargs = checkpoints.joined(trainer_kwargs)
         self._set_typical_row(indices)
-        _keep_freed_memory()
-        # lightning keeps modules as it finds them, and inference has left them in eval mode
-        self.module.train()
         plan = StagedTrainingPlan(
             self.module,
             stages=stages,
@@ -232,30 +190,15 @@ class FittingMixin:
             loss_kwargs=loss_kwargs,
             **(plan_kwargs or {}),
         )
-        with warnings.catch_warnings():
-            # scvi-tools' own is; ours sees the sums over all processes
-            warnings.filterwarnings("ignore", "early_stopping was automatically disabled")
-            runner = TrainRunner(
-                self,
-                training_plan=plan,
-                data_splitter=data,
-                max_epochs=max_epochs or _default_epochs(len(indices)),
-                accelerator=accelerator,
-                devices=devices,
-                **trainer_kwargs,
-            )
-        strategy = runner.trainer.strategy
-        if isinstance(strategy.launcher, _MultiProcessingLauncher):
-            raise ValueError(
-                "strategy: processes that are forked or spawned cannot give a trained model back. "
-                "Pass strategy='ddp' in a script, which each process then runs; notebooks have one "
-                "device."
-            )
-        self._run(runner)
-        if runner.trainer.world_size > 1:
-            # scvi-tools puts every process's model on the first device, the records in one alone
-            self.to_device(strategy.root_device)
-            self.history_ = strategy.broadcast(self.history_)
+        self._run(
+            plan,
+            data,
+            max_epochs=max_epochs or _default_epochs(len(indices)),
+            accelerator=accelerator,
+            devices=devices,
+            checkpoints=checkpoints,
+            **trainer_kwargs,
+        )
         if datamodule is not None:
             # numbers of rows elsewhere
             self.train_indices = self.validation_indices = self.test_indices = None
@@ -268,18 +211,6 @@ class FittingMixin:
                 UserWarning,
                 stacklevel=3,
             )
-
-    def _run(self, runner: TrainRunner) -> None:
-        """Train, and append the epochs' records to those of earlier calls."""
-        before, was_trained = self.history_, self.is_trained_
-        # else scvi-tools drops records that earlier calls lack, and numbers others by their count
-        self.is_trained_ = False
-        try:
-            with few_threads():
-                runner()
-        finally:
-            self.is_trained_ = self.is_trained_ or was_trained
-            self.history_ = _joined_records(before, self.history_)
 
     def _set_typical_row(self, indices: np.ndarray) -> None:
         """Most frequent categories, mean numbers and median library size of the training cells."""
@@ -307,29 +238,6 @@ class FittingMixin:
             module.typical_library.fill_(float(np.median(library)))
         module.typical_batch.fill_(batch)
         module.typical_covariates.copy_(torch.as_tensor(np.concatenate(parts)))
-
-
-def _joined_records(before: dict | None, new: dict | None) -> dict | None:
-    """Tables of epoch records in one, epochs counted on."""
-    if not before or not isinstance(new, dict):
-        return new or before
-    n_epochs = max(
-        (int(table.index.max()) + 1 for table in before.values() if len(table)), default=0
-    )
-    joined = dict(before)
-    for name, table in new.items():
-        table = table.set_axis(table.index + n_epochs).rename_axis(table.index.name)
-        joined[name] = pd.concat([before[name], table]) if name in before else table
-    return joined
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed blocks of some megabytes for the next minibatch's matrices.
-
-    Its threshold follows the largest block freed so far; below it, every minibatch gives its
-    memory back to the system and faults it in anew, a fifth of the time with many components.
-    """
-    torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
 
 
 def _check_datamodule(
@@ -383,7 +291,7 @@ def check_training(
     checks.check_positive("batch_size", batch_size)
     if batch_size < 2:
         raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
-    train_size = _resolved(train_size, early_stopping)
+    train_size = split_size(train_size, early_stopping)
     if not 0.0 < train_size <= 1.0:
         raise ValueError(f"train_size must lie in (0, 1], but is {train_size!r}.")
     rest = 1.0 - train_size
@@ -400,6 +308,6 @@ def check_training(
         )
 
 
-def _resolved(train_size: float | None, early_stopping: bool) -> float:
-    """All cells train, unless some have to say when to stop."""
+def split_size(train_size: float | None, early_stopping: bool) -> float:
+    """Share of the rows that train: all, unless some have to say when to stop."""
     return (0.9 if early_stopping else 1.0) if train_size is None else train_size

@@ -1,30 +1,26 @@
-"""The base of every mixvi model: the verbs they share, and safe files."""
+"""The base of models of expression: registering genes, and the verbs these models share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.model.base import BaseModelClass
 
 from mixvi.core import checks
+from mixvi.core.anndata_model import AnnDataModel
 from mixvi.core.fitting import FittingMixin
-from mixvi.core.loading import inference_loader
 from mixvi.core.module import CONDITION_KEY, SOFT_LABELS_KEY, MixviModule, Rows
-from mixvi.core.saved_model import SavedModelMixin
 from mixvi.core.setup import anndata_fields, check_setup
-from mixvi.core.threads import few_threads
 
 
-class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
-    """Base of the models. Subclasses build ``self.module`` and add their own verbs."""
+class MixviModel(FittingMixin, AnnDataModel):
+    """Base of models of expression. Subclasses build ``self.module`` and add their own verbs."""
 
     _needs_condition: ClassVar[bool] = False
     _latents: ClassVar[tuple[str, ...]] = ("z",)
@@ -100,14 +96,6 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
-    def _finish(self, module: MixviModule, init_locals: dict, summary: str) -> None:
-        """Take the module, remember how the model was built, and check the data's support."""
-        self.module = module
-        self.init_params_ = self._get_init_params(init_locals)["non_kwargs"]
-        self._model_summary_string = summary
-        if self.adata is not None:
-            self._check_data(self.adata)
-
     def _module_sizes(self) -> dict[str, Any]:
         """Sizes that every module takes from the registry."""
         stats = self.summary_stats
@@ -121,14 +109,6 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
             "has_size_factor": self._setup_args["size_factor_key"] is not None,
         }
-
-    def _state(self, registry_key: str) -> dict:
-        field = self.registry["field_registries"].get(registry_key, {})
-        return field.get("state_registry", {})
-
-    @property
-    def _setup_args(self) -> dict:
-        return self.registry["setup_args"]
 
     @property
     def _x_name(self) -> str:
@@ -175,53 +155,11 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
         if likelihood.is_count and self._setup_args["size_factor_key"] is None:
             checks.check_library(x, self._x_name, likelihood.name)
 
-    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Check an AnnData against the model before scvi-tools transfers its fields."""
-        if adata is None and self.adata is None:
-            raise ValueError(
-                "The model was loaded without data. Pass adata=..., with the model's genes."
-            )
-        if adata is not None and adata is not self.adata:
-            if not isinstance(adata, AnnData):
-                raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
-            check_setup(
-                type(self).__name__, self._needs_condition, adata, self._setup_args, self.registry
-            )
-            self._check_data(adata)
-        return super()._validate_anndata(adata, copy_if_view)
-
-    def _check_indices(self, adata: AnnData, indices: Sequence[int] | None) -> np.ndarray:
-        if indices is None:
-            return np.arange(adata.n_obs)
-        indices = np.asarray(indices)
-        if indices.dtype == bool:
-            if len(indices) != adata.n_obs:
-                raise ValueError(
-                    f"indices is a mask of length {len(indices)}, but adata has "
-                    f"{adata.n_obs} cells."
-                )
-            return np.flatnonzero(indices)
-        if indices.size == 0:
-            return indices.astype(int)
-        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= adata.n_obs:
-            raise ValueError(
-                f"indices must be row numbers from 0 to {adata.n_obs - 1} or a boolean mask."
-            )
-        return indices
-
-    def _batches(
-        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
-    ) -> Iterator[Rows]:
-        """Rows on the model's device, in order, for inference."""
-        self._check_if_trained()
-        indices = self._check_indices(adata, indices)
-        manager = self.get_anndata_manager(adata, required=True)
-        self.module.eval()
-        device = self.module.device
-        batch_size = batch_size or settings.batch_size
-        with few_threads():
-            for tensors in inference_loader(manager, indices, batch_size, device):
-                yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
+    def _check_registered(self, adata: AnnData) -> None:
+        """Raise if genes or categories of an AnnData are not the model's."""
+        check_setup(
+            type(self).__name__, self._needs_condition, adata, self._setup_args, self.registry
+        )
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -269,12 +207,7 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             means.append(posterior[f"mu_{which}"].cpu())
             variances.append(posterior[f"lv_{which}"].exp().cpu())
         mean, variance = torch.cat(means), torch.cat(variances)
-        if return_dist:
-            return mean.numpy(), variance.numpy()
-        if give_mean:
-            return mean.numpy()
-        samples = mean + variance.sqrt() * torch.randn(n_samples, *mean.shape)
-        return (samples[0] if n_samples == 1 else samples).numpy()
+        return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
 
     @torch.inference_mode()
     def get_reconstruction(
@@ -458,8 +391,4 @@ class MixviModel(FittingMixin, SavedModelMixin, BaseModelClass):
             adata.layers[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
                 adata, batch_size=batch_size
             )
-        adata.uns[self._prefix] = {
-            "model": type(self).__name__,
-            "mixvi_version": version("mixvi"),
-            "settings": {k: v for k, v in self.init_params_.items() if v is not None},
-        }
+        adata.uns[self._prefix] = self._description()

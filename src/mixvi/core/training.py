@@ -10,6 +10,11 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from scvi.train import LoudEarlyStopping, TrainingPlan
 from torch import Tensor
 
+ADVICE = (
+    "Lower the learning rate (lr or stages), clip gradients harder (gradient_clip_val) or check "
+    "the scale of the data"
+)
+
 
 class StagedTrainingPlan(TrainingPlan):
     """scvi-tools' plan with staged learning rates, constant KL weights and records once an epoch.
@@ -101,7 +106,7 @@ class StagedTrainingPlan(TrainingPlan):
         means, collected = self._sums[stage].take(self._over_processes)
         if not means:
             return
-        _check_finite(means, self.current_epoch)
+        check_finite(means, self.current_epoch)
         means.update(self.module.epoch_summary(collected))
         loss = means.pop("loss")
         self.log_dict(
@@ -194,11 +199,11 @@ def take_early_stopping(trainer_kwargs: dict) -> EarlyStopping:
     )
 
 
-def _check_finite(means: dict[str, float], epoch: int) -> None:
+def check_finite(means: dict[str, float], epoch: int, advice: str = ADVICE) -> None:
+    """Raise FloatingPointError that names the terms which are no longer numbers."""
     lost = [name for name, value in means.items() if not abs(value) < float("inf")]
     if lost:
         raise FloatingPointError(
             f"Training stopped in epoch {epoch + 1}: {', '.join(lost)} is no longer finite. "
-            "Lower the learning rate (lr or stages), clip gradients harder (gradient_clip_val) or "
-            "check the scale of the data. The model's weights are not usable: build it anew."
+            f"{advice}. The model's weights are not usable: build it anew."
         )

@@ -1,4 +1,4 @@
-"""Figures of merit: clusters, counterfactuals, populations, calibration. Arrays in, numbers out."""
+"""Figures of merit, one file a theme: arrays in, numbers out."""
 
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
 from mixvi.metrics.clustering import (
@@ -18,6 +18,13 @@ from mixvi.metrics.counterfactual import (
     mean_expression_table,
     variance_ratio,
 )
+from mixvi.metrics.information import (
+    aggregate_kl,
+    code_moments,
+    encoder_entropy,
+    mutual_information,
+    posterior_kl,
+)
 from mixvi.metrics.populations import (
     MarkerOverlap,
     energy_distance,
@@ -31,9 +38,12 @@ __all__ = [
     "MarkerOverlap",
     "accuracy_by_overlap",
     "active_units",
+    "aggregate_kl",
     "class_mean_baseline",
     "clustering_report",
+    "code_moments",
     "component_table",
+    "encoder_entropy",
     "energy_distance",
     "expected_calibration_error",
     "hungarian_accuracy",
@@ -43,8 +53,10 @@ __all__ = [
     "mean_expression_r2",
     "mean_expression_table",
     "mmd",
+    "mutual_information",
     "overlap_map",
     "per_label_recall",
+    "posterior_kl",
     "reliability_curve",
     "top_de_genes",
     "used_components",

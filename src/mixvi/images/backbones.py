@@ -1,0 +1,408 @@
+"""Backbones: what makes encoders, generators and critics for images of a shape.
+
+``"resnet"`` is the thesis's (Astorga 2021, section 6.3), ``"conv"`` and ``"mlp"`` are light ones
+for a CPU. A backbone of your own is a subclass of :class:`Backbone` with a name of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from inspect import signature
+from math import prod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixvi.core import checks
+from mixvi.images.blocks import (
+    UPSAMPLING,
+    DownBlock,
+    LinearBlock,
+    PlainBlock,
+    UpBlock,
+    conv3,
+    linear,
+)
+
+BACKBONES: dict[str, type[Backbone]] = {}
+
+
+class Critic(nn.Module):
+    """Features of an input and a score of the features.
+
+    Parameters
+    ----------
+    body
+        Network from the input to features ``(B, n_features)``.
+    n_features
+        Their number.
+    """
+
+    def __init__(self, body: nn.Module, n_features: int):
+        super().__init__()
+        self.body = body
+        self.head = linear(n_features, 1)
+        self.n_features = n_features
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features ``(B, n_features)``."""
+        return self.body(inputs)
+
+    def score(self, features: Tensor) -> Tensor:
+        """Scores ``(B,)`` of features."""
+        return self.head(features).squeeze(-1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores ``(B,)``."""
+        return self.score(self.features(inputs))
+
+
+class Encoder(nn.Module):
+    """Mean and log-variance of q(z | x) from features of the image."""
+
+    def __init__(self, body: nn.Module, mean: nn.Module, log_var: nn.Module):
+        super().__init__()
+        self.body = body
+        self.mean = mean
+        self.log_var = log_var
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(B, C, H, W)`` to mean and log-variance, each ``(B, n_latent)``."""
+        h = self.body(x)
+        return self.mean(h), self.log_var(h)
+
+
+class Backbone(ABC):
+    """Makes the networks of a model.
+
+    Parameters
+    ----------
+    image_shape
+        (C, H, W).
+    n_latent
+        Size J of z.
+
+    Raises
+    ------
+    ValueError
+        If the images cannot be halved as often as the networks do.
+    """
+
+    name: ClassVar[str]
+    n_halvings: ClassVar[int] = 0
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        BACKBONES[cls.name] = cls
+
+    def __init__(self, image_shape: tuple[int, int, int], n_latent: int):
+        self.image_shape = tuple(image_shape)
+        self.n_latent = n_latent
+        _, height, width = self.image_shape
+        factor = 2**self.n_halvings
+        if height % factor or width % factor:
+            larger = " x ".join(str(-(-side // factor) * factor) for side in (height, width))
+            raise ValueError(
+                f"backbone={self.name!r} halves images {self.n_halvings} times: height and width "
+                f"must be multiples of {factor}, but are {height} x {width}. Pad or resize the "
+                f"images to {larger}, or choose backbone='mlp', which takes any size."
+            )
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """Images to mean and log-variance of z, each ``(B, n_latent)``."""
+
+    @abstractmethod
+    def generator(self) -> nn.Module:
+        """Codes ``(B, n_latent)`` to images ``(B, C, H, W)`` in [-1, 1]."""
+
+    @abstractmethod
+    def image_critic(self, n_channels: int | None = None) -> Critic:
+        """D_x: scores images, of as many channels as the data unless told."""
+
+    @abstractmethod
+    def latent_critic(self) -> Critic:
+        """D_z: scores codes."""
+
+    @abstractmethod
+    def pair_critic(self, image_critic: Critic, latent_critic: Critic) -> Critic:
+        """D_xz: scores the joined features of an image and a code."""
+
+    def pair_critics(self) -> dict[str, Critic]:
+        """D_x, D_z and the D_xz on their features, by the names that objectives use."""
+        image_critic, latent_critic = self.image_critic(), self.latent_critic()
+        return {
+            "image_critic": image_critic,
+            "latent_critic": latent_critic,
+            "pair_critic": self.pair_critic(image_critic, latent_critic),
+        }
+
+
+class ResNetBackbone(Backbone):
+    """The thesis's networks, shared by all its two-variable models (Astorga 2021, section 6.3).
+
+    Parameters
+    ----------
+    image_shape, n_latent
+        See :class:`Backbone`; sides are multiples of 16.
+    n_channels
+        C; blocks have 4 C channels. 32 for MNIST, 96 for CIFAR-10.
+    upsampling
+        ``"bilinear"`` or ``"nearest"``.
+    """
+
+    name = "resnet"
+    n_halvings = 4
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_latent: int,
+        n_channels: int = 32,
+        upsampling: str = "bilinear",
+    ):
+        super().__init__(image_shape, n_latent)
+        checks.check_positive("n_channels", n_channels)
+        checks.check_choice("upsampling", upsampling, UPSAMPLING)
+        self.width = 4 * n_channels
+        self.n_hidden = 8 * n_channels
+        self.upsampling = upsampling
+
+    def encoder(self) -> Encoder:
+        """Five blocks without batch norm and two linear heads."""
+        channels, height, width = self.image_shape
+        w = self.width
+        body = nn.Sequential(
+            DownBlock(channels, w, first=True),
+            DownBlock(w, w),
+            PlainBlock(w),
+            DownBlock(w, w),
+            DownBlock(w, w),
+            nn.Flatten(),
+        )
+        n_features = w * (height // 16) * (width // 16)
+        return Encoder(body, linear(n_features, self.n_latent), linear(n_features, self.n_latent))
+
+    def generator(self) -> ResNetGenerator:
+        """Three blocks with batch norm conditional on the whole z."""
+        return ResNetGenerator(self.image_shape, self.n_latent, self.width, self.upsampling)
+
+    def image_critic(self, n_channels: int | None = None) -> Critic:
+        """Four blocks and a sum over pixels."""
+        w = self.width
+        body = nn.Sequential(
+            DownBlock(n_channels or self.image_shape[0], w, first=True),
+            DownBlock(w, w),
+            PlainBlock(w),
+            PlainBlock(w),
+            nn.ReLU(),
+            SumPool(),
+        )
+        return Critic(body, w)
+
+    def latent_critic(self) -> Critic:
+        """One residual block of two linear layers with 8 C units."""
+        return Critic(LinearBlock(self.n_latent, self.n_hidden), self.n_hidden)
+
+    def pair_critic(self, image_critic: Critic, latent_critic: Critic) -> Critic:
+        """One residual block on the 12 C joined features."""
+        n_in = image_critic.n_features + latent_critic.n_features
+        return Critic(LinearBlock(n_in, self.n_hidden), self.n_hidden)
+
+
+class ResNetGenerator(nn.Module):
+    """Linear map to 1/8 of the size, three up-blocks, batch norm, convolution, tanh (table 6.1)."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], n_latent: int, n_channels: int, upsampling: str
+    ):
+        super().__init__()
+        channels, height, width = image_shape
+        self.bottom = (n_channels, height // 8, width // 8)
+        self.linear = linear(n_latent, prod(self.bottom))
+        self.blocks = nn.ModuleList(
+            UpBlock(n_channels, n_channels, n_latent, upsampling) for _ in range(3)
+        )
+        self.norm = nn.BatchNorm2d(n_channels, eps=1e-5)
+        self.conv = conv3(n_channels, channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes ``(B, n_latent)`` to images in [-1, 1]."""
+        h = self.linear(z).unflatten(1, self.bottom)
+        for block in self.blocks:
+            h = block(h, z)
+        return torch.tanh(self.conv(F.relu(self.norm(h))))
+
+
+class SumPool(nn.Module):
+    """Sum over height and width."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(B, n_channels, H, W)`` to ``(B, n_channels)``."""
+        return h.sum((2, 3))
+
+
+class ConvBackbone(Backbone):
+    """A light backbone: two strided convolutions and their mirror image, for a CPU.
+
+    Parameters
+    ----------
+    image_shape, n_latent
+        See :class:`Backbone`; sides are multiples of 4.
+    n_channels
+        Channels at half the size; twice as many at a quarter.
+    n_hidden
+        Units of the critics of codes and pairs.
+    """
+
+    name = "conv"
+    n_halvings = 2
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_latent: int,
+        n_channels: int = 16,
+        n_hidden: int = 128,
+    ):
+        super().__init__(image_shape, n_latent)
+        checks.check_positive("n_channels", n_channels)
+        checks.check_positive("n_hidden", n_hidden)
+        self.n_channels = n_channels
+        self.n_hidden = n_hidden
+        _, height, width = self.image_shape
+        self.bottom = (2 * n_channels, height // 4, width // 4)
+
+    def encoder(self) -> Encoder:
+        """Two convolutions and two linear heads."""
+        n = prod(self.bottom)
+        body = self._down(self.image_shape[0], lambda layer: layer)
+        return Encoder(body, nn.Linear(n, self.n_latent), nn.Linear(n, self.n_latent))
+
+    def generator(self) -> nn.Module:
+        """A linear map and two transposed convolutions."""
+        c = self.n_channels
+        return nn.Sequential(
+            nn.Linear(self.n_latent, prod(self.bottom)),
+            nn.Unflatten(1, self.bottom),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(c, self.image_shape[0], 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def image_critic(self, n_channels: int | None = None) -> Critic:
+        """The encoder's body with spectral norm."""
+        body = self._down(
+            n_channels or self.image_shape[0], nn.utils.parametrizations.spectral_norm
+        )
+        return Critic(body, prod(self.bottom))
+
+    def latent_critic(self) -> Critic:
+        """One residual block of two linear layers."""
+        return Critic(LinearBlock(self.n_latent, self.n_hidden), self.n_hidden)
+
+    def pair_critic(self, image_critic: Critic, latent_critic: Critic) -> Critic:
+        """One residual block on the joined features."""
+        n_in = image_critic.n_features + latent_critic.n_features
+        return Critic(LinearBlock(n_in, self.n_hidden), self.n_hidden)
+
+    def _down(self, channels: int, wrap) -> nn.Module:
+        c = self.n_channels
+        return nn.Sequential(
+            wrap(nn.Conv2d(channels, c, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            wrap(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+        )
+
+
+class MLPBackbone(Backbone):
+    """A light backbone of linear layers, for images of any size and for vectors as 1 x 1 images.
+
+    Parameters
+    ----------
+    image_shape, n_latent
+        See :class:`Backbone`.
+    n_hidden, n_layers
+        Units and number of hidden layers of every network.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_latent: int,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+    ):
+        super().__init__(image_shape, n_latent)
+        checks.check_positive("n_hidden", n_hidden)
+        checks.check_positive("n_layers", n_layers)
+        self.n_hidden = n_hidden
+        self.n_layers = n_layers
+
+    def encoder(self) -> Encoder:
+        """Hidden layers and two linear heads."""
+        body = nn.Sequential(nn.Flatten(), *self._hidden(prod(self.image_shape)))
+        heads = [nn.Linear(self.n_hidden, self.n_latent) for _ in range(2)]
+        return Encoder(body, *heads)
+
+    def generator(self) -> nn.Module:
+        """Hidden layers, a linear map and tanh."""
+        return nn.Sequential(
+            *self._hidden(self.n_latent),
+            nn.Linear(self.n_hidden, prod(self.image_shape)),
+            nn.Tanh(),
+            nn.Unflatten(1, self.image_shape),
+        )
+
+    def image_critic(self, n_channels: int | None = None) -> Critic:
+        """Hidden layers with spectral norm."""
+        _, height, width = self.image_shape
+        n_in = (n_channels or self.image_shape[0]) * height * width
+        return Critic(nn.Sequential(nn.Flatten(), *self._normed(n_in)), self.n_hidden)
+
+    def latent_critic(self) -> Critic:
+        """Hidden layers with spectral norm."""
+        return Critic(nn.Sequential(*self._normed(self.n_latent)), self.n_hidden)
+
+    def pair_critic(self, image_critic: Critic, latent_critic: Critic) -> Critic:
+        """Hidden layers with spectral norm on the joined features."""
+        n_in = image_critic.n_features + latent_critic.n_features
+        return Critic(nn.Sequential(*self._normed(n_in)), self.n_hidden)
+
+    def _hidden(self, n_in: int) -> list[nn.Module]:
+        sizes = [n_in, *[self.n_hidden] * self.n_layers]
+        return [
+            layer
+            for a, b in zip(sizes, sizes[1:], strict=False)
+            for layer in (nn.Linear(a, b), nn.ReLU())
+        ]
+
+    def _normed(self, n_in: int) -> list[nn.Module]:
+        norm = nn.utils.parametrizations.spectral_norm
+        layers = self._hidden(n_in)
+        return [norm(layer) if isinstance(layer, nn.Linear) else layer for layer in layers]
+
+
+def make_backbone(
+    name: str, image_shape: tuple[int, int, int], n_latent: int, options: dict | None = None
+) -> Backbone:
+    """The backbone of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name, an option is unknown, or the images do not suit it.
+    """
+    checks.check_choice("backbone", name, BACKBONES)
+    cls = BACKBONES[name]
+    known = [key for key in signature(cls).parameters if key not in ("image_shape", "n_latent")]
+    checks.check_options("backbone_kwargs", options, known, f"backbone={name!r}")
+    return cls(image_shape, n_latent, **(options or {}))

@@ -1,0 +1,192 @@
+"""Two-variable generative-inference models, one class for all objectives (Astorga 2021, chapter 6).
+
+``p(x, z) = p(z) p(x | z)`` with a standard normal prior and ``q(x, z) = q(x) q(z | x)`` with a
+Gaussian encoder; objectives differ in how they make the two alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from mixvi.core import checks
+from mixvi.core.mixture import standard_gaussian_kl_per_dim
+from mixvi.images import objectives  # noqa: F401  # brings the objectives of the package
+from mixvi.images.backbones import Backbone, make_backbone
+from mixvi.images.likelihoods import reconstruction_loss
+from mixvi.images.model import ImageModel
+from mixvi.images.module import ImageModule
+from mixvi.images.objective import Objective, Step, make_objective
+
+
+class GenerativeInferenceModule(ImageModule):
+    """Encoder, generator and the networks of an objective, which trains them.
+
+    Parameters
+    ----------
+    backbone
+        Makes the networks.
+    objective
+        Says which there are, and what they minimise.
+    pixel_range, ema_decay, ema_start
+        See :class:`mixvi.images.module.ImageModule`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        pixel_range: tuple[float, float],
+        ema_decay: float | None = None,
+        ema_start: int = 1000,
+    ):
+        networks = {"encoder": backbone.encoder(), "generator": backbone.generator()}
+        networks |= objective.make_networks(backbone)
+        super().__init__(
+            backbone.image_shape, pixel_range, backbone.n_latent, networks, ema_decay, ema_start
+        )
+        self.objective = objective
+
+    def steps(self) -> tuple[Step, ...]:
+        """The objective's."""
+        return self.objective.steps()
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        """The critic's scores ``(B,)`` of images in [-1, 1]."""
+        return self.objective.score(self, x)
+
+
+class GenerativeInference(ImageModel):
+    """An encoder and a generator of images, trained by an objective of choice.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    objective
+        ``"vae"``, ``"beta_vae"``, ``"wvae"``, ``"js_vae"``, ``"ikl_vae"``, ``"fkl_vae"``,
+        ``"mmd"``, ``"aae"``, ``"avb"`` (autoencoders), ``"ali"``, ``"alice"``, ``"veegan"`` or
+        ``"aim"`` (see :mod:`mixvi.images.objectives`), or an
+        :class:`mixvi.images.Objective` of your own.
+    n_latent
+        Size J of z; the thesis has 10 and 20 for MNIST, 128 for CIFAR-10.
+    backbone
+        ``"resnet"``, the thesis's, for images with sides that are multiples of 16; ``"conv"`` and
+        ``"mlp"``, light ones for a CPU.
+    objective_kwargs
+        Settings of the objective, such as ``{"beta": 30}``.
+    backbone_kwargs
+        Settings of the backbone, such as ``{"n_channels": 96}``.
+    ema_decay, ema_start
+        Decay of a moving average of the generator for :meth:`sample`, and after how many of its
+        updates it starts; ``None``: no average.
+
+    Raises
+    ------
+    ValueError
+        If a name or setting is unknown, or the images do not suit the backbone.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        objective: str | Objective = "vae",
+        n_latent: int = 10,
+        backbone: str = "resnet",
+        objective_kwargs: dict | None = None,
+        backbone_kwargs: dict | None = None,
+        ema_decay: float | None = None,
+        ema_start: int = 1000,
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        checks.check_positive("n_latent", n_latent)
+        checks.check_positive("ema_start", ema_start)
+        if ema_decay is not None:
+            checks.check_rate("ema_decay", ema_decay)
+        chosen = make_objective(objective, objective_kwargs)
+        # an objective of one's own is kept by its name and settings
+        objective, objective_kwargs = chosen.name, chosen.options()
+        networks = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
+        module = GenerativeInferenceModule(networks, chosen, self.pixel_range, ema_decay, ema_start)
+        summary = f"GenerativeInference with objective={objective}, backbone={backbone}"
+        self._finish(module, locals(), summary)
+
+    @property
+    def objective(self) -> Objective:
+        """What the model is trained by, with its settings."""
+        return self.module.objective
+
+    @property
+    def _prefix(self) -> str:
+        return self.objective.name
+
+    def _smallest_batch(self) -> int:
+        return self.objective.smallest_batch(self.module.n_latent)
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        objective = self.objective
+        if objective.default_epochs is not None:
+            return objective.default_epochs
+        every = min(step.every for step in objective.steps() if "generator" in step.updates)
+        return max(1, -(-objective.default_iterations * every // n_minibatches))
+
+    @torch.inference_mode()
+    def get_elbo_terms(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """Terms of minus the ELBO of an autoencoder, means over images in nats.
+
+        ``R``, the reconstruction loss at one sample of z, without its constant; ``Z``, the KL of
+        q(z | x) to the prior in closed form, whatever restriction trained the model; ``total``.
+
+        Raises
+        ------
+        ValueError
+            If the objective minimises no reconstruction loss.
+        """
+        if not self.objective.is_autoencoder:
+            raise ValueError(
+                f"objective={self.objective.name!r} trains no autoencoder: it has no ELBO. "
+                "get_reconstruction_error and get_latent_mse say how far codes and images agree."
+            )
+        adata = self._validate_anndata(adata)
+        terms = []
+        for x in self._batches(adata, indices, batch_size):
+            posterior = self.module.inference(x)
+            x_hat = self.module.decode(posterior["z"])
+            kl = standard_gaussian_kl_per_dim(posterior["mu_z"], posterior["lv_z"]).sum(-1)
+            loss = reconstruction_loss(x, x_hat, self.objective.recon_scale)
+            terms.append(torch.stack([loss, kl], dim=-1).double().cpu())
+        means = pd.Series(torch.cat(terms).mean(0).tolist(), index=["R", "Z"])
+        means["total"] = means.sum()
+        return means
+
+    @torch.inference_mode()
+    def get_discriminator_score(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """The critic's score of each image, ``(n_obs,)``; higher is more like the data.
+
+        Critics of pairs see the image with the mean of its q(z | x).
+
+        Raises
+        ------
+        ValueError
+            If the objective has no critic that sees images.
+        """
+        adata = self._validate_anndata(adata)
+        scores = [self.module.score(x).cpu() for x in self._batches(adata, indices, batch_size)]
+        return torch.cat(scores).numpy()

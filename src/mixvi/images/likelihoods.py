@@ -1,0 +1,33 @@
+"""The two likelihoods of generative-inference models, as negative log densities per image.
+
+Source: Astorga 2021, chapters 4 and 6. The batch axis is kept; averaging is left to the caller.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mixvi.core.mixture import gaussian_log_prob
+
+LOG_VAR_MIN, LOG_VAR_MAX = -14.0, 6.0
+
+
+def reconstruction_loss(x: Tensor, x_hat: Tensor, scale: float = 0.5) -> Tensor:
+    """Minus log p(x | z) of a Gaussian of unit variance, without its constant, ``(B,)`` in nats.
+
+    Parameters
+    ----------
+    x, x_hat
+        Images and their reconstructions, ``(B, C, H, W)``.
+    scale
+        What the sum of squares over pixels is multiplied by; 0.5 for unit variance.
+    """
+    return scale * (x - x_hat).square().flatten(1).sum(1)
+
+
+def encoder_loss(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    """L_q: minus log q(z | x) of codes ``z`` ``(B, J)`` under the encoder's Gaussian, ``(B,)``.
+
+    In nats, constant included. Source: Astorga 2021, eq. 6.1.
+    """
+    return -gaussian_log_prob(z, mu, log_var)

@@ -1,0 +1,446 @@
+"""The base of models of images: registering them, training by steps, and the verbs they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi.data import AnnDataManager
+
+from mixvi.core import checks
+from mixvi.core.anndata_model import AnnDataModel
+from mixvi.core.fitting import check_training, split_size
+from mixvi.core.loading import MinibatchModule
+from mixvi.core.running import NO_SETTINGS, RunnerMixin
+from mixvi.core.threads import few_threads
+from mixvi.images.module import ImageModule
+from mixvi.images.setup import image_field, resolve_images
+from mixvi.images.training import StepwiseTrainingPlan
+from mixvi.metrics.information import encoder_entropy, mutual_information
+
+
+class ImageModel(RunnerMixin, AnnDataModel):
+    """Base of the models of images. Subclasses build ``self.module`` and add their own verbs."""
+
+    module: ImageModule
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        image_key: str | None = None,
+        layer: str | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        pixel_range: tuple[float, float] | None = None,
+        **kwargs,
+    ) -> None:
+        """Register the images of an AnnData, one a row.
+
+        Parameters
+        ----------
+        adata
+            AnnData with images in ``obsm`` as an array ``(n_obs, C, H, W)``, or flattened in ``X``
+            or a layer (dense or sparse), channels before rows before columns. Only ``_scvi_*`` keys
+            are added to it.
+        image_key
+            Key of ``obsm`` with images. ``None``: ``"image"`` if it is there and nothing else is
+            said, otherwise images are flattened.
+        layer
+            Layer with flattened images; ``None`` for ``X``.
+        image_shape
+            (C, H, W), or (H, W) of one channel; for flattened images, which it says there are.
+            ``None``: as in ``obsm``, or ``uns["image_shape"]``.
+        pixel_range
+            Smallest and largest value that a pixel may have; networks see it as [-1, 1], and
+            images that a model returns are on this scale. ``None``: (0, 255) for uint8, (-1, 1)
+            for floats in [-1, 1] of which some are negative, (0, 1) for floats in [0, 1].
+        **kwargs
+            ``source_registry``, used when a model is loaded.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing (near matches are named).
+        TypeError
+            If images are not numbers of a kind that is known.
+        ValueError
+            If shape or range are not what is said, or values are not finite.
+        """
+        method_args = cls._get_setup_method_args(
+            **{k: v for k, v in locals().items() if k != "kwargs"}
+        )
+        is_query = kwargs.get("source_registry") is not None
+        # what was found is kept, so that a loaded model reads the same
+        method_args["setup_args"] = resolve_images(adata, method_args["setup_args"], is_query)
+        if adata.is_view:
+            # assigning makes the view an AnnData of its own; its parent stays as it is
+            adata.uns = dict(adata.uns)
+        fields = [image_field(method_args["setup_args"])]
+        manager = AnnDataManager(fields=fields, setup_method_args=method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def _check_registered(self, adata: AnnData) -> None:
+        resolve_images(adata, self._setup_args, is_query=True)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the model reads."""
+        return tuple(self._setup_args["image_shape"])
+
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """Smallest and largest pixel value of the images that the model reads and returns."""
+        return tuple(self._setup_args["pixel_range"])
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        """Epochs of ``n_minibatches`` unless told."""
+        return 100
+
+    def _smallest_batch(self) -> int:
+        """Fewest images that a minibatch must have."""
+        return 2
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        lr: float | dict[str, float] = 2e-4,
+        batch_size: int = 64,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        data_on: str = "auto",
+        plan_kwargs: dict | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the model; callable repeatedly, each call goes on from the last.
+
+        The history has each term and each step's loss by epoch, as ``model.history[<name>_train]``
+        (see :class:`mixvi.images.training.StepwiseTrainingPlan`).
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the images. ``None``: 100 for autoencoders; for others what 75,000 updates
+            of the generator take (Astorga 2021, section 8.2).
+        lr
+            Adam's learning rate; a dict has one for each network by name.
+        batch_size
+            Images a minibatch. A shorter one at the end of an epoch is left out.
+        train_size, validation_size, shuffle_set_split
+            Shares of the images that train (default: all) and that losses are also recorded for.
+        accelerator, devices
+            As in lightning; one device.
+        data_on
+            Where images lie while training: ``"host"``, ``"device"``, ``"disk"`` or ``"auto"``, as
+            for models of expression. Images as uint8 take a quarter of the memory.
+        plan_kwargs
+            Passed to :class:`mixvi.images.training.StepwiseTrainingPlan`.
+        checkpoint_dir, resume
+            Directory for a checkpoint an epoch, and whether to go on with the run in it.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is unusable; nothing has been trained then.
+        FloatingPointError
+            If a loss term stops being finite; the term is named.
+        """
+        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
+        indices = self._training_indices()
+        check_training(
+            len(indices),
+            max_epochs=max_epochs,
+            stages=None,
+            lr=1.0 if isinstance(lr, dict) else lr,
+            batch_size=batch_size,
+            early_stopping=False,
+            train_size=train_size,
+            validation_size=validation_size,
+            data_on=data_on,
+        )
+        data = MinibatchModule(
+            self.adata_manager,
+            indices,
+            batch_size,
+            split_size(train_size, early_stopping=False),
+            validation_size,
+            shuffle_set_split,
+            data_on=data_on,
+        )
+        batch_size = min(batch_size, data.n_train)
+        if batch_size < self._smallest_batch():
+            raise ValueError(
+                f"batch_size: minibatches have {batch_size} images, but this objective needs at "
+                f"least {self._smallest_batch()}, more than n_latent. Raise batch_size, or lower "
+                "n_latent."
+            )
+        plan = StepwiseTrainingPlan(
+            self.module, lr=lr, batch_size=batch_size, **(plan_kwargs or {})
+        )
+        run = self._training_run(checkpoint_dir, resume, settings)
+        self._run(
+            plan,
+            data,
+            max_epochs=max_epochs or self._default_epochs(max(1, data.n_train // batch_size)),
+            accelerator=accelerator,
+            devices=devices,
+            checkpoints=run and run.phase("training"),
+            **trainer_kwargs,
+        )
+
+    @torch.inference_mode()
+    def _posterior(
+        self, adata: AnnData | None, indices: Sequence[int] | None, batch_size: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and variances of q(z | x), each ``(n_obs, n_latent)``."""
+        adata = self._validate_anndata(adata)
+        means, variances = [], []
+        for x in self._batches(adata, indices, batch_size):
+            mu, log_var = self.module.encode(x)
+            means.append(mu.cpu())
+            variances.append(log_var.exp().cpu())
+        return torch.cat(means), torch.cat(variances)
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        give_mean: bool = True,
+        return_dist: bool = False,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Latent coordinates of each image.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            Images to encode (default: all the model was built on) and how many at a time.
+        give_mean
+            Mean of q(z | x), or a sample of it.
+        return_dist
+            Return mean and variance instead.
+        n_samples
+            Number of samples if ``give_mean`` is false.
+
+        Returns
+        -------
+        ``(n_obs, n_latent)``; ``(n_samples, n_obs, n_latent)`` for several samples; or the pair
+        (mean, variance), each ``(n_obs, n_latent)``.
+        """
+        checks.check_positive("n_samples", n_samples)
+        mean, variance = self._posterior(adata, indices, batch_size)
+        return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
+
+    @torch.inference_mode()
+    def get_reconstruction(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """The generator's image of each image's code, ``(n_obs, C, H, W)``.
+
+        On the scale of the registered images. Batch norm has the averages of training.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            Images, and how many at a time.
+        give_mean
+            Decode the mean of q(z | x), or a sample of it.
+        """
+        adata = self._validate_anndata(adata)
+        out = [
+            self.module.to_pixels(self._reconstructed(x, give_mean)).cpu()
+            for x in self._batches(adata, indices, batch_size)
+        ]
+        return torch.cat(out).numpy()
+
+    def _reconstructed(self, x: torch.Tensor, give_mean: bool) -> torch.Tensor:
+        posterior = self.module.inference(x)
+        return self.module.decode(posterior["mu_z" if give_mean else "z"])
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        per_image: bool = False,
+        batch_size: int | None = None,
+    ) -> float | np.ndarray:
+        """Mean squared error of a pixel, images being in [-1, 1], codes at their means.
+
+        Its natural logarithm is the column "LL in X" of Astorga 2021, tables 6.4 and 6.5.
+
+        Parameters
+        ----------
+        per_image
+            Return the error of each image, ``(n_obs,)``, instead of their mean.
+        """
+        adata = self._validate_anndata(adata)
+        errors = []
+        for x in self._batches(adata, indices, batch_size):
+            squares = (x - self._reconstructed(x, give_mean=True)).square()
+            errors.append(squares.flatten(1).mean(1).cpu())
+        errors = torch.cat(errors)
+        return errors.numpy() if per_image else float(errors.double().mean())
+
+    @torch.inference_mode()
+    def get_latent_mse(self, n: int = 10_000, *, batch_size: int | None = None) -> float:
+        """Mean squared error of a latent dimension, from draws of the prior to their images' codes.
+
+        ``(z - mu(G(z)))^2``; its natural logarithm is the column "LL in Z" of Astorga 2021, tables
+        6.4 and 6.5. Batch norm has standing statistics.
+
+        Parameters
+        ----------
+        n
+            Number of draws.
+        batch_size
+            How many at a time.
+        """
+        checks.check_positive("n", n)
+        total = 0.0
+        for z, x in self._generated(n, batch_size):
+            total += float((z - self.module.encode(x)[0]).square().mean(1).sum())
+        return total / n
+
+    @torch.inference_mode()
+    def sample(self, n: int, *, batch_size: int | None = None) -> np.ndarray:
+        """New images: z from the prior, then the generator, ``(n, C, H, W)``.
+
+        On the scale of the registered images. Batch norm has standing statistics of 16 passes on
+        draws of the prior (Astorga 2021, section 6.3); a generator with a moving average is used
+        averaged.
+
+        Parameters
+        ----------
+        n
+            Number of images.
+        batch_size
+            How many at a time.
+        """
+        checks.check_positive("n", n)
+        images = [self.module.to_pixels(x).cpu() for _, x in self._generated(n, batch_size)]
+        return torch.cat(images).numpy()
+
+    def _generated(self, n: int, batch_size: int | None):
+        """Draws of the prior with their images in [-1, 1], in parts."""
+        self._check_if_trained()
+        self.module.eval()
+        batch_size = batch_size or 128
+        with few_threads(), self.module.for_sampling() as generator:
+            for start in range(0, n, batch_size):
+                z = self.module.draw_prior(min(batch_size, n - start))
+                yield z, generator(z)
+
+    @torch.inference_mode()
+    def decode_latent(self, z: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
+        """Images of latent coordinates of your own, ``(n, C, H, W)``.
+
+        On the scale of the registered images; batch norm as in :meth:`sample`.
+
+        Parameters
+        ----------
+        z
+            ``(n, n_latent)``.
+
+        Raises
+        ------
+        ValueError
+            If ``z`` has another shape.
+        """
+        self._check_if_trained()
+        self.module.eval()
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        if z.ndim != 2 or z.shape[1] != self.module.n_latent:
+            raise ValueError(
+                f"z must have shape (n, {self.module.n_latent}), but has {tuple(z.shape)}."
+            )
+        with few_threads(), self.module.for_sampling() as generator:
+            images = [
+                self.module.to_pixels(generator(part.to(self.module.device))).cpu()
+                for part in z.split(batch_size or 128)
+            ]
+        return torch.cat(images).numpy()
+
+    def get_mutual_information(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        moments: str = "total",
+        batch_size: int | None = None,
+    ) -> float:
+        """Estimate of the information between images and codes, in nats.
+
+        Parameters
+        ----------
+        moments
+            ``"total"``: q(z) has the encoder's variance, too, and the estimate is an upper bound;
+            ``"means"``: as in the tables of Astorga 2021, where it may be negative. See
+            :func:`mixvi.metrics.mutual_information`.
+        """
+        mean, variance = self._posterior(adata, indices, batch_size)
+        return mutual_information(mean.numpy(), variance.numpy(), moments)
+
+    def get_encoder_entropy(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> float:
+        """h_q(z | x), mean over images, in nats (Astorga 2021, section 6.2)."""
+        return encoder_entropy(self._posterior(adata, indices, batch_size)[1].numpy())
+
+    @property
+    def _prefix(self) -> str:
+        """What keys of annotated AnnData are named for."""
+        return type(self).__name__.lower()
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        reconstruction: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        """Write codes and errors into the AnnData.
+
+        Keys, with the name of the objective or model for ``<model>``: ``obsm["X_<model>"]`` and
+        ``obsm["X_<model>_variance"]``, mean and variance of q(z | x), each ``(n_obs, n_latent)``;
+        ``obs["<model>_reconstruction_error"]``, mean squared error of a pixel;
+        ``obsm["<model>_reconstruction"]`` ``(n_obs, C, H, W)`` with ``reconstruction=True``;
+        ``uns["<model>"]`` with the settings.
+        """
+        adata = self._validate_anndata(adata)
+        mean, variance = self.get_latent_representation(
+            adata, return_dist=True, batch_size=batch_size
+        )
+        adata.obsm[f"X_{self._prefix}"] = mean
+        adata.obsm[f"X_{self._prefix}_variance"] = variance
+        adata.obs[f"{self._prefix}_reconstruction_error"] = self.get_reconstruction_error(
+            adata, per_image=True, batch_size=batch_size
+        )
+        if reconstruction:
+            adata.obsm[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
+                adata, batch_size=batch_size
+            )
+        adata.uns[self._prefix] = self._description()

@@ -1,0 +1,155 @@
+"""The base of image modules: an encoder, a generator, further networks, and steps that train them.
+
+A module gives networks and losses; it knows no AnnData and no optimiser.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module.base import BaseModuleClass
+from torch import Tensor, nn
+
+from mixvi.core.mixture import reparameterise
+from mixvi.core.resident import SPARSE_KEY
+from mixvi.images.blocks import standing_statistics
+from mixvi.images.likelihoods import LOG_VAR_MAX, LOG_VAR_MIN
+from mixvi.images.objective import Loss, Step
+
+STANDING_BATCH = 64
+
+
+class ImageModule(BaseModuleClass):
+    """Networks by name, among them ``encoder`` and ``generator``.
+
+    Parameters
+    ----------
+    image_shape
+        (C, H, W).
+    pixel_range
+        Smallest and largest value of the registered images; networks see [-1, 1].
+    n_latent
+        Size J of z.
+    networks
+        Name to network; each is an attribute of the module and has an optimiser of its own.
+    ema_decay
+        Decay of the moving average of the generator that ``sample`` uses; ``None``: no average.
+    ema_start
+        Updates of the generator before the average starts.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        pixel_range: tuple[float, float],
+        n_latent: int,
+        networks: dict[str, nn.Module],
+        ema_decay: float | None = None,
+        ema_start: int = 1000,
+    ):
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.n_values = prod(self.image_shape)
+        self.n_latent = n_latent
+        self.pixel_range = tuple(pixel_range)
+        self.network_names = tuple(networks)
+        for name, network in networks.items():
+            self.add_module(name, network)
+        self.ema_decay = ema_decay
+        self.ema_start = ema_start
+        self.averaged_generator = None
+        if ema_decay is not None:
+            self.averaged_generator = deepcopy(self.generator).requires_grad_(False)
+            self.register_buffer("n_generator_updates", torch.zeros((), dtype=torch.long))
+
+    @abstractmethod
+    def steps(self) -> tuple[Step, ...]:
+        """Updates in the order in which they are taken."""
+
+    def rows(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] of one minibatch (registry key to tensor)."""
+        x = tensors.get(REGISTRY_KEYS.X_KEY)
+        if x is None:
+            x = tensors[SPARSE_KEY].dense()
+        low, high = self.pixel_range
+        x = x.reshape(len(x), *self.image_shape)
+        return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1] on the scale of the registered ones."""
+        low, high = self.pixel_range
+        return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * (0.5 * (high - low)) + low
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each ``(B, n_latent)``; log-variances are clamped."""
+        mu, log_var = self.encoder(x)
+        return mu, log_var.clamp(LOG_VAR_MIN, LOG_VAR_MAX)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1]."""
+        return self.generator(z)
+
+    def draw_prior(self, n: int) -> Tensor:
+        """Draws of N(0, I), ``(n, n_latent)``."""
+        return torch.randn(n, self.n_latent, device=self.device)
+
+    def pair_scores(self, x: Tensor, z: Tensor, unary: bool = False) -> list[Tensor]:
+        """Scores ``(B,)`` of pairs by D_xz; with ``unary`` those of D_x and D_z, too."""
+        of_x, of_z = self.image_critic.features(x), self.latent_critic.features(z)
+        scores = [self.pair_critic(torch.cat([of_x, of_z], dim=1))]
+        if unary:
+            scores += [self.image_critic.score(of_x), self.latent_critic.score(of_z)]
+        return scores
+
+    @contextmanager
+    def for_sampling(self) -> Iterator[nn.Module]:
+        """The generator for draws of the prior, with standing statistics of 16 passes on them.
+
+        The averaged one, if there is an average.
+        """
+        generator = self.generator if self.averaged_generator is None else self.averaged_generator
+        with standing_statistics(generator, lambda: self.draw_prior(STANDING_BATCH)):
+            yield generator
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the averaged generator towards the present one, after an update of it."""
+        if self.averaged_generator is None:
+            return
+        self.n_generator_updates += 1
+        started = (self.n_generator_updates > self.ema_start).to(torch.float32)
+        # until the start the average is the generator itself
+        weight = 1.0 - self.ema_decay * started
+        pairs = zip(self.averaged_generator.parameters(), self.generator.parameters(), strict=True)
+        for averaged, present in pairs:
+            averaged.lerp_(present, weight.to(present.dtype))
+        buffers = zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True)
+        for averaged, present in buffers:
+            averaged.copy_(present)
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
+        return {"x": self.rows(tensors)}
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict, **kwargs
+    ) -> dict:
+        return {"z": inference_outputs["z"]}
+
+    def inference(self, x: Tensor) -> dict[str, Tensor]:
+        """Encode and draw z."""
+        mu, log_var = self.encode(x)
+        return {"mu_z": mu, "lv_z": log_var, "z": reparameterise(mu, log_var)}
+
+    def generative(self, z: Tensor) -> dict[str, Tensor]:
+        """Decode."""
+        return {"x": self.decode(z)}
+
+    def loss(self, step: Step, x: Tensor) -> Loss:
+        """Loss and terms of one step on images ``(B, C, H, W)`` in [-1, 1]."""
+        return step.loss(self, x)

@@ -1,0 +1,144 @@
+"""Objectives of generative-inference models: which terms, which networks, who is updated when.
+
+An objective is one class in one file: a subclass of :class:`Objective` with a ``name``, found by it
+as soon as the class is defined. Files in :mod:`mixvi.images.objectives` are found by being there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from mixvi.core import checks
+
+if TYPE_CHECKING:
+    from mixvi.images.backbones import Backbone
+    from mixvi.images.module import ImageModule
+
+OBJECTIVES: dict[str, type[Objective]] = {}
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+"""What a step minimises, and its terms by name before they are weighted; all of them scalars."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of update.
+
+    Attributes
+    ----------
+    name
+        The history has its loss as ``<name>_loss_train``.
+    updates
+        Networks whose optimisers step; no other receives gradients.
+    loss
+        Gives the loss and its terms from the networks and images ``(B, C, H, W)`` in [-1, 1].
+    times
+        How often in a row, with draws of its own each time.
+    every
+        Taken at each ``every``-th minibatch; critics that see ``d_steps`` minibatches a generator
+        step leave ``every=d_steps`` to the generator.
+    """
+
+    name: str
+    updates: tuple[str, ...]
+    loss: Callable[[ImageModule, Tensor], Loss]
+    times: int = 1
+    every: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """Base of objectives; settings are dataclass fields.
+
+    Every objective has the networks ``encoder`` and ``generator`` at hand, and what
+    :meth:`make_networks` adds. Losses use them by the verbs of
+    :class:`mixvi.images.module.ImageModule`: ``encode``, ``decode``, ``draw_prior``, and the added
+    networks by their names.
+    """
+
+    name: ClassVar[str]
+    """What users call it."""
+    is_autoencoder: ClassVar[bool] = False
+    """Whether it minimises a reconstruction loss and so has ELBO terms."""
+    default_epochs: ClassVar[int | None] = None
+    """Epochs unless told; ``None``: as many as ``default_iterations`` take."""
+    default_iterations: ClassVar[int] = 75_000
+    """Updates of the generator unless told (Astorga 2021, section 8.2)."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        known = OBJECTIVES.get(cls.name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(
+                f"There is an objective {cls.name!r} already ({known.__qualname__}). Choose "
+                "another name."
+            )
+        OBJECTIVES[cls.name] = cls
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, "int"):
+                checks.check_positive(field.name, value)
+            elif field.type in (float, "float") and not (
+                isinstance(value, int | float) and 0 <= value < float("inf")
+            ):
+                raise ValueError(f"{field.name} must be a number of at least 0, but is {value!r}.")
+
+    @abstractmethod
+    def steps(self) -> tuple[Step, ...]:
+        """Updates, in the order in which they are taken."""
+
+    def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
+        """Networks beside encoder and generator, by name."""
+        return {}
+
+    def smallest_batch(self, n_latent: int) -> int:
+        """Fewest images that a minibatch must have."""
+        return 2
+
+    def score(self, nets: ImageModule, x: Tensor) -> Tensor:
+        """The critic's scores ``(B,)`` of images, with their codes where it sees pairs.
+
+        Raises
+        ------
+        ValueError
+            If the objective has no critic that sees images.
+        """
+        raise ValueError(
+            f"objective={self.name!r} has no critic of images. Those of 'ali', 'alice', 'veegan', "
+            "'aim', 'avb' and the like have."
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Settings by name, for files."""
+        return asdict(self)
+
+
+def make_objective(objective: str | Objective, options: dict | None = None) -> Objective:
+    """An objective from its name and settings, or as it is given.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name, or it has no such setting.
+    """
+    if isinstance(objective, Objective):
+        if options:
+            raise ValueError(
+                "objective_kwargs are settings of an objective that is named. Pass them to the "
+                "objective itself."
+            )
+        return objective
+    checks.check_choice("objective", objective, OBJECTIVES)
+    cls = OBJECTIVES[objective]
+    known = [field.name for field in fields(cls)]
+    checks.check_options("objective_kwargs", options, known, f"objective={objective!r}")
+    return cls(**(options or {}))

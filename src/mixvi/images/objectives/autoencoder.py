@@ -1,0 +1,60 @@
+"""What autoencoders share: a reconstruction loss and one restriction of the codes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mixvi.core.mixture import reparameterise
+from mixvi.images.likelihoods import reconstruction_loss
+from mixvi.images.module import ImageModule
+from mixvi.images.objective import Loss, Objective, Step
+
+
+class Codes(NamedTuple):
+    """Codes of one minibatch, each ``(B, n_latent)``."""
+
+    mu: Tensor
+    log_var: Tensor
+    z: Tensor
+
+    def of(self, kind: str) -> Tensor:
+        """Posterior ``"means"`` or ``"samples"``."""
+        return self.mu if kind == "means" else self.z
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder(Objective):
+    """Reconstruction loss plus ``beta`` times a restriction (Astorga 2021, eq. 5.3).
+
+    Attributes
+    ----------
+    recon_scale
+        What the sum of squares over pixels is multiplied by.
+    """
+
+    recon_scale: float = 0.5
+
+    is_autoencoder = True
+    default_epochs = 100
+    beta = 1.0
+
+    def steps(self) -> tuple[Step, ...]:
+        """One step of encoder and generator a minibatch."""
+        return (Step("autoencoder", ("encoder", "generator"), self.autoencoder),)
+
+    def autoencoder(self, nets: ImageModule, x: Tensor) -> Loss:
+        """Reconstruction and restriction, from one code an image."""
+        mu, log_var = nets.encode(x)
+        codes = Codes(mu, log_var, reparameterise(mu, log_var))
+        reconstruction = reconstruction_loss(x, nets.decode(codes.z), self.recon_scale).mean()
+        name, restriction = self.restriction(nets, x, codes)
+        terms = {"reconstruction": reconstruction, name: restriction}
+        return reconstruction + self.beta * restriction, terms
+
+    @abstractmethod
+    def restriction(self, nets: ImageModule, x: Tensor, codes: Codes) -> tuple[str, Tensor]:
+        """Name and value of the restriction."""

@@ -1,0 +1,208 @@
+"""Registering images: where they lie, their shape and range, and whether a model can read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import BaseAnnDataField, LayerField, ObsmField
+
+from mixvi.core import checks
+
+SHAPE_KEY = "image_shape"
+_CHUNK_ROWS = 1024
+
+
+def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict[str, Any]:
+    """The arguments of ``setup_anndata`` with key, shape and range of the images found.
+
+    Parameters
+    ----------
+    adata
+        AnnData with images.
+    args
+        ``image_key``, ``layer``, ``image_shape`` and ``pixel_range`` as the user gave them.
+    is_query
+        Whether the arguments are those of a trained model.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing (near matches are named).
+    TypeError
+        If images are not numbers of a kind that is known.
+    ValueError
+        If shape or range are not what the arguments say, or not to be inferred.
+    """
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
+    if adata.n_obs == 0:
+        raise ValueError("adata has no rows: there are no images to train on.")
+    checks.check_not_backed_view(adata)
+    key, layer, shape = args["image_key"], args["layer"], args["image_shape"]
+    if key is not None and layer is not None:
+        raise ValueError("Pass image_key or layer, not both.")
+    if key is None and layer is None and shape is None and "image" in adata.obsm:
+        key = "image"
+    if shape is not None:
+        shape = _checked_shape(shape, "image_shape")
+    if key is not None:
+        checks.check_key(adata, "obsm", key, "image_key")
+        name, images = f"adata.obsm[{key!r}]", adata.obsm[key]
+        found = _shape_of(images, name)
+        if shape is not None and found != shape:
+            raise ValueError(_other_shape(name, found, shape, is_query))
+        shape = found
+    else:
+        checks.check_key(adata, "layers", layer, "layer")
+        name, images = ("adata.X", adata.X) if layer is None else _layer(adata, layer)
+        shape = shape or _flat_shape(adata, name)
+        if images is None or images.shape[1] != prod(shape):
+            raise ValueError(
+                f"{name} has {adata.n_vars} columns, but images of shape {shape} (C, H, W) have "
+                f"{prod(shape)} values each. Correct image_shape, or put images (n, C, H, W) into "
+                "adata.obsm['image']."
+            )
+    pixel_range = _checked_range(args["pixel_range"], images, name)
+    return args | {
+        "image_key": key,
+        "layer": layer,
+        "image_shape": shape,
+        "pixel_range": pixel_range,
+    }
+
+
+class ImageField(ObsmField):
+    """Images in obsm, channels for scvi-tools' columns; registered without a message."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Number the channels."""
+        self.validate_field(adata)
+        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1])}
+
+
+def image_field(args: dict[str, Any]) -> BaseAnnDataField:
+    """The field of images, by resolved arguments of ``setup_anndata``."""
+    if args["image_key"] is not None:
+        return ImageField(REGISTRY_KEYS.X_KEY, args["image_key"], correct_data_format=False)
+    return LayerField(
+        REGISTRY_KEYS.X_KEY, args["layer"], is_count_data=False, correct_data_format=False
+    )
+
+
+def _layer(adata: AnnData, layer: str) -> tuple[str, Any]:
+    return f"adata.layers[{layer!r}]", adata.layers[layer]
+
+
+def _checked_shape(shape: Any, name: str) -> tuple[int, int, int]:
+    try:
+        sizes = tuple(int(size) for size in shape)
+        whole = all(size == given for size, given in zip(sizes, shape, strict=True))
+    except (TypeError, ValueError):
+        sizes, whole = (), False
+    if len(sizes) == 2:
+        sizes = (1, *sizes)
+    if not whole or len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(
+            f"{name} must be (channels, height, width), or (height, width) of one channel, but is "
+            f"{shape!r}."
+        )
+    return sizes
+
+
+def _shape_of(images: Any, name: str) -> tuple[int, int, int]:
+    shape = getattr(images, "shape", ())
+    if not isinstance(images, np.ndarray):
+        raise TypeError(
+            f"{name} is a {type(images).__name__}; a NumPy array (n, channels, height, width) is "
+            "needed."
+        )
+    if len(shape) == 3:
+        raise ValueError(
+            f"{name} has shape {shape}, but images are (n, channels, height, width). For one "
+            f"channel add its axis: {name} = {name}[:, None]."
+        )
+    if len(shape) != 4 or min(shape[1:]) < 1:
+        raise ValueError(
+            f"{name} has shape {shape}, but images are (n, channels, height, width). Flattened "
+            "images belong into X, with uns['image_shape'] = (channels, height, width)."
+        )
+    if shape[3] in (1, 3, 4) and shape[1] > 4:
+        raise ValueError(
+            f"{name} has shape {shape}: channels seem to come last, but images are (n, channels, "
+            f"height, width). Move them: {name} = {name}.transpose(0, 3, 1, 2)."
+        )
+    return tuple(int(size) for size in shape[1:])
+
+
+def _flat_shape(adata: AnnData, name: str) -> tuple[int, int, int]:
+    if SHAPE_KEY not in adata.uns:
+        raise ValueError(
+            "There are no images: adata.obsm has no 'image', and adata.uns no 'image_shape' that "
+            f"would say how rows of {name} are folded. Put images (n, C, H, W) into "
+            "adata.obsm['image'], name their key by image_key, or pass image_shape=(C, H, W)."
+        )
+    return _checked_shape(adata.uns[SHAPE_KEY], f"adata.uns[{SHAPE_KEY!r}]")
+
+
+def _other_shape(name: str, found: tuple, expected: tuple, is_query: bool) -> str:
+    reader = "the model reads" if is_query else "image_shape says"
+    text = f"{name} has images of shape {found} (C, H, W), but {reader} {expected}."
+    if found[0] != expected[0] and found[1:] == expected[1:]:
+        plural = "s" if expected[0] > 1 else ""
+        text += f" They have {found[0]} channel(s), {expected[0]} channel{plural} are expected:"
+        if found[0] == 1:
+            return f"{text} repeat the channel, {name}.repeat({expected[0]}, axis=1)."
+        return f"{text} average the channels, or train a model on images of {found[0]} channels."
+    return f"{text} Resize or pad the images, or train a model on theirs."
+
+
+def _blocks(images: Any) -> Iterator[np.ndarray]:
+    for start in range(0, images.shape[0], _CHUNK_ROWS):
+        block = images[start : start + _CHUNK_ROWS]
+        yield block.toarray() if sparse.issparse(block) else np.asarray(block)
+
+
+def _checked_range(pixel_range: Any, images: Any, name: str) -> tuple[float, float]:
+    kind = np.dtype(images.dtype)
+    if kind.kind not in "uif" or (kind.kind != "f" and kind != np.uint8 and pixel_range is None):
+        raise TypeError(
+            f"{name} holds {kind}; images are floats in [-1, 1] or [0, 1], or uint8 from 0 to 255. "
+            "Convert them, or pass pixel_range=(smallest, largest) for other numbers."
+        )
+    low, high = np.inf, -np.inf
+    for block in _blocks(images):
+        if kind.kind == "f" and not np.isfinite(block).all():
+            raise ValueError(f"{name} has NaN or infinite values. Remove those images first.")
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+    if pixel_range is None:
+        if kind == np.uint8:
+            return 0.0, 255.0
+        if low >= -1.0 and high <= 1.0:
+            return (-1.0, 1.0) if low < 0.0 else (0.0, 1.0)
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}, but floats are expected in [-1, 1] or "
+            "[0, 1]. Scale them, or pass pixel_range=(smallest, largest), e.g. (0, 255)."
+        )
+    try:
+        smallest, largest = (float(value) for value in pixel_range)
+    except (TypeError, ValueError):
+        smallest = largest = 0.0
+    if not smallest < largest:
+        raise ValueError(
+            f"pixel_range must be (smallest, largest), e.g. (0, 255), but is {pixel_range!r}."
+        )
+    # rounding of a conversion is no reason to refuse
+    slack = 1e-4 * (largest - smallest)
+    if low < smallest - slack or high > largest + slack:
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}, outside of the range "
+            f"({smallest:g}, {largest:g}) of pixel values. Scale them as the training images were, "
+            "or register anew with another pixel_range."
+        )
+    return smallest, largest

@@ -1,0 +1,178 @@
+"""The plan of image models: one optimiser a network, and steps of a module in turn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from mixvi.core import checks
+from mixvi.core.training import check_finite
+from mixvi.images.module import ImageModule
+
+# minibatches between looks at the sums, which wait for the device
+GUARD_EVERY = 100
+ADVICE = "Lower the learning rate (lr), or the weights and steps of the objective"
+
+
+class StepwiseTrainingPlan(pl.LightningModule):
+    """Takes the module's steps at each minibatch, by manual optimisation.
+
+    Records once an epoch: each step's loss as ``<step>_loss_train``, each term as
+    ``<term>_train``, and ``train_loss``, the sum of the steps' losses.
+
+    Parameters
+    ----------
+    module
+        The module to train.
+    lr
+        Adam's learning rate, one for all networks or network name to rate.
+    betas, eps, weight_decay
+        Adam's further settings (Astorga 2021, section 6.3: 0 and 0.999).
+    batch_size
+        Images a minibatch; a shorter one at the end of an epoch is left out of training.
+
+    Raises
+    ------
+    ValueError
+        If ``lr`` names a network that is not there, or leaves one out.
+    """
+
+    def __init__(
+        self,
+        module: ImageModule,
+        *,
+        lr: float | dict[str, float],
+        batch_size: int,
+        betas: tuple[float, float] = (0.0, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.module = module
+        names = module.network_names
+        if not isinstance(lr, dict):
+            lr = dict.fromkeys(names, lr)
+        checks.check_options("lr", lr, names, "the model")
+        missing = [name for name in names if name not in lr]
+        if missing:
+            raise ValueError(
+                f"lr has no learning rate for {', '.join(missing)}. Name every network: "
+                f"{', '.join(names)}."
+            )
+        for name, value in lr.items():
+            checks.check_positive(f"lr of {name}", value, integer=False)
+        self._lr = lr
+        self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        self._batch_size = batch_size
+        self._steps = module.steps()
+        self._parameters_of = {
+            name: list(getattr(module, name).parameters()) for name in module.network_names
+        }
+        self._n_minibatches = 0
+        self._sums = {"train": _Sums(), "validation": _Sums()}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the number of minibatches, on which the turn of steps depends."""
+        checkpoint["n_minibatches"] = self._n_minibatches
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Take back what :meth:`on_save_checkpoint` kept."""
+        self._n_minibatches = checkpoint["n_minibatches"]
+
+    def on_fit_start(self) -> None:
+        """Refuse several processes, of which each would train by itself."""
+        if self.trainer.world_size > 1:
+            raise ValueError("devices: models of images train on one device. Pass devices=1.")
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One Adam a network, in the order of the module's names."""
+        # one call for all weights, where the device has it
+        fused = self.device.type in ("cpu", "cuda")
+        return [
+            torch.optim.Adam(parameters, lr=self._lr[name], fused=fused, **self._adam)
+            for name, parameters in self._parameters_of.items()
+        ]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Take the steps that are due."""
+        x = self.module.rows(batch)
+        if len(x) < self._batch_size and batch_idx > 0:
+            # moments and critics of few images would be far from those of the others
+            return
+        optimizers = dict(zip(self.module.network_names, self._optimizers(), strict=True))
+        self._n_minibatches += 1
+        for step in self._steps:
+            if self._n_minibatches % step.every:
+                continue
+            inputs = [p for name in step.updates for p in self._parameters_of[name]]
+            for _ in range(step.times):
+                loss, terms = self.module.loss(step, x)
+                for name in step.updates:
+                    optimizers[name].zero_grad()
+                # gradients of these networks alone, however the loss came about
+                self.manual_backward(loss, inputs=inputs)
+                for name in step.updates:
+                    optimizers[name].step()
+                if "generator" in step.updates:
+                    self.module.update_average()
+                self._sums["train"].add(step.name, loss, terms)
+        if batch_idx == 0 or (batch_idx + 1) % GUARD_EVERY == 0:
+            check_finite(self._sums["train"].means(), self.current_epoch, ADVICE)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Record each step's loss on one minibatch of the validation set."""
+        x = self.module.rows(batch)
+        if len(x) < self._batch_size and batch_idx > 0:
+            return
+        for step in self._steps:
+            self._sums["validation"].add(step.name, *self.module.loss(step, x))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means; stop if a term is no longer a number."""
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation set's means."""
+        self._log_epoch("validation")
+
+    def _log_epoch(self, stage: str) -> None:
+        means = self._sums[stage].take()
+        if not means:
+            return
+        check_finite(means, self.current_epoch, ADVICE)
+        losses = [
+            means[f"{step.name}_loss"] for step in self._steps if f"{step.name}_loss" in means
+        ]
+        self.log_dict({f"{name}_{stage}": value for name, value in means.items()})
+        self.log(f"{stage}_loss", sum(losses), prog_bar=stage == "train")
+
+    def _optimizers(self) -> list:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+
+class _Sums:
+    """Sums of scalars over an epoch, kept on the device so that no step waits for a number."""
+
+    def __init__(self):
+        self._sums: dict[str, Tensor | float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, step: str, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        for name, value in {f"{step}_loss": loss, **terms}.items():
+            self._sums[name] += value.detach()
+            self._counts[name] += 1
+
+    def means(self) -> dict[str, float]:
+        """Means so far, by name."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+    def take(self) -> dict[str, float]:
+        """Means by name; then start anew."""
+        means = self.means()
+        self.__init__()
+        return means
