@@ -201,7 +201,9 @@ def prepare_images(
 def image_adata(images: np.ndarray, columns: dict) -> AnnData:
     """AnnData with levels in [0, 1] from bytes ``(n, C, H, W)`` and columns of ``obs``."""
     obs = pd.DataFrame(columns, index=[f"image_{i}" for i in range(len(images))])
-    return _as_adata(np.ascontiguousarray(images, dtype=np.float32) / 255.0, obs)
+    levels = np.array(images, dtype=np.float32, order="C")
+    levels /= 255.0
+    return _as_adata(levels, obs)
 
 
 def _as_adata(images: np.ndarray, obs: pd.DataFrame) -> AnnData:
