@@ -1,13 +1,19 @@
-"""Figures of merit: clusters, counterfactuals, populations, calibration. Arrays in, numbers out."""
+"""Figures of merit: clusters, counterfactuals, populations, calibration, images, codes.
+
+Arrays in, numbers out.
+"""
 
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
 from mixvi.metrics.clustering import (
     accuracy_by_overlap,
     active_units,
+    ari,
+    clustering_accuracy,
     clustering_report,
     component_table,
     hungarian_accuracy,
     hungarian_map,
+    nmi,
     overlap_map,
     per_label_recall,
     used_components,
@@ -26,12 +32,16 @@ from mixvi.metrics.populations import (
     mmd,
     top_de_genes,
 )
+from mixvi.metrics.probe import linear_probe
+from mixvi.metrics.reconstruction import log_mse, mean_bias_sq, mean_squared_error
 
 __all__ = [
     "MarkerOverlap",
     "accuracy_by_overlap",
     "active_units",
+    "ari",
     "class_mean_baseline",
+    "clustering_accuracy",
     "clustering_report",
     "component_table",
     "energy_distance",
@@ -39,10 +49,15 @@ __all__ = [
     "hungarian_accuracy",
     "hungarian_map",
     "knn_agreement",
+    "linear_probe",
+    "log_mse",
     "marker_overlap",
+    "mean_bias_sq",
     "mean_expression_r2",
     "mean_expression_table",
+    "mean_squared_error",
     "mmd",
+    "nmi",
     "overlap_map",
     "per_label_recall",
     "reliability_curve",
