@@ -143,7 +143,7 @@ def cifar10(complete: bool = False) -> AnnData:
 def prepare_images(
     adata: AnnData, size: int = 32, method: Literal["resize", "pad"] = "resize"
 ) -> AnnData:
-    """Images as the thesis's networks take them: square, in [-1, 1] (Astorga 2021, section 8.3).
+    """Images as the thesis's networks take them: square, in [-1, 1] (Astorga 2021, section 8.1.1).
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ Arrays in, numbers out.
 """
 
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
+from mixvi.metrics.classifier import ImageClassifier, train_image_classifier
 from mixvi.metrics.clustering import (
     accuracy_by_overlap,
     active_units,
@@ -24,6 +25,7 @@ from mixvi.metrics.counterfactual import (
     mean_expression_table,
     variance_ratio,
 )
+from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
 from mixvi.metrics.populations import (
     MarkerOverlap,
     energy_distance,
@@ -36,6 +38,8 @@ from mixvi.metrics.probe import linear_probe
 from mixvi.metrics.reconstruction import log_mse, mean_bias_sq, mean_squared_error
 
 __all__ = [
+    "ImageClassifier",
+    "InceptionScore",
     "MarkerOverlap",
     "accuracy_by_overlap",
     "active_units",
@@ -46,8 +50,10 @@ __all__ = [
     "component_table",
     "energy_distance",
     "expected_calibration_error",
+    "fid",
     "hungarian_accuracy",
     "hungarian_map",
+    "inception_score",
     "knn_agreement",
     "linear_probe",
     "log_mse",
@@ -62,6 +68,7 @@ __all__ = [
     "per_label_recall",
     "reliability_curve",
     "top_de_genes",
+    "train_image_classifier",
     "used_components",
     "variance_ratio",
 ]

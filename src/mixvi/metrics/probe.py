@@ -25,7 +25,7 @@ def linear_probe(
 ) -> float:
     """Test accuracy of multinomial logistic regression on standardised codes, in [0, 1].
 
-    Astorga (2021, section 6.3) names neither optimiser nor regularisation: here scikit-learn's
+    Astorga (2021, section 6.3.2) names neither optimiser nor regularisation: here scikit-learn's
     L-BFGS with an L2 penalty, on codes brought to mean 0 and variance 1 by those of training.
 
     Parameters
