@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -204,6 +205,13 @@ def test_the_standard_network_gets_bytes(monkeypatch):
     x = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), dtype=np.uint8)
     assert metrics.fid(x, x, "inception", device="cpu") == pytest.approx(0, abs=1e-6)
     assert taken[0] == ["2048"] and taken[-1].dtype == torch.uint8
-    assert torch.equal(torch.cat(taken[-1:]), torch.from_numpy(x))
+    assert torch.equal(taken[-1], torch.from_numpy(x))
     metrics.inception_score(x, "inception", 2, device="cpu")
     assert taken[4] == ["logits_unbiased"]
+
+    def unreachable(name, layers):
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", unreachable)
+    with pytest.raises(FileNotFoundError, match="no route.*checkpoints"):
+        metrics.fid(x, x, "inception")

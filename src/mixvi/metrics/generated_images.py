@@ -64,6 +64,8 @@ def inception_score(
     ------
     ImportError
         If torchmetrics is absent, or torch-fidelity for ``"inception"``.
+    FileNotFoundError
+        If the weights for ``"inception"`` are neither here nor to be downloaded.
     ValueError
         As :func:`fid`; also if there are fewer images than splits.
     """
@@ -125,6 +127,8 @@ def fid(
     ------
     ImportError
         If torchmetrics is absent, or torch-fidelity for ``"inception"``.
+    FileNotFoundError
+        If the weights for ``"inception"`` are neither here nor to be downloaded.
     ValueError
         If images are not ``(n, C, H, W)``, out of range, of different shapes or fewer than two, or
         if the network does not take them or returns something else than finite rows.
@@ -254,7 +258,16 @@ def _inception(name: str, sides: dict[str, np.ndarray]) -> nn.Module:
         )
     # the layers that FID and IS are defined on
     layer = "2048" if name == "features" else "logits_unbiased"
-    return _torchmetrics("fid").NoTrainInceptionV3("inception-v3-compat", [layer])
+    network = _torchmetrics("fid").NoTrainInceptionV3
+    try:
+        return network("inception-v3-compat", [layer])
+    except OSError as error:
+        # the network's errors are OSErrors
+        raise FileNotFoundError(
+            f"The weights of {INCEPTION!r} are not on this machine and could not be downloaded "
+            f"({error}). Put torch-fidelity's file into {torch.hub.get_dir()}/checkpoints, or use "
+            "a network of your own: mixvi.metrics.train_image_classifier."
+        ) from error
 
 
 def _batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
