@@ -128,6 +128,10 @@ def test_a_module_is_evaluated_and_left_as_it_was():
     x = np.random.default_rng(0).uniform(-1, 1, (60, 1, 2, 2)).astype(np.float32)
     assert metrics.fid(x, x, module) == pytest.approx(0, abs=1e-9)
     assert module.training and module[1].num_batches_tracked == 0
+    # a frozen part stays frozen
+    module[1].eval()
+    metrics.inception_score(x, module, 2)
+    assert module[2].training and not module[1].training
 
 
 def test_too_few_images_for_the_features_are_told():

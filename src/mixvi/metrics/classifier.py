@@ -247,7 +247,7 @@ def train_image_classifier(
     test_labels = of_each_cell(test_labels, len(test_x), "labels of held_out")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         classifier = ImageClassifier(x.shape[1:], classes.tolist(), width).to(device)
     classifier.check_images(test_x, "held_out")
     _fit(classifier, x, y, chosen, max_epochs, batch_size, lr, generator)

@@ -84,7 +84,8 @@ def inception_score(
         metric = metric_class(feature=network, splits=splits).to(network.device)
         for rows in _batches(kept, batch_size):
             metric.update(torch.from_numpy(x[rows]).to(network.device))
-        torch.manual_seed(seed)
+        # of the CPU, where the metric draws; torch.manual_seed would reach GPUs, too
+        torch.default_generator.manual_seed(seed)
         mean, std = metric.compute()
     return InceptionScore(float(mean), float(std))
 
@@ -187,15 +188,16 @@ class _Network(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The module given in evaluation mode and without gradients; afterwards as it was."""
-        modes = [module.training for module in self._modules_given]
+        parts = [part for module in self._modules_given for part in module.modules()]
+        modes = [part.training for part in parts]
         for module in self._modules_given:
             module.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            for module, mode in zip(self._modules_given, modes, strict=True):
-                module.train(mode)
+            for part, mode in zip(parts, modes, strict=True):
+                part.training = mode
 
     def forward(self, images: Tensor) -> Tensor:
         # images (B, C, H, W) -> (B, F)
@@ -224,7 +226,7 @@ def _feature_network(
             given.check_images(x, side)
             warn_of_scale(x, side)
         call = given.features if name == "features" else given
-    elif given == INCEPTION:
+    elif isinstance(given, str) and given == INCEPTION:
         module = _inception(name, sides)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
