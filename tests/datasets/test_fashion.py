@@ -35,6 +35,20 @@ def test_files_are_read(folder):
     assert list(adata.obs["article"][:3]) == ["T-shirt/top", "Trouser", "Pullover"]
     raw = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
     assert np.allclose(adata.X[5], np.frombuffer(raw, np.uint8)[16:800] / 255)
+    assert adata.obsm["image"].shape == (8, 1, 28, 28)
+    assert np.shares_memory(adata.obsm["image"], adata.X)
+
+
+def test_files_are_found_in_the_data_directory(folder, tmp_path, monkeypatch):
+    there = tmp_path / "data" / "fashion_mnist"
+    there.mkdir(parents=True)
+    for name in fashion._FILES:
+        (folder / name).rename(there / name)
+    monkeypatch.setenv("MIXVI_DATA_DIR", str(tmp_path / "data"))
+    assert datasets.fashion_mnist().shape == (8, 784)
+    (there / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="its MD5 is"):
+        datasets.fashion_mnist()
 
 
 def test_other_files_are_refused(folder):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -94,3 +96,22 @@ def test_a_download_with_a_wrong_checksum_is_not_kept(places, served):
     with pytest.raises(ValueError, match="hash"):
         fetch(FILE)
     assert find(FILE) is None
+
+
+def test_an_md5_serves_where_authors_publish_one(places):
+    file = replace(FILE, checksum=hashlib.md5(CONTENT).hexdigest(), algorithm="md5")
+    put(places[0])
+    assert fetch(file) == places[0] / "made_up" / "cells.h5ad"
+    with pytest.raises(ValueError, match="its MD5 is"):
+        fetch(replace(file, checksum=SHA256))
+
+
+def test_the_authors_address_is_the_last_resort(places, served, monkeypatch):
+    put(served)
+    base = os.environ["MIXVI_DATA_URL"]
+    monkeypatch.delenv("MIXVI_DATA_URL")
+    assert fetch(replace(FILE, url=f"{base}made_up/cells.h5ad")).read_bytes() == CONTENT
+    lost = replace(FILE, name="lost.h5ad", url=f"{base}made_up/lost.h5ad")
+    with pytest.raises(FileNotFoundError, match="does not give it") as caught:
+        fetch(lost)
+    assert "MIXVI_DATA_DIR" in str(caught.value)

@@ -39,3 +39,31 @@ def test_usage_bad_input():
         metrics.active_units(ones, ones - 1)
     with pytest.raises(ValueError, match=r"\(4,\)"):
         metrics.used_components(ones[:, 0])
+
+
+def test_accuracy_by_either_mapping():
+    # clusters 0 and 1 are a, 2 is b with one a; one of the two loses its label one to one
+    labels = ["a", "a", "a", "a", "a", "b", "b"]
+    clusters = [0, 0, 0, 1, 2, 2, 2]
+    assert metrics.clustering_accuracy(labels, clusters) == pytest.approx(6 / 7)
+    assert metrics.clustering_accuracy(labels, clusters, "hungarian") == pytest.approx(5 / 7)
+    # fewer clusters than labels: the roles of the two arguments differ
+    assert metrics.clustering_accuracy(labels, [0] * 7) == pytest.approx(5 / 7)
+    with pytest.raises(ValueError, match="mapping='greedy' is not known"):
+        metrics.clustering_accuracy(labels, clusters, "greedy")
+    with pytest.raises(ValueError, match="one length"):
+        metrics.clustering_accuracy(labels, clusters[:3])
+
+
+def test_information_and_rand_index_by_hand():
+    labels, halves = [0, 0, 1, 1], ["x", "y", "x", "y"]
+    assert metrics.nmi(labels, ["p", "p", "q", "q"]) == metrics.ari(labels, [7, 7, 3, 3]) == 1
+    # independent halves: no pair is together in both; (0 - 4 / 6) / (2 - 4 / 6)
+    assert metrics.nmi(labels, halves) == pytest.approx(0, abs=1e-12)
+    assert metrics.ari(labels, halves) == pytest.approx(-0.5)
+    # one cluster split in two: I = H(labels) = ln 2, H(clusters) = 1.5 ln 2
+    assert metrics.nmi(labels, [0, 0, 1, 2]) == pytest.approx(2 / 2.5)
+    with pytest.raises(ValueError, match="missing"):
+        metrics.nmi(["a", None], [0, 1])
+    with pytest.raises(ValueError, match="no cells"):
+        metrics.ari([], [])

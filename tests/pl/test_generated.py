@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_rgba
 from scipy import sparse
 
-from mixvi import CGMVAE, pl
+from mixvi import pl
 
 
 @pytest.fixture(autouse=True)
@@ -144,121 +144,3 @@ def test_hybrid_umap_bad_input(real, generated):
     generated.X[0, 0] = np.nan
     with pytest.raises(ValueError, match="generated has NaN"):
         pl.hybrid_umap(real, generated, "kind")
-
-
-def tile(ax, i, j, height, width):
-    """Image ``i, j`` of the grid; gaps are one pixel."""
-    shown = np.ma.filled(ax.images[0].get_array(), np.nan)
-    top, left = i * (height + 1), j * (width + 1)
-    return shown[top : top + height, left : left + width]
-
-
-def labels(ticks):
-    return [t.get_text() for t in ticks]
-
-
-def test_images_lie_in_their_order():
-    images = np.arange(5 * 6, dtype=float).reshape(5, 6)
-    ax = pl.image_grid(images, (2, 3), n_columns=3)
-    assert ax.images[0].get_array().shape == (2 * 2 + 1, 3 * 3 + 2)
-    for k in range(5):
-        np.testing.assert_array_equal(tile(ax, *divmod(k, 3), 2, 3), images[k].reshape(2, 3))
-    # the sixth place and the gaps are empty
-    assert np.isnan(tile(ax, 1, 2, 2, 3)).all()
-    assert np.ma.count(ax.images[0].get_array()) == images.size
-    assert ax.images[0].get_clim() == (0, 29)
-    assert not ax.get_xlabel() and not labels(ax.get_xticklabels())
-    square = pl.image_grid(sparse.csr_matrix(images), (2, 3))
-    assert square.images[0].get_array().shape == (2 * 2 + 1, 3 * 3 + 2)
-
-
-def test_white_gaps_and_black_zero():
-    ax = pl.image_grid(np.array([[0.0, 1.0], [0.5, 1.0]]), (1, 2), vmin=0, vmax=2)
-    image = ax.images[0]
-    rgba = image.to_rgba(image.get_array())
-    assert to_hex(rgba[0, 0]) == "#000000"
-    assert to_hex(rgba[0, 2]) == "#ffffff"
-    assert image.get_clim() == (0, 2)
-
-
-def sampled(n_w=2, components=("0", "2", "10")):
-    obs = pd.DataFrame(
-        {
-            "w_index": np.repeat(np.arange(n_w), len(components)),
-            "component": pd.Categorical(np.tile(components, n_w)),
-        },
-        index=[f"generated_{i}" for i in range(n_w * len(components))],
-    )
-    return AnnData(np.arange(len(obs) * 4, dtype=float).reshape(-1, 4), obs=obs)
-
-
-def test_samples_are_laid_out_by_draw_and_component():
-    cells = sampled()
-    ax = pl.image_grid(cells, (2, 2))
-    # components keep the model's order, not that of text
-    assert labels(ax.get_xticklabels()) == ["0", "2", "10"]
-    assert labels(ax.get_yticklabels()) == ["0", "1"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("component", "draw of w")
-    np.testing.assert_array_equal(tile(ax, 1, 2, 2, 2), cells.X[5].reshape(2, 2))
-    gap = pl.image_grid(cells[[0, 1, 2, 3, 5]].copy(), (2, 2))
-    assert np.isnan(tile(gap, 1, 1, 2, 2)).all()
-    np.testing.assert_array_equal(tile(gap, 1, 2, 2, 2), cells.X[5].reshape(2, 2))
-    in_order = pl.image_grid(cells, (2, 2), n_columns=2)
-    assert in_order.images[0].get_array().shape == (8, 5)
-    assert not in_order.get_xlabel()
-
-
-def test_ticks_stand_at_the_middle_of_images():
-    _, given = plt.subplots()
-    ax = pl.image_grid(
-        np.zeros((4, 6)),
-        (2, 3),
-        n_columns=2,
-        row_labels=["first", 2],
-        column_labels=["x", "y"],
-        title="grid",
-        ax=given,
-    )
-    assert ax is given and ax.get_title() == "grid"
-    assert labels(ax.get_yticklabels()) == ["first", "2"]
-    assert labels(ax.get_xticklabels()) == ["x", "y"]
-    # pixel centres are whole numbers: rows 0 1 | 3 4, columns 0 1 2 | 4 5 6
-    np.testing.assert_array_equal(ax.get_yticks(), [0.5, 3.5])
-    np.testing.assert_array_equal(ax.get_xticks(), [1, 5])
-
-
-def test_what_a_model_samples_fits(counts, fit):
-    model = fit(
-        CGMVAE,
-        counts,
-        epochs=1,
-        setup={"layer": "counts", "condition_key": "condition"},
-        n_components=3,
-        likelihood="nb",
-    )
-    cells = model.sample(2)
-    with pytest.raises(ValueError, match="several rows of w_index 0 and component '0'"):
-        pl.image_grid(cells, (5, 6))
-    ax = pl.image_grid(cells[cells.obs["condition"] == "stim"], (5, 6))
-    assert labels(ax.get_xticklabels()) == ["0", "1", "2"]
-    assert len(labels(ax.get_yticklabels())) == 2
-
-
-def test_image_grid_bad_input():
-    images = np.zeros((4, 6))
-    with pytest.raises(ValueError, match="images have 6 pixels, but shape=.2, 2. has 4"):
-        pl.image_grid(images, (2, 2))
-    with pytest.raises(ValueError, match="shape must be .height, width."):
-        pl.image_grid(images, (6,))
-    with pytest.raises(ValueError, match=r"shape\[1\] must be a positive"):
-        pl.image_grid(images, (2, 3.0))
-    with pytest.raises(ValueError, match="n > 0"):
-        pl.image_grid(images[:0], (2, 3))
-    with pytest.raises(ValueError, match=r"but are \(4, 2, 3\)"):
-        pl.image_grid(images.reshape(4, 2, 3), (2, 3))
-    with pytest.raises(ValueError, match="row_labels needs 2 entries, but has 1"):
-        pl.image_grid(images, (2, 3), row_labels=["one"])
-    with pytest.raises(ValueError, match="column_labels needs 4 entries, but has 3"):
-        pl.image_grid(images, (2, 3), n_columns=4, column_labels="abc")
-    with pytest.raises(ValueError, match="n_columns must be a positive"):
-        pl.image_grid(images, (2, 3), n_columns=0)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from the four files its authors publish, wherever they lie."""
+"""Fashion-MNIST from the four files its authors publish."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.datasets.fetch import DataFile, fetch
+from mixvi.datasets.images import image_adata
+
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+_ORIGIN = "Xiao, Rasul and Vollgraf (2017), https://github.com/zalandoresearch/fashion-mnist (MIT)."
 # the authors publish MD5 sums, https://github.com/zalandoresearch/fashion-mnist
 _FILES = {
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -32,40 +37,52 @@ _CLASSES = (
 )
 
 
-def fashion_mnist(directory: str | os.PathLike) -> AnnData:
+def fashion_mnist(directory: str | os.PathLike | None = None) -> AnnData:
     """70,000 pictures of clothes x 784 pixels (Xiao, Rasul and Vollgraf 2017; MIT licence).
+
+    Image models take what :func:`mixvi.datasets.prepare_images` makes of it.
 
     Parameters
     ----------
     directory
-        Where the four ``*-ubyte.gz`` files of the authors lie; mixvi does not download them.
+        Where the four ``*-ubyte.gz`` files of the authors lie. ``None``: they are looked for in
+        ``fashion_mnist`` below ``MIXVI_DATA_DIR`` and in the cache, and else downloaded from the
+        authors' address (31 MB).
 
     Returns
     -------
-    AnnData with grey levels in [0, 1] in ``X`` (float32, (70000, 784)), ``obs["article"]`` (10
-    categories) and ``obs["split"]`` (``"train"``, 60,000; ``"test"``, 10,000).
+    AnnData with grey levels in [0, 1] in ``X`` (float32, (70000, 784)), the same as
+    ``obsm["image"]`` ((70000, 1, 28, 28), a view), ``uns["image_shape"]`` (1, 28, 28),
+    ``obs["article"]`` (10 categories) and ``obs["split"]`` (``"train"``, 60,000; ``"test"``,
+    10,000).
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing.
+        If a file is missing and cannot be downloaded.
     ValueError
         If a file's MD5 sum is not the published one.
     """
-    parts = {name: _read(Path(directory) / name, md5) for name, md5 in _FILES.items()}
+    parts = {}
+    for name, md5 in _FILES.items():
+        if directory is None:
+            path = fetch(
+                DataFile("fashion_mnist", name, md5, _ORIGIN, f"{_URL}/{name}", algorithm="md5")
+            )
+        else:
+            path = Path(directory) / name
+        parts[name] = _read(path, md5)
     images = np.concatenate([v[16:] for k, v in parts.items() if "images" in k])
     codes = np.concatenate([v[8:] for k, v in parts.items() if "labels" in k])
-    x = images.reshape(len(codes), -1).astype(np.float32) / 255.0
     n_test = len(parts["t10k-labels-idx1-ubyte.gz"]) - 8
     split = np.repeat(["train", "test"], [len(codes) - n_test, n_test])
-    obs = pd.DataFrame(
+    return image_adata(
+        images.reshape(-1, 1, 28, 28),
         {
             "article": pd.Categorical.from_codes(codes, list(_CLASSES)),
             "split": pd.Categorical(split),
         },
-        index=[f"image_{i}" for i in range(len(codes))],
     )
-    return AnnData(x, obs=obs)
 
 
 def _read(path: Path, md5: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pooch
@@ -15,12 +16,23 @@ DATA_URL_VARIABLE = "MIXVI_DATA_URL"
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file: its folder, name, checksum and where the public original lies."""
+    """One file: its folder, name, checksum and where the public original lies.
+
+    ``url`` is where its authors serve this very file, if they do; ``algorithm`` is that of the
+    checksum, which some authors publish as MD5.
+    """
 
     folder: str
     name: str
-    sha256: str
+    checksum: str
     origin: str
+    url: str | None = None
+    algorithm: str = "sha256"
+
+    @property
+    def sum_name(self) -> str:
+        """What messages call the checksum."""
+        return {"sha256": "SHA-256", "md5": "MD5"}[self.algorithm]
 
 
 def find(file: DataFile) -> Path | None:
@@ -29,7 +41,7 @@ def find(file: DataFile) -> Path | None:
     Raises
     ------
     ValueError
-        If the file is there but its SHA-256 is another.
+        If the file is there but its checksum is another.
     """
     places = [Path(pooch.os_cache("mixvi"))]
     if os.environ.get(DATA_DIR_VARIABLE):
@@ -38,44 +50,54 @@ def find(file: DataFile) -> Path | None:
         path = place / file.folder / file.name
         if path.is_file():
             with open(path, "rb") as handle:
-                found = hashlib.file_digest(handle, "sha256").hexdigest()
-            if found != file.sha256:
+                found = hashlib.file_digest(
+                    handle, partial(hashlib.new, file.algorithm, usedforsecurity=False)
+                ).hexdigest()
+            if found != file.checksum:
                 raise ValueError(
-                    f"{path} is not the expected file: its SHA-256 is {found}, not {file.sha256}. "
-                    "Delete or replace it."
+                    f"{path} is not the expected file: its {file.sum_name} is {found}, not "
+                    f"{file.checksum}. Delete or replace it."
                 )
             return path
     return None
 
 
 def fetch(file: DataFile) -> Path:
-    """Path of a file: found on this machine, or downloaded from ``MIXVI_DATA_URL``.
+    """Path of a file: found on this machine, or downloaded.
 
+    It is downloaded from ``MIXVI_DATA_URL`` if that is set, else from its authors if they serve it.
     A download goes to the cache and is kept only if its checksum is right.
 
     Raises
     ------
     FileNotFoundError
-        If it is not here and no address to download it from is set.
+        If it is not here, and there is no address to download it from or it gives nothing.
     ValueError
-        If its SHA-256 is another.
+        If its checksum is another.
     """
     path = find(file)
     if path is not None:
         return path
     base = os.environ.get(DATA_URL_VARIABLE)
-    if not base:
-        raise FileNotFoundError(
-            f"{file.folder}/{file.name} is not on this machine. Put it (SHA-256 {file.sha256}) "
-            f"into a directory <dir>/{file.folder}/ and set {DATA_DIR_VARIABLE}=<dir>, or set "
-            f"{DATA_URL_VARIABLE} to an address that serves <address>/{file.folder}/{file.name}. "
-            f"Origin: {file.origin}"
-        )
-    return Path(
-        pooch.retrieve(
-            f"{base.rstrip('/')}/{file.folder}/{file.name}",
-            known_hash=f"sha256:{file.sha256}",
+    url = f"{base.rstrip('/')}/{file.folder}/{file.name}" if base else file.url
+    place = (
+        f"Put it ({file.sum_name} {file.checksum}) into a directory <dir>/{file.folder}/ and set "
+        f"{DATA_DIR_VARIABLE}=<dir>, or set {DATA_URL_VARIABLE} to an address that serves "
+        f"<address>/{file.folder}/{file.name}. Origin: {file.origin}"
+    )
+    if not url:
+        raise FileNotFoundError(f"{file.folder}/{file.name} is not on this machine. {place}")
+    try:
+        path = pooch.retrieve(
+            url,
+            known_hash=f"{file.algorithm}:{file.checksum}",
             fname=file.name,
             path=Path(pooch.os_cache("mixvi")) / file.folder,
         )
-    )
+    except OSError as error:
+        # the network's errors are OSErrors; a wrong checksum is a ValueError and passes
+        raise FileNotFoundError(
+            f"{file.folder}/{file.name} is not on this machine, and {url} does not give it "
+            f"({error}). {place}"
+        ) from error
+    return Path(path)

@@ -1,13 +1,17 @@
 """Figures of merit, one file a theme: arrays in, numbers out."""
 
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
+from mixvi.metrics.classifier import ImageClassifier, train_image_classifier
 from mixvi.metrics.clustering import (
     accuracy_by_overlap,
     active_units,
+    ari,
+    clustering_accuracy,
     clustering_report,
     component_table,
     hungarian_accuracy,
     hungarian_map,
+    nmi,
     overlap_map,
     per_label_recall,
     used_components,
@@ -18,6 +22,7 @@ from mixvi.metrics.counterfactual import (
     mean_expression_table,
     variance_ratio,
 )
+from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
 from mixvi.metrics.information import (
     aggregate_kl,
     code_moments,
@@ -33,32 +38,46 @@ from mixvi.metrics.populations import (
     mmd,
     top_de_genes,
 )
+from mixvi.metrics.probe import linear_probe
+from mixvi.metrics.reconstruction import log_mse, mean_bias_sq, mean_squared_error
 
 __all__ = [
+    "ImageClassifier",
+    "InceptionScore",
     "MarkerOverlap",
     "accuracy_by_overlap",
     "active_units",
     "aggregate_kl",
+    "ari",
     "class_mean_baseline",
+    "clustering_accuracy",
     "clustering_report",
     "code_moments",
     "component_table",
     "encoder_entropy",
     "energy_distance",
     "expected_calibration_error",
+    "fid",
     "hungarian_accuracy",
     "hungarian_map",
+    "inception_score",
     "knn_agreement",
+    "linear_probe",
+    "log_mse",
     "marker_overlap",
+    "mean_bias_sq",
     "mean_expression_r2",
     "mean_expression_table",
+    "mean_squared_error",
     "mmd",
     "mutual_information",
+    "nmi",
     "overlap_map",
     "per_label_recall",
     "posterior_kl",
     "reliability_curve",
     "top_de_genes",
+    "train_image_classifier",
     "used_components",
     "variance_ratio",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from mixvi.core.checks import check_choice
 
 
 def component_table(components: Sequence, labels: Sequence) -> pd.DataFrame:
@@ -79,6 +81,54 @@ def hungarian_accuracy(components: Sequence, labels: Sequence) -> float:
     return accuracy_by_overlap(components, labels, hungarian_map(table))
 
 
+def clustering_accuracy(
+    labels: Sequence, clusters: Sequence, mapping: Literal["majority", "hungarian"] = "majority"
+) -> float:
+    """Share of rows whose cluster stands for their label (Astorga 2021, eq. 8.1).
+
+    Parameters
+    ----------
+    labels, clusters
+        Of each row, ``(n_obs,)``; labels come first, as in scikit-learn.
+    mapping
+        ``"majority"``: each cluster stands for its most frequent label, so that several may share
+        one, as in the thesis; never below ``"hungarian"``: one cluster a label at most, so that
+        the most rows agree, as most clustering papers count.
+
+    Raises
+    ------
+    ValueError
+        If the mapping is unknown, lengths differ, there are no rows, or a value is missing (NaN).
+    """
+    check_choice("mapping", mapping, ("majority", "hungarian"))
+    accuracy = accuracy_by_overlap if mapping == "majority" else hungarian_accuracy
+    return accuracy(clusters, labels)
+
+
+def nmi(labels: Sequence, clusters: Sequence) -> float:
+    """Normalised mutual information of two labelings, arithmetic mean; 1 if they are the same.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are no rows, or a value is missing (NaN).
+    """
+    clusters, labels = _paired(clusters, labels)
+    return float(normalized_mutual_info_score(labels, clusters))
+
+
+def ari(labels: Sequence, clusters: Sequence) -> float:
+    """Adjusted Rand index of two labelings; 1 if they are the same, 0 on average by chance.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are no rows, or a value is missing (NaN).
+    """
+    clusters, labels = _paired(clusters, labels)
+    return float(adjusted_rand_score(labels, clusters))
+
+
 def per_label_recall(predicted: Sequence, labels: Sequence) -> pd.Series:
     """Share of each label's cells that are predicted as such, ``(n_labels,)``."""
     predicted, labels = _paired(predicted, labels)
@@ -136,8 +186,8 @@ def clustering_report(components: Sequence, labels: Sequence) -> dict[str, Any]:
     return {
         "accuracy_overlap": accuracy_by_overlap(components, labels, mapping),
         "accuracy_hungarian": hungarian_accuracy(components, labels),
-        "ari": float(adjusted_rand_score(labels, components)),
-        "nmi": float(normalized_mutual_info_score(labels, components)),
+        "ari": ari(labels, components),
+        "nmi": nmi(labels, components),
         "n_clusters": len(table),
         "labels_with_component": len(set(mapping.values())),
         "n_labels": table.shape[1],

@@ -2,7 +2,8 @@
 
 from mixvi.pl.clusters import component_heatmap, confidence, reliability
 from mixvi.pl.expression import mean_expression
-from mixvi.pl.generated import hybrid_umap, image_grid
+from mixvi.pl.generated import hybrid_umap
+from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
 from mixvi.pl.training import loss_terms
 
@@ -11,8 +12,11 @@ __all__ = [
     "confidence",
     "hybrid_umap",
     "image_grid",
+    "images",
+    "images_by_cluster",
     "latent",
     "loss_terms",
     "mean_expression",
+    "reconstructions",
     "reliability",
 ]

@@ -1,9 +1,8 @@
-"""Generated cells among real ones, and generated images."""
+"""Generated cells among real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, sqrt
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,12 +15,11 @@ from matplotlib.patheffects import withStroke
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from mixvi.core.checks import check_positive, near_matches
-from mixvi.metrics.pairs import dense, finite_pair, on_components_of
+from mixvi.metrics.pairs import finite_pair, on_components_of
 from mixvi.pl.latent import category_colours
 
 _DOT_AREA = 20_000
 _MISSING = "0.8"
-_GAP = 1
 
 
 def hybrid_umap(
@@ -90,79 +88,6 @@ def hybrid_umap(
         ax.set(xlabel="UMAP 1", ylabel="UMAP 2", title=title, xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
     return list(axes)
-
-
-def image_grid(
-    images,
-    shape: tuple[int, int],
-    *,
-    n_columns: int | None = None,
-    row_labels: Sequence | None = None,
-    column_labels: Sequence | None = None,
-    vmin: float | None = None,
-    vmax: float | None = None,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Grid of grey images from the rows of a matrix or of generated cells.
-
-    Parameters
-    ----------
-    images
-        Images as rows ``(n, H * W)``, dense, sparse or AnnData. An AnnData from the ``sample`` of
-        a mixture model is laid out with one row a ``w_index`` and one column a ``component``,
-        others in their order.
-    shape
-        ``(H, W)``.
-    n_columns
-        Images a row, in their order; default a grid that is about square.
-    row_labels, column_labels
-        One a row and a column; default the ``w_index`` and the ``component``, or none.
-    vmin, vmax
-        Values drawn black and white; default the smallest and the largest of all images.
-    title, ax
-        Title, and the axes to draw on.
-
-    Raises
-    ------
-    ValueError
-        If there are no images, their width is not H * W, labels are not one a row or column, or
-        several images belong to one ``w_index`` and ``component``.
-    """
-    x = dense(images)
-    height, width = _checked_shape(x, shape)
-    rows, columns, row_names, column_names = _places(images, len(x), n_columns)
-    row_labels = row_names if row_labels is None else row_labels
-    column_labels = column_names if column_labels is None else column_labels
-    n_rows, n_columns = rows.max() + 1, columns.max() + 1
-    for name, labels, n in (
-        ("row_labels", row_labels, n_rows),
-        ("column_labels", column_labels, n_columns),
-    ):
-        if labels is not None and len(labels) != n:
-            raise ValueError(f"{name} needs {n} entries, but has {len(labels)}.")
-    # places without an image, and the gaps, stay NaN and are drawn white
-    mosaic = np.full((n_rows * (height + _GAP) - _GAP, n_columns * (width + _GAP) - _GAP), np.nan)
-    for image, i, j in zip(x, rows, columns, strict=True):
-        top, left = i * (height + _GAP), j * (width + _GAP)
-        mosaic[top : top + height, left : left + width] = image.reshape(height, width)
-    if ax is None:
-        scale = 0.7 / max(height, width)
-        size = (0.6 + scale * mosaic.shape[1], 0.6 + scale * mosaic.shape[0])
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    cmap = plt.get_cmap("gray").with_extremes(bad="white")
-    ax.imshow(mosaic, cmap=cmap, vmin=vmin, vmax=vmax, interpolation="nearest")
-    ax.set_xticks(*_ticks(column_labels, width), fontsize=8)
-    ax.set_yticks(*_ticks(row_labels, height), fontsize=8)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    if isinstance(images, AnnData) and column_names is not None:
-        ax.set(xlabel="component", ylabel="draw of w")
-        ax.xaxis.set_label_position("top")
-    if title:
-        ax.set_title(title)
-    return ax
 
 
 def _check_column(real: AnnData, generated: AnnData, column: str) -> None:
@@ -241,46 +166,3 @@ def _legend(ax: Axes, entries: dict[str, tuple[str, object]]) -> None:
         ncols=1 + (len(entries) - 1) // 18,
         handletextpad=0.2,
     )
-
-
-def _checked_shape(x: np.ndarray, shape: tuple[int, int]) -> tuple[int, int]:
-    if len(shape) != 2:
-        raise ValueError(f"shape must be (height, width), but is {shape!r}.")
-    height, width = shape
-    check_positive("shape[0]", height)
-    check_positive("shape[1]", width)
-    if x.ndim != 2 or not len(x):
-        raise ValueError(f"images must be (n, height * width) with n > 0, but are {x.shape}.")
-    if x.shape[1] != height * width:
-        raise ValueError(
-            f"images have {x.shape[1]} pixels, but shape={height, width} has {height * width}; "
-            "pass the height and width of the images."
-        )
-    return height, width
-
-
-def _places(
-    images, n: int, n_columns: int | None
-) -> tuple[np.ndarray, np.ndarray, list | None, list | None]:
-    """Row and column of each image, and the names of rows and columns if they have some."""
-    laid_out = isinstance(images, AnnData) and {"w_index", "component"} <= set(images.obs)
-    if laid_out and n_columns is None:
-        rows, row_names = pd.factorize(images.obs["w_index"])
-        columns, column_names = pd.factorize(images.obs["component"].astype(str))
-        twice = pd.Series(rows * len(column_names) + columns).duplicated()
-        if twice.any():
-            i = int(twice.idxmax())
-            raise ValueError(
-                f"images has several rows of w_index {row_names[rows[i]]} and component "
-                f"{column_names[columns[i]]!r}. Choose one condition first, e.g. "
-                "images[images.obs['condition'] == ...], or pass n_columns."
-            )
-        return rows, columns, list(row_names), list(column_names)
-    n_columns = ceil(sqrt(n)) if n_columns is None else n_columns
-    check_positive("n_columns", n_columns)
-    return *np.divmod(np.arange(n), n_columns), None, None
-
-
-def _ticks(labels: Sequence | None, size: int) -> tuple[np.ndarray, list[str]]:
-    labels = [] if labels is None else [str(label) for label in labels]
-    return np.arange(len(labels)) * (size + _GAP) + (size - 1) / 2, labels
