@@ -43,6 +43,8 @@ def test_it_learns_and_says_how_well(classifier):
     probabilities = classifier.predict(x, soft=True, batch_size=100)
     assert probabilities.shape == (240, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    in_unit = classifier.predict((x + 1) / 2, soft=True, pixel_range=(0, 1))
+    np.testing.assert_allclose(in_unit, probabilities, atol=1e-4)
     assert classifier.features(torch.tensor(x[:5])).shape == (5, classifier.n_features)
 
 
@@ -126,13 +128,13 @@ def test_classifier_bad_input(classifier):
         train(x, labels, max_epochs=0)
     with pytest.raises(ValueError, match="held_out have the shape"):
         train(x, labels, held_out=(x.repeat(2, axis=2), labels), **QUICK)
-    with pytest.warns(UserWarning, match="looks scaled to"):
+    with pytest.warns(UserWarning, match="pass pixel_range"):
         train((x + 1) / 2, labels, **(QUICK | {"max_epochs": 1}))
     with pytest.raises(ValueError, match=r"images have .* \(1, 16, 8\)"):
         classifier.predict(x[..., :8])
     with pytest.raises(ValueError, match=r"real have .* \(3, 16, 16\)"):
         metrics.fid(*[x.repeat(3, axis=1)] * 2, classifier)
-    with pytest.warns(UserWarning, match="generated has no negative value"):
+    with pytest.warns(UserWarning, match="generated has no value below the middle"):
         metrics.fid(x, (x + 1) / 2, classifier)
 
 

@@ -118,9 +118,22 @@ def test_images_may_be_bytes_tensors_or_an_anndata():
     expected = metrics.fid(signed, other, pixels)
     assert expected > 0
     assert metrics.fid(x, torch.tensor(other.copy()), pixels) == pytest.approx(expected)
+    # a model of bytes returns floats from 0 to 255
+    assert metrics.fid(x, (other + 1) * 127.5, pixels, pixel_range=(0, 255)) == pytest.approx(
+        expected, rel=1e-4
+    )
     rows = AnnData(signed.reshape(50, -1), uns={"image_shape": (1, 2, 2)})
     stacked = AnnData(obsm={"image": other})
     assert metrics.fid(rows, stacked, pixels) == pytest.approx(expected)
+
+
+def test_scores_follow_the_range():
+    images = levels(np.arange(5).repeat(4))
+    expected = metrics.inception_score(images, sure, 2)
+    shifted = (images + 1) / 2
+    assert metrics.inception_score(shifted, sure, 2, pixel_range=(0, 1)) == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"pixel_range must be .* \(1, 0\)"):
+        metrics.inception_score(images, sure, 2, pixel_range=(1, 0))
 
 
 def test_a_module_is_evaluated_and_left_as_it_was():

@@ -49,43 +49,51 @@ def image_array(images, name: str = "images") -> np.ndarray:
     return x
 
 
-def signed_images(images, name: str = "images") -> np.ndarray:
+def signed_images(
+    images, name: str = "images", pixel_range: tuple[float, float] = (-1.0, 1.0)
+) -> np.ndarray:
     """Images ``(n, C, H, W)`` in single precision and [-1, 1], as networks take and give them.
 
     Parameters
     ----------
     images
-        As for :func:`image_array`: bytes (uint8, 0 to 255, of which 255 becomes 1), or floats that
-        lie in [-1, 1] already.
+        As for :func:`image_array`: bytes (uint8, of which 0 becomes -1 and 255 becomes 1), or
+        floats in ``pixel_range``.
     name
         What messages call them.
+    pixel_range
+        Floats that become -1 and 1.
 
     Raises
     ------
     ValueError
-        As :func:`image_array`; also if values are not finite or lie elsewhere, or the dtype is an
-        integer other than uint8.
+        As :func:`image_array`; also if values are not finite or lie elsewhere, the dtype is an
+        integer other than uint8, or the range is none.
     """
+    lowest, highest = pixel_range
+    if not lowest < highest:
+        raise ValueError(f"pixel_range must be (smallest, largest), but is {pixel_range!r}.")
     x = image_array(images, name)
     if x.dtype == np.uint8:
         return x.astype(np.float32) / 127.5 - 1.0
     if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(
-            f"{name} has the dtype {x.dtype}; pass bytes (uint8, 0 to 255) or floats in [-1, 1]."
-        )
+        raise ValueError(f"{name} has the dtype {x.dtype}; pass bytes (uint8, 0 to 255) or floats.")
     low, high = float(x.min()), float(x.max())
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{name} has NaN or infinite values.")
-    if low < -1 - _TOLERANCE or high > 1 + _TOLERANCE:
+    slack = _TOLERANCE * (highest - lowest)
+    if low < lowest - slack or high > highest + slack:
         raise ValueError(
-            f"{name} has values from {low:.4g} to {high:.4g}, but floats must lie in [-1, 1]. "
-            "Scale them first, e.g. grey levels from 0 to 255 by x / 127.5 - 1."
+            f"{name} has values from {low:.4g} to {high:.4g}, but floats must lie in "
+            f"[{lowest:g}, {highest:g}]. Pass their range as pixel_range=(smallest, largest)."
         )
-    return x.astype(np.float32, copy=False)
+    if (lowest, highest) == (-1, 1):
+        return x.astype(np.float32, copy=False)
+    return ((x - lowest) * (2 / (highest - lowest)) - 1).astype(np.float32)
 
 
 def warn_of_scale(images: np.ndarray, name: str) -> None:
-    """Warn if no value is negative: images in [0, 1] pass for [-1, 1], and spoil what is measured.
+    """Warn if all values are light: images in [0, 1] pass for [-1, 1], and spoil what is measured.
 
     Parameters
     ----------
@@ -96,8 +104,8 @@ def warn_of_scale(images: np.ndarray, name: str) -> None:
     """
     if images.min() >= 0:
         warnings.warn(
-            f"{name} has no negative value: it looks scaled to [0, 1], but [-1, 1] is expected. "
-            "Scale it by 2 * x - 1, or use mixvi.datasets.prepare_images.",
+            f"{name} has no value below the middle of its range. If it lies in [0, 1], pass "
+            "pixel_range=(0, 1), or scale it with mixvi.datasets.prepare_images.",
             stacklevel=3,
         )
 

@@ -67,7 +67,8 @@ def mnist() -> AnnData:
     ``obsm["image"]`` ((63000, 1, 28, 28), a view), ``uns["image_shape"]`` (1, 28, 28),
     ``obs["digit"]`` (``"0"`` to ``"9"``) and ``obs["split"]``: ``"train"`` (the first 50,000
     training images), ``"held_out"`` (the last 10,000 of them) and ``"test"`` (3,000 official test
-    images, which are of the cleaner half and flatter).
+    images, which are of the cleaner half and flatter: ``"held_out"`` is the side to take as real
+    for :func:`mixvi.metrics.fid`).
 
     Raises
     ------

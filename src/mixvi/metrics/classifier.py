@@ -97,7 +97,14 @@ class ImageClassifier(nn.Module):
         return digest.hexdigest()
 
     @torch.no_grad()
-    def predict(self, images, soft: bool = False, batch_size: int = 250) -> np.ndarray:
+    def predict(
+        self,
+        images,
+        soft: bool = False,
+        *,
+        pixel_range: tuple[float, float] = (-1.0, 1.0),
+        batch_size: int = 250,
+    ) -> np.ndarray:
         """Class of each image ``(n,)``, or with ``soft`` the probabilities ``(n, n_classes)``.
 
         Parameters
@@ -106,6 +113,8 @@ class ImageClassifier(nn.Module):
             As for :func:`mixvi.metrics.fid`.
         soft
             Whether probabilities are returned.
+        pixel_range
+            As for :func:`mixvi.metrics.fid`.
         batch_size
             Images at a time.
 
@@ -114,7 +123,7 @@ class ImageClassifier(nn.Module):
         ValueError
             If the images are of another shape than those of training, or out of range.
         """
-        x = signed_images(images)
+        x = signed_images(images, pixel_range=pixel_range)
         self.check_images(x, "images")
         device = next(self.parameters()).device
         probabilities = torch.cat(
@@ -186,6 +195,7 @@ def train_image_classifier(
     labels: Sequence,
     *,
     held_out: float | tuple = 0.1,
+    pixel_range: tuple[float, float] = (-1.0, 1.0),
     width: int = 32,
     max_epochs: int = 5,
     batch_size: int = 64,
@@ -207,6 +217,8 @@ def train_image_classifier(
     held_out
         Share of the images that is held out, drawn at random within each class; or images and
         labels that are.
+    pixel_range
+        As for :func:`mixvi.metrics.fid`.
     width
         Channels of the network; 128 is the thesis's, 32 is for a CPU.
     max_epochs, batch_size, lr
@@ -233,14 +245,14 @@ def train_image_classifier(
     ):
         check_positive(name, value)
     check_positive("lr", lr, integer=False)
-    x = signed_images(images)
+    x = signed_images(images, pixel_range=pixel_range)
     _check_shape(x.shape[1:])
     warn_of_scale(x, "images")
     classes, y = np.unique(of_each_cell(labels, len(x), "labels"), return_inverse=True)
     generator = np.random.default_rng(seed)
     if isinstance(held_out, tuple):
         chosen = np.arange(len(x))
-        test_x, test_labels = signed_images(held_out[0], "held_out"), held_out[1]
+        test_x, test_labels = signed_images(held_out[0], "held_out", pixel_range), held_out[1]
     else:
         chosen, rest = _split(y, held_out, generator)
         test_x, test_labels = x[rest], classes[y[rest]]

@@ -34,6 +34,7 @@ def inception_score(
     classifier: ImageClassifier | nn.Module | Callable[[Tensor], Tensor] | str,
     splits: int = 10,
     *,
+    pixel_range: tuple[float, float] = (-1.0, 1.0),
     batch_size: int = 250,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -53,6 +54,8 @@ def inception_score(
     splits
         Into how many parts of one size the images are divided at random; of n images
         ``n % splits`` are left out.
+    pixel_range
+        As for :func:`fid`.
     batch_size
         Images at a time.
     seed
@@ -71,7 +74,7 @@ def inception_score(
     """
     check_positive("splits", splits)
     check_positive("batch_size", batch_size)
-    x = signed_images(images)
+    x = signed_images(images, pixel_range=pixel_range)
     if len(x) < splits:
         raise ValueError(f"{len(x)} images cannot be divided into splits={splits}.")
     kept = np.random.default_rng(seed).permutation(len(x))[: len(x) - len(x) % splits]
@@ -95,6 +98,7 @@ def fid(
     generated,
     features: ImageClassifier | nn.Module | Callable[[Tensor], Tensor] | str,
     *,
+    pixel_range: tuple[float, float] = (-1.0, 1.0),
     batch_size: int = 250,
     device: str | torch.device | None = None,
 ) -> float:
@@ -106,14 +110,17 @@ def fid(
     Parameters
     ----------
     real, generated
-        Images ``(n, C, H, W)`` and ``(m, C, H, W)``: arrays or tensors, floats in [-1, 1] or bytes
-        (uint8), or AnnData with them in ``obsm["image"]``, or in ``X`` with
+        Images ``(n, C, H, W)`` and ``(m, C, H, W)``: arrays or tensors, floats or bytes
+        (uint8, 0 to 255), or AnnData with them in ``obsm["image"]``, or in ``X`` with
         ``uns["image_shape"]``. The thesis takes the test split as real.
     features
         A trained :class:`ImageClassifier`, whose embedding before the last layer counts; any
         module or function from images ``(B, C, H, W)`` in [-1, 1] to features ``(B, F)``; or
         ``"inception"``: the standard network, whose weights torch-fidelity downloads (images are
         resized to 299 x 299, three channels).
+    pixel_range
+        Smallest and largest value that floats may have; networks see them as -1 and 1. Bytes have
+        their own.
     batch_size
         Images at a time.
     device
@@ -136,8 +143,8 @@ def fid(
     """
     check_positive("batch_size", batch_size)
     sides = {
-        "real": signed_images(real, "real"),
-        "generated": signed_images(generated, "generated"),
+        "real": signed_images(real, "real", pixel_range),
+        "generated": signed_images(generated, "generated", pixel_range),
     }
     shapes = {name: x.shape[1:] for name, x in sides.items()}
     if shapes["real"] != shapes["generated"]:
