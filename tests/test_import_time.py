@@ -11,15 +11,16 @@ CODE = """
 import json, sys, time
 import scvi
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import mixvi
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 """
 HEAVY = {"scanpy", "matplotlib", "sklearn.manifold", "umap", "pooch", "typer"}
 
 
 def test_import_time():
+    """By the processor's clock: other work on the machine does not count."""
     seconds = []
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)

@@ -13,8 +13,8 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, LayerField, ObsmField
 
 from mixvi.core import checks
+from mixvi.core.images import SHAPE_KEY
 
-SHAPE_KEY = "image_shape"
 _CHUNK_ROWS = 1024
 
 
