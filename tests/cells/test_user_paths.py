@@ -265,6 +265,17 @@ def test_early_stopping(toy, fit):
     assert len(model.validation_indices) == 50
 
 
+def test_validation_is_recorded_after_components_have_started(toy):
+    """The starting epochs have no validation cells; the records say which epochs have."""
+    GMVAE.setup_anndata(toy)
+    model = GMVAE(toy, n_components=5, n_hidden=16, n_layers=1)
+    model.train(3, init_epochs=2, train_size=0.8, **CPU)
+    assert list(model.history["elbo_train"].index) == [0, 1, 2, 3, 4]
+    assert list(model.history["elbo_validation"].index) == [2, 3, 4]
+    model.train(2, train_size=0.8, **CPU)
+    assert list(model.history["elbo_validation"].index) == [2, 3, 4, 5, 6]
+
+
 def test_a_lost_run_names_its_term(toy):
     VAE.setup_anndata(toy)
     model = VAE(toy, n_hidden=16, n_layers=1)

@@ -79,7 +79,9 @@ class _ComponentKL(torch.autograd.Function):
         pull = shift * precision
         # (variance + shift ** 2) / component variance
         ratio = torch.addcmul(precision * log_var.exp().unsqueeze(-2), shift, pull)
-        value = ratio.sum(-1) + log_vars.sum(-1) - (1.0 + log_var).sum(-1, keepdim=True)
+        # a product sums short rows faster than a sum does
+        one = ratio.new_ones(ratio.shape[-1])
+        value = ratio @ one + log_vars @ one - (1.0 + log_var).sum(-1, keepdim=True)
         ctx.save_for_backward(log_var, precision, pull, ratio)
         return 0.5 * value
 

@@ -24,19 +24,21 @@ def soft_clip(t: Tensor, low: float, high: float) -> Tensor:
 
     Source: Kolb 2022, the bounded latent domain of section 11 (form after its author's code).
     """
-    return _SoftClip.apply(t, low, high)
+    return _SoftClip.apply(t, t.new_tensor(low), t.new_tensor(high))
 
 
 class _SoftClip(torch.autograd.Function):
-    """The composition of both softplus, with its slope as the one matrix kept."""
+    """``high - softplus(high - low - softplus(t - low))`` by one sigmoid and one logarithm."""
 
     @staticmethod
-    def forward(ctx, t: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
-        above = t - low
-        below = F.softplus(above).neg_().add_(high - low)
-        clipped = F.softplus(below).neg_().add_(high)
+    def forward(ctx, t: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        # with u = exp(t - low): below is 1 / (1 + u), and clipped is high - log1p(pressed)
+        below = (low - t).sigmoid_()
+        pressed = below * (high - low).exp()
+        clipped = high - pressed.log1p()
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(above.sigmoid_().mul_(below.sigmoid_()))
+            slope = (1.0 - below).mul_(pressed)
+            ctx.save_for_backward(slope.div_(pressed.add_(1.0)))
         return clipped
 
     @staticmethod

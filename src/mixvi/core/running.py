@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from scvi.train import TrainRunner
@@ -89,12 +90,37 @@ class RunnerMixin:
                 "Pass strategy='ddp' in a script, which each process then runs; notebooks have one "
                 "device."
             )
-        with few_threads():
-            runner()
+        self._run_and_record(runner)
         if runner.trainer.world_size > 1:
             # scvi-tools puts every process's model on the first device, the records in one alone
             self.to_device(strategy.root_device)
             self.history_ = strategy.broadcast(self.history_)
+
+    def _run_and_record(self, runner: TrainRunner) -> None:
+        """Train, and append the epochs' records to those of earlier calls."""
+        before, was_trained = self.history_, self.is_trained_
+        # else scvi-tools drops records that earlier calls lack, and numbers others by their count
+        self.is_trained_ = False
+        try:
+            with few_threads():
+                runner()
+        finally:
+            self.is_trained_ = self.is_trained_ or was_trained
+            self.history_ = _joined_records(before, self.history_)
+
+
+def _joined_records(before: dict | None, new: dict | None) -> dict | None:
+    """Tables of epoch records in one, epochs counted on."""
+    if not before or not isinstance(new, dict):
+        return new or before
+    n_epochs = max(
+        (int(table.index.max()) + 1 for table in before.values() if len(table)), default=0
+    )
+    joined = dict(before)
+    for name, table in new.items():
+        table = table.set_axis(table.index + n_epochs).rename_axis(table.index.name)
+        joined[name] = pd.concat([before[name], table]) if name in before else table
+    return joined
 
 
 def _keep_freed_memory() -> None:
