@@ -193,6 +193,15 @@ def test_turns_of_steps(fit_images, images, monkeypatch):
     assert names == (["critic"] * 4 + ["generator", "encoder", "encoder"]) * 3
 
 
+def test_records_count_on(fit_images):
+    """Terms that some epochs lack, too."""
+    model = fit_images("aim", epochs=2)
+    model.train(4, batch_size=64, **CPU)
+    assert list(model.history["critic_loss_train"].index) == list(range(6))
+    # three minibatches an epoch, an update of the generator at each fourth of a call
+    assert list(model.history["generator_loss_train"].index) == [1, 3, 4, 5]
+
+
 def test_steps_change_their_networks_alone(images):
     """With learning rates of their own, by networks of their own."""
     GenerativeInference.setup_anndata(images)

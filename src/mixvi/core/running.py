@@ -90,13 +90,13 @@ class RunnerMixin:
                 "Pass strategy='ddp' in a script, which each process then runs; notebooks have one "
                 "device."
             )
-        self._train_recorded(runner)
+        self._run_and_record(runner)
         if runner.trainer.world_size > 1:
             # scvi-tools puts every process's model on the first device, the records in one alone
             self.to_device(strategy.root_device)
             self.history_ = strategy.broadcast(self.history_)
 
-    def _train_recorded(self, runner: TrainRunner) -> None:
+    def _run_and_record(self, runner: TrainRunner) -> None:
         """Train, and append the epochs' records to those of earlier calls."""
         before, was_trained = self.history_, self.is_trained_
         # else scvi-tools drops records that earlier calls lack, and numbers others by their count
