@@ -6,6 +6,7 @@ Source: Astorga 2021, chapters 4 and 6. The batch axis is kept; averaging is lef
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from mixvi.core.mixture import gaussian_log_prob
 
@@ -31,3 +32,13 @@ def encoder_loss(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     In nats, constant included. Source: Astorga 2021, eq. 6.1.
     """
     return -gaussian_log_prob(z, mu, log_var)
+
+
+def bernoulli_loss(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Minus log p(x | z) of pixels in [-1, 1] read as probabilities ``(x + 1) / 2``, ``(B,)``.
+
+    In nats. Source: Jiang et al. 2017, eq. 9, first term.
+    """
+    # the logarithm of a pixel that is wholly wrong stays finite
+    share, found = 0.5 * (x + 1.0), (0.5 * (x_hat + 1.0)).clamp(1e-6, 1.0 - 1e-6)
+    return F.binary_cross_entropy(found, share, reduction="none").flatten(1).sum(1)
