@@ -101,3 +101,16 @@ def fit_images(images):
         return model
 
     return _fit
+
+
+BLOB_CENTRES = np.array([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.6]])
+
+
+def blobs(n: int, seed: int = 0) -> AnnData:
+    """Points of three Gaussians in the plane, as images of one pixel and two channels."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, n)
+    x = BLOB_CENTRES[kind] + 0.08 * rng.normal(size=(n, 2))
+    adata = AnnData(obsm={"image": x.astype(np.float32).clip(-1, 1).reshape(n, 2, 1, 1)})
+    adata.obs["kind"] = np.array(["a", "b", "c"])[kind]
+    return adata
