@@ -75,11 +75,8 @@ def test_prior_loss_reaches_the_prior_alone(module):
 def test_losses_are_the_thesis_formulas(module):
     prior, n = module.prior, len(X)
 
-    def drawn():
-        torch.manual_seed(1)
-        return prior.draw(n)
-
-    z, y = drawn()
+    torch.manual_seed(1)
+    z, y = prior.draw(n)
     generated = module.generator(z, y)
     torch.manual_seed(1)
     loss, _ = module.critic_step(X)

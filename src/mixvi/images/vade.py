@@ -186,7 +186,8 @@ class VaDE(ClusterModel):
     ) -> None:
         """Train an autoencoder, start the prior at a mixture of its codes, then train all.
 
-        A model that is trained already goes on with the last part.
+        A model that is trained already goes on with the last part. The history counts the epochs of
+        all parts.
 
         Parameters
         ----------
@@ -232,7 +233,7 @@ class VaDE(ClusterModel):
                 "resume": resume,
             }
 
-        adam, before = {"betas": (0.9, 0.999)} | (plan_kwargs or {}), {}
+        adam = {"betas": (0.9, 0.999)} | (plan_kwargs or {})
         if pretrain_epochs and not self.is_trained_:
             steady = {key: value for key, value in adam.items() if "decay" not in key}
             with self.module.pretraining():
@@ -240,11 +241,8 @@ class VaDE(ClusterModel):
                     pretrain_epochs, lr=pretrain_lr, plan_kwargs=steady, **part("pretraining")
                 )
             self._start_prior(n_init)
-            # scvi-tools goes on with the records there are, and drops those of other names
-            before, self.history_, self.is_trained_ = self.history_, None, False
         adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
         super().train(max_epochs, lr=lr, plan_kwargs=adam, **part("training"))
-        self.history_ = before | self.history_
 
     def _start_prior(self, n_init: int) -> None:
         """Take the mixture with diagonal covariances that fits the codes' means best."""
