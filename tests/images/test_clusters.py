@@ -54,7 +54,8 @@ def test_samples(model):
     assert model.sample(5, cluster=2, batch_size=2).shape == (5, 1, 8, 8)
     assert model.sample(1, cluster=np.int64(0)).shape == (1, 1, 8, 8)
     for wrong in (3, -1, "2", True, 0.5):
-        with pytest.raises(ValueError, match=f"cluster={wrong!r} is not a cluster.*'0', '1', '2'"):
+        message = f"cluster={wrong!r} is not a cluster of the model: 0, 1, 2"
+        with pytest.raises(ValueError, match=message):
             model.sample(2, cluster=wrong)
     with pytest.raises(ValueError, match="n must be a positive"):
         model.sample(0, cluster=1)
@@ -118,6 +119,36 @@ def test_decoding_with_a_cluster(images):
         model.decode_latent(z, cluster=3)
     assert model.get_discriminator_score().shape == (192,)
     assert np.isfinite(model.get_latent_mse(50))
+
+
+def test_resume(images, tmp_path, monkeypatch):
+    """A run of MPCC that was stopped goes on to the same weights, of shared networks, too."""
+    from mixvi.images.module import ImageModule
+
+    MPCC.setup_anndata(images)
+
+    def run(directory, **more):
+        torch.manual_seed(0)
+        model = MPCC(images, 3, **OPTIONS, d_steps=1, e_steps=1, ema_start=2)
+        model.train(3, checkpoint_dir=directory, **CPU, **more)
+        return model
+
+    whole = run(tmp_path / "whole")
+    loss, taken = ImageModule.loss, []
+
+    def stopping(self, step, x):
+        taken.append(step)
+        if len(taken) == 22:
+            raise InterruptedError
+        return loss(self, step, x)
+
+    monkeypatch.setattr(ImageModule, "loss", stopping)
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "stopped")
+    monkeypatch.undo()
+    resumed = run(tmp_path / "stopped", resume=True).module.state_dict()
+    for name, values in whole.module.state_dict().items():
+        torch.testing.assert_close(resumed[name], values, rtol=0, atol=0, msg=name)
 
 
 def test_author_code_variants(images):

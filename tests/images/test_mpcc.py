@@ -184,9 +184,9 @@ def test_sharing(share, images):
 def test_blobs_are_found():
     adata = blobs(600)
     MPCC.setup_anndata(adata, pixel_range=(-1, 1))
-    kwargs = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}}
+    kwargs = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}, "conditioning": "copy"}
     model = MPCC(adata, 3, 4, d_steps=2, e_steps=2, ema_decay=None, **kwargs)
-    model.train(60, lr=4e-3, prior_lr=1.6e-2, **CPU)
+    model.train(30, lr=4e-3, prior_lr=1.6e-2, **CPU)
     found = model.get_cluster_assignments()
     assert hungarian_accuracy(found, adata.obs["kind"]) > 0.97
     # images of a cluster lie where its points do
@@ -195,7 +195,7 @@ def test_blobs_are_found():
         np.testing.assert_allclose(model.sample(200, cluster=k).mean((0, 2, 3)), centre, atol=0.25)
     assert (model.get_prior_parameters()[2] > 0.5).all()
     for name in ("critic_loss", "generator_loss", "prior_loss", "encoder_loss", "cluster_nll"):
-        assert len(model.history[f"{name}_train"]) == 60
+        assert len(model.history[f"{name}_train"]) == 30
 
 
 def test_aim_mpcc_is_mpcc_with_one_fixed_component(images):
@@ -249,7 +249,7 @@ def test_conditional_mpcc():
     options = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}, "conditioning": "class_norm"}
     model = ConditionalMPCC(adata, 4, d_steps=2, e_steps=2, ema_decay=None, **options)
     assert model.clusters == ["a", "b", "c"]
-    model.train(50, lr=4e-3, prior_lr=1.6e-2, **CPU)
+    model.train(25, lr=4e-3, prior_lr=1.6e-2, **CPU)
     for label in model.clusters:
         centre = adata.obsm["image"][adata.obs["kind"] == label].mean((0, 2, 3))
         made = model.sample(200, cluster=label).mean((0, 2, 3))

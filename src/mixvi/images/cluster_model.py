@@ -46,9 +46,9 @@ class ClusterModel(ImageModel):
         if cluster is None:
             return None
         if cluster not in self.clusters or isinstance(cluster, bool):
+            known = [*map(repr, self.clusters[:20]), *(["..."] if self.clusters[20:] else [])]
             raise ValueError(
-                f"cluster={cluster!r} is not a cluster of the model. "
-                f"{checks.near_matches(cluster, self.clusters)}"
+                f"cluster={cluster!r} is not a cluster of the model: {', '.join(known)}."
             )
         return self.clusters.index(cluster)
 

@@ -117,8 +117,8 @@ class MPCCModule(ImageModule):
 
     def encoder_step(self, x: Tensor, y: Tensor | None = None) -> Loss:
         """Loss II of the encoder: L_q of generated images' codes, for each value of an image."""
-        inputs = self.draw_inputs(len(x))
         with torch.no_grad():
+            inputs = self.draw_inputs(len(x))
             generated = self.generator(*inputs)
         nll = encoder_loss(inputs[0], *self.encode(generated)).mean()
         return nll / self.n_values, {"latent_nll": nll}
