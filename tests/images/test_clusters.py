@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, assert_resumes
 
 from mixvi.images import MPCC, VaDE
 
@@ -123,8 +123,6 @@ def test_decoding_with_a_cluster(images):
 
 def test_resume(images, tmp_path, monkeypatch):
     """A run of MPCC that was stopped goes on to the same weights, of shared networks, too."""
-    from mixvi.images.module import ImageModule
-
     MPCC.setup_anndata(images)
 
     def run(directory, **more):
@@ -133,22 +131,7 @@ def test_resume(images, tmp_path, monkeypatch):
         model.train(3, checkpoint_dir=directory, **CPU, **more)
         return model
 
-    whole = run(tmp_path / "whole")
-    loss, taken = ImageModule.loss, []
-
-    def stopping(self, step, x):
-        taken.append(step)
-        if len(taken) == 22:
-            raise InterruptedError
-        return loss(self, step, x)
-
-    monkeypatch.setattr(ImageModule, "loss", stopping)
-    with pytest.raises(InterruptedError):
-        run(tmp_path / "stopped")
-    monkeypatch.undo()
-    resumed = run(tmp_path / "stopped", resume=True).module.state_dict()
-    for name, values in whole.module.state_dict().items():
-        torch.testing.assert_close(resumed[name], values, rtol=0, atol=0, msg=name)
+    assert_resumes(run, tmp_path, monkeypatch, n_losses=22)
 
 
 def test_author_code_variants(images):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, bars, blobs
+from conftest import CPU, assert_resumes, bars, blobs
 from torch.distributions import Normal, kl_divergence
 
 from mixvi.images import VaDE
@@ -152,14 +152,9 @@ def test_paper_networks(images):
     assert model._default_epochs(10) == 300
 
 
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("part", ["pretraining", "vade"])
-def test_resume(part, images, tmp_path, monkeypatch):
-    """Stopped in either part, a run goes on to the same weights and records."""
-    from mixvi.images.module import ImageModule
+@pytest.mark.parametrize("n_losses", [2, 5])
+def test_resume(n_losses, images, tmp_path, monkeypatch):
+    """Stopped in the second epoch of either part; each has three of one whole minibatch."""
 
     def run(directory, **more):
         torch.manual_seed(0)
@@ -167,29 +162,7 @@ def test_resume(part, images, tmp_path, monkeypatch):
         model.train(3, pretrain_epochs=3, checkpoint_dir=directory, n_init=1, **CPU, **more)
         return model
 
-    whole = run(tmp_path / "whole")
-    loss, taken = ImageModule.loss, []
-
-    def stopping(self, step, x):
-        taken.append(step.name)
-        # two minibatches an epoch: within the second
-        if taken.count(part) == 3:
-            raise Stopped
-        return loss(self, step, x)
-
-    monkeypatch.setattr(ImageModule, "loss", stopping)
-    with pytest.raises(Stopped):
-        run(tmp_path / "stopped")
-    monkeypatch.undo()
-    resumed = run(tmp_path / "stopped", resume=True)
-    weights = whole.module.state_dict()
-    for name, values in resumed.module.state_dict().items():
-        torch.testing.assert_close(values, weights[name], rtol=0, atol=0, msg=name)
-    assert whole.history.keys() == resumed.history.keys()
-    for name, table in whole.history.items():
-        np.testing.assert_array_equal(
-            table.to_numpy(float), resumed.history[name].to_numpy(float), err_msg=name
-        )
+    assert_resumes(run, tmp_path, monkeypatch, n_losses)
 
 
 @pytest.mark.parametrize(
