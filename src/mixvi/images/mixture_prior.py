@@ -6,14 +6,10 @@ al. 2017).
 
 from __future__ import annotations
 
-from math import pi
-
 import torch
 from torch import Tensor, nn
 
-from mixvi.core.mixture import component_kl, component_log_prob
-
-LOG_2PI_E = 1.0 + torch.log(torch.tensor(2.0 * pi)).item()
+from mixvi.core.mixture import LOG_2PI, component_kl, component_log_prob
 
 
 class GaussianMixturePrior(nn.Module):
@@ -100,7 +96,7 @@ class GaussianMixturePrior(nn.Module):
     def negative_entropy(self) -> Tensor:
         """L_p: minus the entropy of p(y, z), that of z divided by J (Astorga 2021, eq. 7.16)."""
         log_var = self.raw if self.legacy_sigma else self.log_var
-        per_dimension = 0.5 * (LOG_2PI_E + log_var).mean(-1)
+        per_dimension = 0.5 * (1.0 + LOG_2PI + log_var).mean(-1)
         return (self.log_phi.exp() * (self.log_phi - per_dimension)).sum()
 
     def distance(self, z: Tensor, y: Tensor) -> Tensor:

@@ -151,10 +151,12 @@ class MPCCBase(ImageModel):
     _module_class = MPCCModule
 
     def _build(
-        self, init_locals: dict, prior: GaussianMixturePrior, n_seen: int, n_classes: int = 0
+        self, given: dict, prior: GaussianMixturePrior, n_seen: int, n_classes: int = 0
     ) -> None:
-        """Make the module: ``n_seen`` clusters for the generator, ``n_classes`` for the critic."""
-        given = {key: value for key, value in init_locals.items() if key != "self"}
+        """Make the module by the arguments ``given`` to the model.
+
+        The generator sees ``n_seen`` clusters, the critic ``n_classes``.
+        """
         _check_settings(given)
         name, n_latent = given["backbone"], given["n_latent"]
         backbone = make_backbone(name, self.image_shape, n_latent, given["backbone_kwargs"])
@@ -175,7 +177,7 @@ class MPCCBase(ImageModel):
             **{key: given[key] for key in _MODULE_SETTINGS if key in given},
         )
         summary = f"{type(self).__name__} with {prior.n_clusters} components, backbone={name}"
-        self._finish(module, init_locals, summary)
+        self._finish(module, given, summary)
 
     def _default_epochs(self, n_minibatches: int) -> int:
         return max(1, -(-ITERATIONS * self.module.d_steps // n_minibatches))
