@@ -101,3 +101,44 @@ def fit_images(images):
         return model
 
     return _fit
+
+
+BLOB_CENTRES = np.array([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.6]])
+
+
+def blobs(n: int, seed: int = 0) -> AnnData:
+    """Points of three Gaussians in the plane, as images of one pixel and two channels."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, n)
+    x = BLOB_CENTRES[kind] + 0.08 * rng.normal(size=(n, 2))
+    adata = AnnData(obsm={"image": x.astype(np.float32).clip(-1, 1).reshape(n, 2, 1, 1)})
+    adata.obs["kind"] = np.array(["a", "b", "c"])[kind]
+    return adata
+
+
+def assert_resumes(run, directory, monkeypatch, n_losses: int) -> None:
+    """``run(directory)``, stopped at its n-th loss, goes on to the same weights and records."""
+    from mixvi.images.module import ImageModule
+
+    whole = run(directory / "whole")
+    loss, taken = ImageModule.loss, []
+
+    def stopping(self, step, *rows):
+        taken.append(step)
+        if len(taken) == n_losses:
+            raise InterruptedError
+        return loss(self, step, *rows)
+
+    monkeypatch.setattr(ImageModule, "loss", stopping)
+    with pytest.raises(InterruptedError):
+        run(directory / "stopped")
+    monkeypatch.undo()
+    resumed = run(directory / "stopped", resume=True)
+    weights = whole.module.state_dict()
+    for name, values in resumed.module.state_dict().items():
+        torch.testing.assert_close(values, weights[name], rtol=0, atol=0, msg=name)
+    assert whole.history.keys() == resumed.history.keys()
+    for name, table in whole.history.items():
+        np.testing.assert_array_equal(
+            table.to_numpy(float), resumed.history[name].to_numpy(float), err_msg=name
+        )

@@ -102,7 +102,7 @@ def test_standing_statistics_are_of_the_draws_and_pass():
     norm.running_mean.fill_(7.0)
     draws = [torch.randn(64, 2, 4, 4) + 3 for _ in range(4)]
     given = iter(draws)
-    with standing_statistics(norm, lambda: next(given), n_passes=4):
+    with standing_statistics(norm, lambda: (next(given),), n_passes=4):
         mean = torch.stack([x.mean((0, 2, 3)) for x in draws]).mean(0)
         torch.testing.assert_close(norm.running_mean, mean)
         assert not norm.training

@@ -1,7 +1,22 @@
 """Generative-inference models of images."""
 
+from mixvi.images.aim_mpcc import AIMMPCC
 from mixvi.images.backbones import Backbone
+from mixvi.images.conditional_mpcc import ConditionalMPCC
 from mixvi.images.generative_inference import GenerativeInference
+from mixvi.images.mpcc import MPCC, MPCCRecipe, mpcc_recipe
 from mixvi.images.objective import Objective, Step
+from mixvi.images.vade import VaDE
 
-__all__ = ["Backbone", "GenerativeInference", "Objective", "Step"]
+__all__ = [
+    "AIMMPCC",
+    "Backbone",
+    "ConditionalMPCC",
+    "GenerativeInference",
+    "MPCC",
+    "MPCCRecipe",
+    "Objective",
+    "Step",
+    "VaDE",
+    "mpcc_recipe",
+]

@@ -7,6 +7,7 @@ for a CPU. A backbone of your own is a subclass of :class:`Backbone` with a name
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from inspect import signature
 from math import prod
 from typing import ClassVar
@@ -329,7 +330,9 @@ class MLPBackbone(Backbone):
     image_shape, n_latent
         See :class:`Backbone`.
     n_hidden, n_layers
-        Units and number of hidden layers of every network.
+        Units and number of hidden layers of every network. Several ``n_hidden`` are the units of
+        one layer each, from the image on (Jiang et al. 2017: 500, 500, 2000); generators have them
+        in reverse.
     """
 
     name = "mlp"
@@ -338,26 +341,28 @@ class MLPBackbone(Backbone):
         self,
         image_shape: tuple[int, int, int],
         n_latent: int,
-        n_hidden: int = 256,
+        n_hidden: int | Sequence[int] = 256,
         n_layers: int = 2,
     ):
         super().__init__(image_shape, n_latent)
-        checks.check_positive("n_hidden", n_hidden)
         checks.check_positive("n_layers", n_layers)
-        self.n_hidden = n_hidden
-        self.n_layers = n_layers
+        self.sizes = list(n_hidden) if isinstance(n_hidden, Sequence) else [n_hidden] * n_layers
+        if not self.sizes:
+            raise ValueError("n_hidden names no layers. Pass one number of units at least.")
+        for size in self.sizes:
+            checks.check_positive("n_hidden", size)
 
     def encoder(self) -> Encoder:
         """Hidden layers and two linear heads."""
-        body = nn.Sequential(nn.Flatten(), *self._hidden(prod(self.image_shape)))
-        heads = [nn.Linear(self.n_hidden, self.n_latent) for _ in range(2)]
+        body = nn.Sequential(nn.Flatten(), *hidden(prod(self.image_shape), self.sizes))
+        heads = [nn.Linear(self.sizes[-1], self.n_latent) for _ in range(2)]
         return Encoder(body, *heads)
 
     def generator(self) -> nn.Module:
         """Hidden layers, a linear map and tanh."""
         return nn.Sequential(
-            *self._hidden(self.n_latent),
-            nn.Linear(self.n_hidden, prod(self.image_shape)),
+            *hidden(self.n_latent, self.sizes[::-1]),
+            nn.Linear(self.sizes[0], prod(self.image_shape)),
             nn.Tanh(),
             nn.Unflatten(1, self.image_shape),
         )
@@ -366,29 +371,28 @@ class MLPBackbone(Backbone):
         """Hidden layers with spectral norm."""
         _, height, width = self.image_shape
         n_in = (n_channels or self.image_shape[0]) * height * width
-        return Critic(nn.Sequential(nn.Flatten(), *self._normed(n_in)), self.n_hidden)
+        layers = hidden(n_in, self.sizes, spectral=True)
+        return Critic(nn.Sequential(nn.Flatten(), *layers), self.sizes[-1])
 
     def latent_critic(self) -> Critic:
         """Hidden layers with spectral norm."""
-        return Critic(nn.Sequential(*self._normed(self.n_latent)), self.n_hidden)
+        layers = hidden(self.n_latent, self.sizes, spectral=True)
+        return Critic(nn.Sequential(*layers), self.sizes[-1])
 
     def pair_critic(self, image_critic: Critic, latent_critic: Critic) -> Critic:
         """Hidden layers with spectral norm on the joined features."""
         n_in = image_critic.n_features + latent_critic.n_features
-        return Critic(nn.Sequential(*self._normed(n_in)), self.n_hidden)
+        return Critic(nn.Sequential(*hidden(n_in, self.sizes, spectral=True)), self.sizes[-1])
 
-    def _hidden(self, n_in: int) -> list[nn.Module]:
-        sizes = [n_in, *[self.n_hidden] * self.n_layers]
-        return [
-            layer
-            for a, b in zip(sizes, sizes[1:], strict=False)
-            for layer in (nn.Linear(a, b), nn.ReLU())
-        ]
 
-    def _normed(self, n_in: int) -> list[nn.Module]:
-        norm = nn.utils.parametrizations.spectral_norm
-        layers = self._hidden(n_in)
-        return [norm(layer) if isinstance(layer, nn.Linear) else layer for layer in layers]
+def hidden(n_in: int, sizes: Sequence[int], spectral: bool = False) -> list[nn.Module]:
+    """Linear layers of so many units with ReLU after each, with spectral norm on demand."""
+    norm = nn.utils.parametrizations.spectral_norm if spectral else (lambda layer: layer)
+    return [
+        layer
+        for a, b in zip([n_in, *sizes], sizes, strict=False)
+        for layer in (norm(nn.Linear(a, b)), nn.ReLU())
+    ]
 
 
 def make_backbone(

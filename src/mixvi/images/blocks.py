@@ -154,9 +154,9 @@ class LinearBlock(nn.Module):
 
 @contextmanager
 def standing_statistics(
-    generator: nn.Module, draw: Callable[[], Tensor], n_passes: int = 16
+    generator: nn.Module, draw: Callable[[], tuple[Tensor, ...]], n_passes: int = 16
 ) -> Iterator[None]:
-    """Batch norm by means and variances averaged over passes of ``generator`` on ``draw()``.
+    """Batch norm by means and variances averaged over passes of ``generator(*draw())``.
 
     What the generator had collected while training is put back at the end (Astorga 2021, section
     6.3; Brock et al. 2019). Does nothing to a generator without batch norm.
@@ -175,7 +175,7 @@ def standing_statistics(
             norm.train()
         with torch.no_grad():
             for _ in range(n_passes):
-                generator(draw())
+                generator(*draw())
         for norm in norms:
             norm.eval()
         yield

@@ -31,3 +31,13 @@ def encoder_loss(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     In nats, constant included. Source: Astorga 2021, eq. 6.1.
     """
     return -gaussian_log_prob(z, mu, log_var)
+
+
+def bernoulli_loss(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Minus log p(x | z) of pixels in [-1, 1] read as probabilities ``(x + 1) / 2``, ``(B,)``.
+
+    In nats. Source: Jiang et al. 2017, eq. 9, first term.
+    """
+    # a pixel that is wholly wrong has a finite logarithm, though not in half precision
+    p, q = 0.5 * (x + 1.0), (0.5 * (x_hat.to(x.dtype) + 1.0)).clamp(1e-6, 1.0 - 1e-6)
+    return -(p * q.log() + (1.0 - p) * (1.0 - q).log()).flatten(1).sum(1)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 from scvi.data import AnnDataManager
+from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import checks
 from mixvi.core.anndata_model import AnnDataModel
@@ -72,13 +73,20 @@ class ImageModel(RunnerMixin, AnnDataModel):
         method_args = cls._get_setup_method_args(
             **{k: v for k, v in locals().items() if k != "kwargs"}
         )
+        cls._register(adata, method_args, **kwargs)
+
+    @classmethod
+    def _register(
+        cls, adata: AnnData, method_args: dict, further: Sequence[BaseAnnDataField] = (), **kwargs
+    ) -> None:
+        """Register images, by the arguments of ``setup_anndata``, and further fields."""
         is_query = kwargs.get("source_registry") is not None
         # what was found is kept, so that a loaded model reads the same
         method_args["setup_args"] = resolve_images(adata, method_args["setup_args"], is_query)
         if adata.is_view:
             # assigning makes the view an AnnData of its own; its parent stays as it is
             adata.uns = dict(adata.uns)
-        fields = [image_field(method_args["setup_args"])]
+        fields = [image_field(method_args["setup_args"]), *further]
         manager = AnnDataManager(fields=fields, setup_method_args=method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
@@ -340,15 +348,18 @@ class ImageModel(RunnerMixin, AnnDataModel):
         images = [self.module.to_pixels(x).cpu() for _, x in self._generated(n, batch_size)]
         return torch.cat(images).numpy()
 
-    def _generated(self, n: int, batch_size: int | None):
-        """Draws of the prior with their images in [-1, 1], in parts."""
+    def _generated(self, n: int, batch_size: int | None, **of: int | None):
+        """Draws of the prior with their images in [-1, 1], in parts.
+
+        ``of`` is passed to the module's ``draw_inputs``.
+        """
         self._check_if_trained()
         self.module.eval()
         batch_size = batch_size or 128
         with few_threads(), self.module.for_sampling() as generator:
             for start in range(0, n, batch_size):
-                z = self.module.draw_prior(min(batch_size, n - start))
-                yield z, generator(z)
+                inputs = self.module.draw_inputs(min(batch_size, n - start), **of)
+                yield inputs[0], generator(*inputs)
 
     @torch.inference_mode()
     def decode_latent(self, z: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
@@ -366,6 +377,10 @@ class ImageModel(RunnerMixin, AnnDataModel):
         ValueError
             If ``z`` has another shape.
         """
+        return self._decoded(z, batch_size)
+
+    def _decoded(self, z: np.ndarray, batch_size: int | None, **of: int | None) -> np.ndarray:
+        """Images of codes; ``of`` is passed to the module's ``generator_inputs``."""
         self._check_if_trained()
         self.module.eval()
         z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
@@ -374,10 +389,10 @@ class ImageModel(RunnerMixin, AnnDataModel):
                 f"z must have shape (n, {self.module.n_latent}), but has {tuple(z.shape)}."
             )
         with few_threads(), self.module.for_sampling() as generator:
-            images = [
-                self.module.to_pixels(generator(part.to(self.module.device))).cpu()
-                for part in z.split(batch_size or 128)
-            ]
+            images = []
+            for part in z.split(batch_size or 128):
+                inputs = self.module.generator_inputs(part.to(self.module.device), **of)
+                images.append(self.module.to_pixels(generator(*inputs)).cpu())
         return torch.cat(images).numpy()
 
     def get_mutual_information(

@@ -86,6 +86,10 @@ class ImageModule(BaseModuleClass):
         low, high = self.pixel_range
         return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * (0.5 * (high - low)) + low
 
+    def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """What losses take of one minibatch: images, and what else a model has registered."""
+        return (self.rows(tensors),)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each ``(B, n_latent)``; log-variances are clamped."""
         mu, log_var = self.encoder(x)
@@ -93,11 +97,19 @@ class ImageModule(BaseModuleClass):
 
     def decode(self, z: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1]."""
-        return self.generator(z)
+        return self.generator(*self.generator_inputs(z))
 
     def draw_prior(self, n: int) -> Tensor:
         """Draws of N(0, I), ``(n, n_latent)``."""
         return torch.randn(n, self.n_latent, device=self.device)
+
+    def draw_inputs(self, n: int) -> tuple[Tensor, ...]:
+        """What the generator makes ``n`` images of: draws of the prior, z first."""
+        return (self.draw_prior(n),)
+
+    def generator_inputs(self, z: Tensor) -> tuple[Tensor, ...]:
+        """What the generator takes for codes ``(B, n_latent)``, z first."""
+        return (z,)
 
     def pair_scores(self, x: Tensor, z: Tensor, unary: bool = False) -> list[Tensor]:
         """Scores ``(B,)`` of pairs by D_xz; with ``unary`` those of D_x and D_z, too."""
@@ -114,7 +126,7 @@ class ImageModule(BaseModuleClass):
         The averaged one, if there is an average.
         """
         generator = self.generator if self.averaged_generator is None else self.averaged_generator
-        with standing_statistics(generator, lambda: self.draw_prior(STANDING_BATCH)):
+        with standing_statistics(generator, lambda: self.draw_inputs(STANDING_BATCH)):
             yield generator
 
     @torch.no_grad()
@@ -150,6 +162,9 @@ class ImageModule(BaseModuleClass):
         """Decode."""
         return {"x": self.decode(z)}
 
-    def loss(self, step: Step, x: Tensor) -> Loss:
-        """Loss and terms of one step on images ``(B, C, H, W)`` in [-1, 1]."""
-        return step.loss(self, x)
+    def loss(self, step: Step, x: Tensor, *further: Tensor) -> Loss:
+        """Loss and terms of one step on images ``(B, C, H, W)`` in [-1, 1].
+
+        ``further`` is what :meth:`training_rows` gives beside them.
+        """
+        return step.loss(self, x, *further)

@@ -36,7 +36,8 @@ class Step:
     updates
         Networks whose optimisers step; no other receives gradients.
     loss
-        Gives the loss and its terms from the networks and images ``(B, C, H, W)`` in [-1, 1].
+        Gives the loss and its terms from the networks and images ``(B, C, H, W)`` in [-1, 1] (and
+        what else the module's ``training_rows`` has).
     times
         How often in a row, with draws of its own each time.
     every
@@ -46,7 +47,7 @@ class Step:
 
     name: str
     updates: tuple[str, ...]
-    loss: Callable[[ImageModule, Tensor], Loss]
+    loss: Callable[..., Loss]
     times: int = 1
     every: int = 1
 

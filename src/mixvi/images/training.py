@@ -31,6 +31,8 @@ class StepwiseTrainingPlan(pl.LightningModule):
         Adam's learning rate, one for all networks or network name to rate.
     betas, eps, weight_decay
         Adam's further settings (Astorga 2021, section 6.3: 0 and 0.999).
+    lr_decay, decay_epochs
+        Factor of the learning rates each time that so many epochs have passed.
     batch_size
         Images a minibatch; a shorter one at the end of an epoch is left out of training.
 
@@ -49,6 +51,8 @@ class StepwiseTrainingPlan(pl.LightningModule):
         betas: tuple[float, float] = (0.0, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        lr_decay: float = 1.0,
+        decay_epochs: int = 10,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -65,8 +69,11 @@ class StepwiseTrainingPlan(pl.LightningModule):
             )
         for name, value in lr.items():
             checks.check_positive(f"lr of {name}", value, integer=False)
+        checks.check_positive("lr_decay", lr_decay, integer=False)
+        checks.check_positive("decay_epochs", decay_epochs)
         self._lr = lr
         self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        self._decay = (lr_decay, decay_epochs)
         self._batch_size = batch_size
         self._steps = module.steps()
         self._parameters_of = {
@@ -97,10 +104,18 @@ class StepwiseTrainingPlan(pl.LightningModule):
             for name, parameters in self._parameters_of.items()
         ]
 
+    def on_train_epoch_start(self) -> None:
+        """Set the learning rates of the epoch, which are the same if a run is resumed in it."""
+        factor, n_epochs = self._decay
+        weight = factor ** (self.current_epoch // n_epochs)
+        for name, optimizer in zip(self.module.network_names, self._optimizers(), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = weight * self._lr[name]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Take the steps that are due."""
-        x = self.module.rows(batch)
-        if len(x) < self._batch_size and batch_idx > 0:
+        rows = self.module.training_rows(batch)
+        if len(rows[0]) < self._batch_size and batch_idx > 0:
             # moments and critics of few images would be far from those of the others
             return
         optimizers = dict(zip(self.module.network_names, self._optimizers(), strict=True))
@@ -110,7 +125,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
                 continue
             inputs = [p for name in step.updates for p in self._parameters_of[name]]
             for _ in range(step.times):
-                loss, terms = self.module.loss(step, x)
+                loss, terms = self.module.loss(step, *rows)
                 for name in step.updates:
                     optimizers[name].zero_grad()
                 # gradients of these networks alone, however the loss came about
@@ -125,11 +140,11 @@ class StepwiseTrainingPlan(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Record each step's loss on one minibatch of the validation set."""
-        x = self.module.rows(batch)
-        if len(x) < self._batch_size and batch_idx > 0:
+        rows = self.module.training_rows(batch)
+        if len(rows[0]) < self._batch_size and batch_idx > 0:
             return
         for step in self._steps:
-            self._sums["validation"].add(step.name, *self.module.loss(step, x))
+            self._sums["validation"].add(step.name, *self.module.loss(step, *rows))
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; stop if a term is no longer a number."""

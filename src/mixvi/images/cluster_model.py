@@ -1,0 +1,186 @@
+"""The verbs of image models with a mixture prior: clusters, their parameters, images of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from mixvi.core import checks
+from mixvi.images.mixture_prior import GaussianMixturePrior
+from mixvi.images.model import ImageModel
+from mixvi.metrics import used_components
+
+
+class ClusterModel(ImageModel):
+    """Base of image models whose module has a :class:`GaussianMixturePrior` as ``prior``.
+
+    The cluster of an image is the most probable component of the mean of q(z | x) (Astorga 2021,
+    section 8.1).
+    """
+
+    @property
+    def _prior(self) -> GaussianMixturePrior:
+        return self.module.prior
+
+    @property
+    def clusters(self) -> list:
+        """What clusters are called: numbers from 0."""
+        return list(range(self._prior.n_clusters))
+
+    def _training_indices(self) -> np.ndarray:
+        indices = super()._training_indices()
+        n = self._prior.n_clusters
+        if len(indices) < n:
+            raise ValueError(
+                f"n_clusters={n}, but there are {len(indices)} images. Lower n_clusters, or train "
+                "on more images."
+            )
+        return indices
+
+    def _cluster_code(self, cluster: object) -> int | None:
+        """Number of a cluster that the user names, None for None."""
+        if cluster is None:
+            return None
+        if cluster not in self.clusters or isinstance(cluster, bool):
+            known = [*map(repr, self.clusters[:20]), *(["..."] if self.clusters[20:] else [])]
+            raise ValueError(
+                f"cluster={cluster!r} is not a cluster of the model: {', '.join(known)}."
+            )
+        return self.clusters.index(cluster)
+
+    def _row_names(self, adata: AnnData, indices: Sequence[int] | None) -> pd.Index:
+        return adata.obs_names[self._check_indices(adata, indices)]
+
+    @torch.inference_mode()
+    def get_cluster_probabilities(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """q(y | z) of each image by Bayes' rule on the prior, ``(n_obs, n_clusters)``.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            Images, and how many at a time.
+        give_mean
+            z at the mean of q(z | x), or at a sample of it.
+
+        Returns
+        -------
+        DataFrame with the names of the images as index and those of the clusters as columns.
+        """
+        adata = self._validate_anndata(adata)
+        parts = [np.zeros((0, len(self.clusters)), np.float32)]
+        for x in self._batches(adata, indices, batch_size):
+            posterior = self.module.inference(x)
+            z = posterior["mu_z" if give_mean else "z"]
+            parts.append(self._prior.log_membership(z).exp().cpu().numpy())
+        names = self._row_names(adata, indices)
+        return pd.DataFrame(np.concatenate(parts), index=names, columns=self.clusters)
+
+    def get_cluster_assignments(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """The most probable cluster of each image, ``(n_obs,)``.
+
+        :func:`mixvi.metrics.clustering_report` compares it with labels.
+        """
+        probs = self.get_cluster_probabilities(adata, indices, batch_size=batch_size)
+        best = probs.columns.to_numpy()[probs.to_numpy().argmax(axis=1)]
+        return pd.Series(best, index=probs.index, name="cluster")
+
+    @torch.inference_mode()
+    def get_prior_parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights phi ``(K,)``, means mu and standard deviations sigma ``(K, J)`` of the prior."""
+        self._check_if_trained()
+        prior = self._prior
+        return tuple(t.cpu().numpy() for t in (prior.log_phi.exp(), prior.mu.clone(), prior.sigma))
+
+    @torch.inference_mode()
+    def cluster_distance(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """How far the code of each image lies from its cluster's mean, ``(n_obs,)``.
+
+        Squared Mahalanobis distance divided by J: about 1 for codes like those of the prior, more
+        for images that no cluster fits.
+        """
+        adata = self._validate_anndata(adata)
+        parts = [np.zeros(0, np.float32)]
+        for x in self._batches(adata, indices, batch_size):
+            z = self.module.encode(x)[0]
+            parts.append(self._prior.distance(z, self._prior.assign(z)).cpu().numpy())
+        names = self._row_names(adata, indices)
+        return pd.Series(np.concatenate(parts), index=names, name="cluster_distance")
+
+    @torch.inference_mode()
+    def sample(
+        self, n: int, *, cluster: object = None, batch_size: int | None = None
+    ) -> np.ndarray:
+        """New images, of one cluster or of all by their weights, ``(n, C, H, W)``.
+
+        On the scale of the registered images; batch norm and averages as in
+        :meth:`mixvi.images.GenerativeInference.sample`.
+
+        Parameters
+        ----------
+        n
+            Number of images.
+        cluster
+            A cluster's number (or label, where clusters have labels); ``None``: drawn.
+        batch_size
+            How many at a time.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cluster.
+        """
+        checks.check_positive("n", n)
+        code = self._cluster_code(cluster)
+        made = self._generated(n, batch_size, cluster=code)
+        return torch.cat([self.module.to_pixels(x).cpu() for _, x in made]).numpy()
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        reconstruction: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        """Write codes, clusters and errors into the AnnData.
+
+        Beside the keys of :meth:`mixvi.images.GenerativeInference.annotate`:
+        ``obsm["<model>_cluster_probs"]``, q(y | z) ``(n_obs, n_clusters)``;
+        ``obs["<model>_cluster"]``, the most probable cluster as a category;
+        ``obs["<model>_confidence"]``, its probability; ``obs["<model>_cluster_distance"]``, see
+        :meth:`cluster_distance`; in ``uns["<model>"]`` also ``"phi"``, ``"mu"`` and ``"sigma"`` of
+        the prior and ``"used_clusters"``, how many hold images.
+        """
+        adata = self._validate_anndata(adata)
+        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
+        p = self._prefix
+        probs = self.get_cluster_probabilities(adata, batch_size=batch_size)
+        values, names = probs.to_numpy(), [str(name) for name in self.clusters]
+        adata.obsm[f"{p}_cluster_probs"] = values
+        adata.obs[f"{p}_cluster"] = pd.Categorical.from_codes(values.argmax(axis=1), names)
+        adata.obs[f"{p}_confidence"] = values.max(axis=1)
+        adata.obs[f"{p}_cluster_distance"] = self.cluster_distance(adata, batch_size=batch_size)
+        parameters = dict(zip(("phi", "mu", "sigma"), self.get_prior_parameters(), strict=True))
+        adata.uns[p] |= parameters | {"used_clusters": used_components(values)}

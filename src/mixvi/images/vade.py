@@ -1,0 +1,279 @@
+"""VaDE: a VAE whose prior is a learned Gaussian mixture (Jiang et al. 2017; Astorga 2021, 7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from anndata import AnnData
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from mixvi.core import checks
+from mixvi.core.mixture import reparameterise
+from mixvi.images.backbones import Backbone, make_backbone
+from mixvi.images.cluster_model import ClusterModel
+from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
+from mixvi.images.mixture_prior import GaussianMixturePrior
+from mixvi.images.module import ImageModule
+from mixvi.images.objective import Loss, Step
+
+LIKELIHOODS = ("gaussian", "bernoulli")
+PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
+
+
+class VaDEModule(ImageModule):
+    """Encoder, generator and prior; pre-training of the first two on reconstruction alone.
+
+    Parameters
+    ----------
+    backbone
+        Makes encoder and generator.
+    n_clusters
+        Components K of the prior.
+    pixel_range
+        See :class:`mixvi.images.module.ImageModule`.
+    likelihood, recon_scale
+        See :class:`VaDE`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_clusters: int,
+        pixel_range: tuple[float, float],
+        likelihood: str = "gaussian",
+        recon_scale: float = 0.5,
+    ):
+        networks = {
+            "encoder": backbone.encoder(),
+            "generator": backbone.generator(),
+            "prior": GaussianMixturePrior(n_clusters, backbone.n_latent, learn_weights=True),
+        }
+        super().__init__(backbone.image_shape, pixel_range, backbone.n_latent, networks)
+        self.likelihood = likelihood
+        self.recon_scale = recon_scale
+        self._is_pretraining = False
+
+    @contextmanager
+    def pretraining(self) -> Iterator[None]:
+        """Steps are those of the autoencoder that comes before."""
+        self._is_pretraining = True
+        try:
+            yield
+        finally:
+            self._is_pretraining = False
+
+    def steps(self) -> tuple[Step, ...]:
+        """One step of all networks a minibatch, or of the autoencoder."""
+        if self._is_pretraining:
+            return (Step("pretraining", ("encoder", "generator"), VaDEModule.pretraining_loss),)
+        return (Step("vade", self.network_names, VaDEModule.vade_loss),)
+
+    def draw_inputs(self, n: int, cluster: int | None = None) -> tuple[Tensor, ...]:
+        """Codes of the mixture or of one component: the generator does not see which."""
+        return (self.prior.draw(n, cluster)[0],)
+
+    def draw_prior(self, n: int) -> Tensor:
+        """Draws of the mixture, ``(n, n_latent)``."""
+        return self.draw_inputs(n)[0]
+
+    def pretraining_loss(self, x: Tensor) -> Loss:
+        """Reconstruction of the codes' means."""
+        loss = self.reconstruction(x, self.decode(self.encode(x)[0])).mean()
+        return loss, {"pretraining_reconstruction": loss}
+
+    def vade_loss(self, x: Tensor) -> Loss:
+        """Minus the ELBO (Astorga 2021, eq. 7.1; Jiang et al. 2017, eq. 9), means over images."""
+        terms = {name: values.mean() for name, values in self.terms(x).items()}
+        return sum(terms.values()), terms
+
+    def terms(self, x: Tensor) -> dict[str, Tensor]:
+        """Terms of minus the ELBO, each ``(B,)`` in nats; z is sampled once for each image.
+
+        ``reconstruction``; ``z_kl``, the KL of q(z | x) to each component weighted by
+        gamma = q(y | z); ``y_kl``, the KL of gamma to phi.
+        """
+        # mu, log_var, z (B, J)  gamma (B, K)
+        mu, log_var = self.encode(x)
+        z = reparameterise(mu, log_var)
+        log_gamma = self.prior.log_membership(z)
+        gamma = log_gamma.exp()
+        return {
+            "reconstruction": self.reconstruction(x, self.decode(z)),
+            "z_kl": (gamma * self.prior.component_kls(mu, log_var)).sum(-1),
+            "y_kl": (gamma * (log_gamma - self.prior.log_phi)).sum(-1),
+        }
+
+    def reconstruction(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """Minus log p(x | z), ``(B,)``."""
+        if self.likelihood == "bernoulli":
+            return bernoulli_loss(x, x_hat)
+        return reconstruction_loss(x, x_hat, self.recon_scale)
+
+
+class VaDE(ClusterModel):
+    """Variational deep embedding: clusters of images, and new images of each.
+
+    x comes from z alone, z from one of K Gaussians with learned weights, means and scales; the
+    cluster of a code follows by Bayes' rule (Jiang et al. 2017; Astorga 2021, section 7.1).
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`.
+    n_clusters
+        Components K of the prior.
+    n_latent
+        Size J of z.
+    backbone, backbone_kwargs
+        As in :class:`mixvi.images.GenerativeInference`. ``None``: the paper's linear layers of 500,
+        500 and 2000 units.
+    likelihood
+        ``"gaussian"`` of unit variance, or ``"bernoulli"``, for which pixels are probabilities, as
+        in the paper's runs on MNIST.
+    recon_scale
+        What the Gaussian's sum of squares over pixels in [-1, 1] is multiplied by.
+
+    Raises
+    ------
+    ValueError
+        If a name or setting is unknown, or the images do not suit the backbone.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        n_clusters: int = 10,
+        n_latent: int = 10,
+        backbone: str | None = None,
+        backbone_kwargs: dict | None = None,
+        likelihood: str = "gaussian",
+        recon_scale: float = 0.5,
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        checks.check_positive("n_clusters", n_clusters)
+        checks.check_positive("n_latent", n_latent)
+        checks.check_choice("likelihood", likelihood, LIKELIHOODS)
+        checks.check_positive("recon_scale", recon_scale, integer=False)
+        if backbone is None:
+            backbone, paper_kwargs = PAPER_BACKBONE
+            backbone_kwargs = paper_kwargs | (backbone_kwargs or {})
+        networks = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
+        module = VaDEModule(networks, n_clusters, self.pixel_range, likelihood, recon_scale)
+        self._finish(module, locals(), f"VaDE with {n_clusters} clusters, backbone={backbone}")
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        return 300
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        pretrain_epochs: int = 50,
+        n_init: int = 5,
+        lr: float | dict[str, float] = 2e-3,
+        pretrain_lr: float = 1e-3,
+        batch_size: int = 100,
+        plan_kwargs: dict | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        **kwargs,
+    ) -> None:
+        """Train an autoencoder, start the prior at a mixture of its codes, then train all.
+
+        A model that is trained already goes on with the last part. The history counts the epochs of
+        all parts.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the images, 300 by default.
+        pretrain_epochs
+            Passes of the autoencoder before them; 0: none, and the prior starts as it is.
+        n_init
+            Fits of the mixture to the codes, of which the best is taken.
+        lr, pretrain_lr
+            Adam's learning rates. That of the last part becomes 0.9 of it every 10 epochs, unless
+            ``plan_kwargs`` say otherwise (``lr_decay``, ``decay_epochs``).
+        batch_size
+            Images a minibatch. A shorter one at the end of an epoch is left out.
+        plan_kwargs
+            Passed to :class:`mixvi.images.training.StepwiseTrainingPlan`; Adam's ``betas`` are 0.9
+            and 0.999 by default.
+        checkpoint_dir, resume
+            Directory for checkpoints, and whether to go on with the run in it; each part has a
+            directory of its own there.
+        **kwargs
+            As for :meth:`mixvi.images.GenerativeInference.train`. With ``train_size`` below 1 each
+            part splits the images anew.
+
+        Raises
+        ------
+        ValueError
+            If an argument is unusable, or there are fewer images than clusters.
+        FloatingPointError
+            If a loss term stops being finite; the term is named.
+        """
+        if pretrain_epochs:
+            checks.check_positive("pretrain_epochs", pretrain_epochs)
+        checks.check_positive("n_init", n_init)
+        if max_epochs is not None:
+            checks.check_positive("max_epochs", max_epochs)
+
+        def part(name: str) -> dict:
+            directory = None if checkpoint_dir is None else Path(checkpoint_dir) / name
+            return kwargs | {
+                "batch_size": batch_size,
+                "checkpoint_dir": directory,
+                "resume": resume,
+            }
+
+        adam = {"betas": (0.9, 0.999)} | (plan_kwargs or {})
+        if pretrain_epochs and not self.is_trained_:
+            steady = {key: value for key, value in adam.items() if "decay" not in key}
+            with self.module.pretraining():
+                super().train(
+                    pretrain_epochs, lr=pretrain_lr, plan_kwargs=steady, **part("pretraining")
+                )
+            self._start_prior(n_init)
+        adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
+        super().train(max_epochs, lr=lr, plan_kwargs=adam, **part("training"))
+
+    def _start_prior(self, n_init: int) -> None:
+        """Take the mixture with diagonal covariances that fits the codes' means best."""
+        codes = self.get_latent_representation(indices=self.train_indices)
+        # drawn from torch, so that scvi's seed decides
+        seed = int(torch.randint(2**31, ()))
+        mixture = GaussianMixture(
+            len(self.clusters), covariance_type="diag", n_init=n_init, random_state=seed
+        ).fit(codes)
+        fitted = (mixture.weights_, mixture.means_, mixture.covariances_)
+        self._prior.start_at(*(torch.as_tensor(values, dtype=torch.float32) for values in fitted))
+
+    @torch.inference_mode()
+    def get_elbo_terms(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """Terms of minus the ELBO, means over images in nats.
+
+        ``R``, the reconstruction loss at one sample of z (the Gaussian's without its constant);
+        ``Z``, the KL of q(z | x) to the components, weighted by q(y | z); ``Y``, the KL of q(y | z)
+        to the weights; ``total``.
+        """
+        adata = self._validate_anndata(adata)
+        parts = [
+            torch.stack(list(self.module.terms(x).values()), dim=-1).double().cpu()
+            for x in self._batches(adata, indices, batch_size)
+        ]
+        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=["R", "Z", "Y"])
+        means["total"] = means.sum()
+        return means

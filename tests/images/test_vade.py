@@ -1,0 +1,195 @@
+"""VaDE's loss against the paper's formula and Monte Carlo; a fit that finds known clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, assert_resumes, bars, blobs
+from torch.distributions import Normal, kl_divergence
+
+from mixvi.images import VaDE
+from mixvi.images.backbones import make_backbone
+from mixvi.images.vade import VaDEModule
+from mixvi.metrics import hungarian_accuracy
+
+X = torch.from_numpy(bars(16)).double()
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    backbone = make_backbone("mlp", (1, 8, 8), 3, {"n_hidden": 16})
+    module = VaDEModule(backbone, 4, (-1.0, 1.0)).double()
+    with torch.no_grad():
+        module.prior.logits.normal_()
+        module.prior.raw.normal_()
+    return module
+
+
+@pytest.fixture
+def pieces(module):
+    """The module's terms, and what they are made of at the same draw of z."""
+    torch.manual_seed(1)
+    terms = module.terms(X)
+    torch.manual_seed(1)
+    mu, log_var = module.encode(X)
+    z = mu + (0.5 * log_var).exp() * torch.randn_like(mu)
+    return terms, mu, log_var, z, module.prior.log_membership(z).exp()
+
+
+def test_loss_is_equation_9_of_the_paper(module, pieces):
+    terms, mu, log_var, z, gamma = pieces
+    means, variances, phi = module.prior.mu, module.prior.sigma**2, module.prior.log_phi.exp()
+    inner = variances.log() + (log_var.exp()[:, None] + (mu[:, None] - means) ** 2) / variances
+    loss = 0.5 * (X - module.decode(z)).square().sum((1, 2, 3))
+    loss = loss + 0.5 * (gamma * inner.sum(-1)).sum(-1) - 0.5 * (1 + log_var).sum(-1)
+    loss = loss + (gamma * (gamma / phi).log()).sum(-1)
+    torch.testing.assert_close(sum(terms.values()), loss)
+    torch.manual_seed(1)
+    torch.testing.assert_close(module.vade_loss(X)[0], loss.mean())
+
+
+def test_loss_is_kls_weighted_by_membership(module, pieces):
+    """Reconstruction + sum_k gamma_k KL(q(z | x) || p(z | k)) + KL(gamma || phi)."""
+    terms, mu, log_var, _, gamma = pieces
+    q = Normal(mu, (0.5 * log_var).exp())
+    kls = [
+        kl_divergence(q, Normal(m, s)).sum(-1)
+        for m, s in zip(module.prior.mu, module.prior.sigma, strict=True)
+    ]
+    torch.testing.assert_close(terms["z_kl"], (gamma * torch.stack(kls, -1)).sum(-1))
+    to_phi = kl_divergence(
+        torch.distributions.Categorical(probs=gamma),
+        torch.distributions.Categorical(logits=module.prior.logits),
+    )
+    torch.testing.assert_close(terms["y_kl"], to_phi)
+
+
+def test_loss_against_monte_carlo(module, pieces):
+    """Minus the ELBO of eq. 7.1 with gamma held: means over many z of its log densities."""
+    terms, mu, log_var, _, gamma = pieces
+    torch.manual_seed(2)
+    q = Normal(mu, (0.5 * log_var).exp())
+    z = q.sample((5_000,))
+    log_p = torch.stack(
+        [
+            Normal(m, s).log_prob(z).sum(-1)
+            for m, s in zip(module.prior.mu, module.prior.sigma, strict=True)
+        ],
+        -1,
+    )
+    ratio = q.log_prob(z).sum(-1, keepdim=True) - log_p + gamma.log() - module.prior.log_phi
+    monte_carlo = (gamma * ratio).sum(-1).mean(0)
+    closed = terms["z_kl"] + terms["y_kl"]
+    torch.testing.assert_close(closed, monte_carlo, rtol=0.03, atol=0.05)
+
+
+def test_loss_reaches_all_networks(module):
+    module.vade_loss(X)[0].backward()
+    for name in ("encoder", "generator", "prior"):
+        assert all(p.grad.any() for p in getattr(module, name).parameters()), name
+    module.zero_grad()
+    module.pretraining_loss(X)[0].backward()
+    assert not any(p.grad is not None and p.grad.any() for p in module.prior.parameters())
+    with module.pretraining():
+        assert [step.updates for step in module.steps()] == [("encoder", "generator")]
+    assert [step.name for step in module.steps()] == ["vade"]
+
+
+def small(adata, **options) -> VaDE:
+    VaDE.setup_anndata(adata)
+    settings = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 32}, "recon_scale": 20.0}
+    return VaDE(adata, 3, 2, **(settings | options))
+
+
+def test_blobs_are_found():
+    adata = blobs(600)
+    model = small(adata)
+    model.train(10, pretrain_epochs=60, batch_size=50, **CPU)
+    assert hungarian_accuracy(model.get_cluster_assignments(), adata.obs["kind"]) > 0.99
+    phi, mu, sigma = model.get_prior_parameters()
+    assert (phi.shape, mu.shape, sigma.shape) == ((3,), (3, 2), (3, 2))
+    np.testing.assert_allclose(phi, 1 / 3, atol=0.1)
+    # records of both parts, epochs of each
+    assert len(model.history["pretraining_loss_train"]) == 60
+    loss = model.history["vade_loss_train"]["vade_loss_train"].astype(float)
+    assert len(loss) == 10 and loss.iloc[-1] < loss.iloc[0]
+    terms = model.get_elbo_terms()
+    assert terms["total"] == pytest.approx(terms[["R", "Z", "Y"]].sum())
+    # three clusters that are told apart cost log 3
+    assert terms["Y"] == pytest.approx(np.log(3), abs=0.1)
+    # a trained model goes on without another start
+    before = model.get_prior_parameters()[1]
+    model.train(1, lr=1e-6, **CPU)
+    np.testing.assert_allclose(model.get_prior_parameters()[1], before, atol=1e-3)
+    assert len(model.history["vade_loss_train"]) == 11
+
+
+def test_learning_rates_decay(images, monkeypatch):
+    from mixvi.images.training import StepwiseTrainingPlan
+
+    seen = []
+    start = StepwiseTrainingPlan.on_train_epoch_start
+
+    def noted(self):
+        start(self)
+        seen.append(self.optimizers()[0].param_groups[0]["lr"])
+
+    monkeypatch.setattr(StepwiseTrainingPlan, "on_train_epoch_start", noted)
+    model = small(images)
+    model.train(4, pretrain_epochs=2, lr=1e-2, plan_kwargs={"decay_epochs": 2}, **CPU)
+    assert seen == pytest.approx([1e-3] * 2 + [1e-2] * 2 + [9e-3] * 2)
+
+
+def test_paper_networks(images):
+    VaDE.setup_anndata(images)
+    model = VaDE(images)
+    sizes = [p.shape for p in model.module.encoder.body.parameters() if p.ndim == 2]
+    assert sizes == [(500, 64), (500, 500), (2000, 500)]
+    sizes = [p.shape for p in model.module.generator.parameters() if p.ndim == 2]
+    assert sizes == [(2000, 10), (500, 2000), (500, 500), (64, 500)]
+    assert model._default_epochs(10) == 300
+
+
+@pytest.mark.parametrize("n_losses", [2, 5])
+def test_resume(n_losses, images, tmp_path, monkeypatch):
+    """Stopped in the second epoch of either part; each has three of one whole minibatch."""
+
+    def run(directory, **more):
+        torch.manual_seed(0)
+        model = small(images, likelihood="bernoulli")
+        model.train(3, pretrain_epochs=3, checkpoint_dir=directory, n_init=1, **CPU, **more)
+        return model
+
+    assert_resumes(run, tmp_path, monkeypatch, n_losses)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"likelihood": "poisson"}, "likelihood='poisson' is not known"),
+        ({"recon_scale": 0}, "recon_scale must be a positive number"),
+        ({"backbone_kwargs": {"n_hidden": []}}, "n_hidden names no layers"),
+        ({"backbone_kwargs": {"n_hidden": [8, 0]}}, "n_hidden must be a positive whole number"),
+        ({"backbone": "linear"}, "backbone='linear' is not known"),
+    ],
+)
+def test_unusable_settings(options, message, images):
+    with pytest.raises(ValueError, match=message):
+        small(images, **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pretrain_epochs": -1}, "pretrain_epochs must be a positive"),
+        ({"n_init": 0}, "n_init must be a positive"),
+        ({"max_epochs": 0}, "max_epochs must be a positive"),
+        ({"batch_size": 1}, "batch_size=1"),
+        ({"plan_kwargs": {"lr_decay": 0}}, "lr_decay must be a positive number"),
+    ],
+)
+def test_unusable_training(settings, message, images):
+    with pytest.raises(ValueError, match=message):
+        small(images).train(**({"max_epochs": 1, "pretrain_epochs": 0} | CPU | settings))
