@@ -17,13 +17,9 @@ from torch.utils.data import DataLoader
 
 import mixvi
 from mixvi import CGMVAE, GMVAE, VAE
-from mixvi.cells.initial import (
-    PrincipalAxes,
-    initial_clusters,
-    kmeans_clusters,
-    logistic_codes,
-)
+from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.core.backed import BackedMatrix, BackedRows
+from mixvi.core.clustering import kmeans_clusters
 from mixvi.core.loading import (
     MinibatchModule,
     inference_loader,

@@ -10,8 +10,9 @@ import pandas as pd
 from anndata import AnnData
 
 from mixvi.cells.gmvae import GMVAE
-from mixvi.cells.initial import leiden_clusters, principal_components
+from mixvi.cells.initial import principal_components
 from mixvi.core import checks
+from mixvi.core.clustering import leiden_clusters
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
-from mixvi.cells.initial import (
-    PrincipalAxes,
-    initial_clusters,
-    kmeans_clusters,
-    leiden_clusters,
-    logistic_codes,
-)
+from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.core import checks
+from mixvi.core.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.fitting import NO_SETTINGS, check_training
 from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 
