@@ -67,6 +67,8 @@ class ImageModule(BaseModuleClass):
         if ema_decay is not None:
             self.averaged_generator = deepcopy(self.generator).requires_grad_(False)
             self.register_buffer("n_generator_updates", torch.zeros((), dtype=torch.long))
+        # a CPU convolves a third faster in this order
+        self.to(memory_format=torch.channels_last)
 
     @abstractmethod
     def steps(self) -> tuple[Step, ...]:
@@ -78,7 +80,7 @@ class ImageModule(BaseModuleClass):
         if x is None:
             x = tensors[SPARSE_KEY].dense()
         low, high = self.pixel_range
-        x = x.reshape(len(x), *self.image_shape)
+        x = x.reshape(len(x), *self.image_shape).contiguous(memory_format=torch.channels_last)
         return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
 
     def to_pixels(self, x: Tensor) -> Tensor:
