@@ -92,7 +92,7 @@ def test_loss_reaches_all_networks(module):
     module.zero_grad()
     module.pretraining_loss(X)[0].backward()
     assert not any(p.grad is not None and p.grad.any() for p in module.prior.parameters())
-    with module.pretraining():
+    with module.part("pretraining"):
         assert [step.updates for step in module.steps()] == [("encoder", "generator")]
     assert [step.name for step in module.steps()] == ["vade"]
 

@@ -108,6 +108,10 @@ class ImageModel(RunnerMixin, AnnDataModel):
         """Epochs of ``n_minibatches`` unless told."""
         return 100
 
+    def _further_rows(self) -> dict[str, np.ndarray] | None:
+        """Arrays ``(n_obs, ...)`` that the module reads in training beside the fields."""
+        return None
+
     def _smallest_batch(self) -> int:
         """Fewest images that a minibatch must have."""
         return 2
@@ -184,6 +188,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
             split_size(train_size, early_stopping=False),
             validation_size,
             shuffle_set_split,
+            extra=self._further_rows(),
             data_on=data_on,
         )
         batch_size = min(batch_size, data.n_train)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -13,6 +14,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from mixvi.core import checks
+from mixvi.core.clustering import leiden_clusters
 from mixvi.core.mixture import reparameterise
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.cluster_model import ClusterModel
@@ -22,11 +24,15 @@ from mixvi.images.module import ImageModule
 from mixvi.images.objective import Loss, Step
 
 LIKELIHOODS = ("gaussian", "bernoulli")
+INITS = ("mixture", "leiden")
+CLUSTERS_KEY = "clusters"
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
 
 
 class VaDEModule(ImageModule):
-    """Encoder, generator and prior; pre-training of the first two on reconstruction alone.
+    """Encoder, generator and prior, and the three parts of their training.
+
+    An autoencoder of the first two; on demand all with clusters that are given; all as they are.
 
     Parameters
     ----------
@@ -56,22 +62,30 @@ class VaDEModule(ImageModule):
         super().__init__(backbone.image_shape, pixel_range, backbone.n_latent, networks)
         self.likelihood = likelihood
         self.recon_scale = recon_scale
-        self._is_pretraining = False
+        self._part = "training"
 
     @contextmanager
-    def pretraining(self) -> Iterator[None]:
-        """Steps are those of the autoencoder that comes before."""
-        self._is_pretraining = True
+    def part(self, name: str) -> Iterator[None]:
+        """Steps are those of ``"pretraining"`` or ``"teaching"``, which come before."""
+        self._part = name
         try:
             yield
         finally:
-            self._is_pretraining = False
+            self._part = "training"
 
     def steps(self) -> tuple[Step, ...]:
-        """One step of all networks a minibatch, or of the autoencoder."""
-        if self._is_pretraining:
+        """One step a minibatch: of the autoencoder in pre-training, of all networks later."""
+        if self._part == "pretraining":
             return (Step("pretraining", ("encoder", "generator"), VaDEModule.pretraining_loss),)
+        if self._part == "teaching":
+            return (Step("teaching", self.network_names, VaDEModule.teaching_loss),)
         return (Step("vade", self.network_names, VaDEModule.vade_loss),)
+
+    def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Images, and in teaching the cluster of each."""
+        if self._part != "teaching":
+            return super().training_rows(tensors)
+        return self.rows(tensors), tensors[CLUSTERS_KEY].long().ravel()
 
     def draw_inputs(self, n: int, cluster: int | None = None) -> tuple[Tensor, ...]:
         """Codes of the mixture or of one component: the generator does not see which."""
@@ -85,6 +99,21 @@ class VaDEModule(ImageModule):
         """Reconstruction of the codes' means."""
         loss = self.reconstruction(x, self.decode(self.encode(x)[0])).mean()
         return loss, {"pretraining_reconstruction": loss}
+
+    def teaching_loss(self, x: Tensor, clusters: Tensor) -> Loss:
+        """Minus the ELBO where y is known, and minus log q(y | z), as Kingma et al. 2014 add it."""
+        # mu, log_var, z (B, J)  clusters (B,)
+        mu, log_var = self.encode(x)
+        z = reparameterise(mu, log_var)
+        own = clusters[:, None]
+        terms = {
+            "reconstruction": self.reconstruction(x, self.decode(z)),
+            "z_kl": self.prior.component_kls(mu, log_var).gather(1, own),
+            "cluster_nll": -self.prior.log_membership(z).gather(1, own),
+            "weight_nll": -self.prior.log_phi[clusters],
+        }
+        terms = {name: values.mean() for name, values in terms.items()}
+        return sum(terms.values()), terms
 
     def vade_loss(self, x: Tensor) -> Loss:
         """Minus the ELBO (Astorga 2021, eq. 7.1; Jiang et al. 2017, eq. 9), means over images."""
@@ -165,6 +194,7 @@ class VaDE(ClusterModel):
             backbone_kwargs = paper_kwargs | (backbone_kwargs or {})
         networks = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
         module = VaDEModule(networks, n_clusters, self.pixel_range, likelihood, recon_scale)
+        self._taught: np.ndarray | None = None
         self._finish(module, locals(), f"VaDE with {n_clusters} clusters, backbone={backbone}")
 
     def _default_epochs(self, n_minibatches: int) -> int:
@@ -175,7 +205,9 @@ class VaDE(ClusterModel):
         max_epochs: int | None = None,
         *,
         pretrain_epochs: int = 50,
+        init: str = "mixture",
         n_init: int = 5,
+        teach_epochs: int = 10,
         lr: float | dict[str, float] = 2e-3,
         pretrain_lr: float = 1e-3,
         batch_size: int = 100,
@@ -195,11 +227,19 @@ class VaDE(ClusterModel):
             Passes over the images, 300 by default.
         pretrain_epochs
             Passes of the autoencoder before them; 0: none, and the prior starts as it is.
+        init
+            Where the prior starts, of the codes that the autoencoder found: ``"mixture"``, as in
+            the paper, at the Gaussian mixture with diagonal covariances that fits them best;
+            ``"leiden"`` at Leiden clusters of them, which all networks then learn for
+            ``teach_epochs``. The first is often a poor optimum, which training does not leave.
         n_init
-            Fits of the mixture to the codes, of which the best is taken.
+            Fits of the mixture, of which the best is taken.
+        teach_epochs
+            Passes in which Leiden's clusters are given.
         lr, pretrain_lr
-            Adam's learning rates. That of the last part becomes 0.9 of it every 10 epochs, unless
-            ``plan_kwargs`` say otherwise (``lr_decay``, ``decay_epochs``).
+            Adam's learning rates; teaching has that of the autoencoder. That of the last part
+            becomes 0.9 of it every 10 epochs, unless ``plan_kwargs`` say otherwise (``lr_decay``,
+            ``decay_epochs``).
         batch_size
             Images a minibatch. A shorter one at the end of an epoch is left out.
         plan_kwargs
@@ -214,6 +254,8 @@ class VaDE(ClusterModel):
 
         Raises
         ------
+        ImportError
+            If igraph is not installed for ``init="leiden"``.
         ValueError
             If an argument is unusable, or there are fewer images than clusters.
         FloatingPointError
@@ -221,7 +263,9 @@ class VaDE(ClusterModel):
         """
         if pretrain_epochs:
             checks.check_positive("pretrain_epochs", pretrain_epochs)
+        checks.check_choice("init", init, INITS)
         checks.check_positive("n_init", n_init)
+        checks.check_positive("teach_epochs", teach_epochs)
         if max_epochs is not None:
             checks.check_positive("max_epochs", max_epochs)
 
@@ -236,24 +280,47 @@ class VaDE(ClusterModel):
         adam = {"betas": (0.9, 0.999)} | (plan_kwargs or {})
         if pretrain_epochs and not self.is_trained_:
             steady = {key: value for key, value in adam.items() if "decay" not in key}
-            with self.module.pretraining():
-                super().train(
-                    pretrain_epochs, lr=pretrain_lr, plan_kwargs=steady, **part("pretraining")
-                )
-            self._start_prior(n_init)
+            before = {"lr": pretrain_lr, "plan_kwargs": steady}
+            with self.module.part("pretraining"):
+                super().train(pretrain_epochs, **before, **part("pretraining"))
+            if init == "mixture":
+                self._start_prior(*self._fitted_mixture(n_init))
+            else:
+                self._taught = self._leiden_codes()
+                self._start_prior(*self._moments(self._taught))
+                with self.module.part("teaching"):
+                    super().train(teach_epochs, **before, **part("teaching"))
+                self._taught = None
         adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
         super().train(max_epochs, lr=lr, plan_kwargs=adam, **part("training"))
 
-    def _start_prior(self, n_init: int) -> None:
-        """Take the mixture with diagonal covariances that fits the codes' means best."""
+    def _further_rows(self) -> dict[str, np.ndarray] | None:
+        return None if self._taught is None else {CLUSTERS_KEY: self._taught[:, None]}
+
+    def _start_prior(self, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
+        started = (weights, means, variances)
+        self._prior.start_at(*(torch.as_tensor(v, dtype=torch.float32) for v in started))
+
+    def _fitted_mixture(self, n_init: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, means and variances of the mixture that fits the codes' means best."""
         codes = self.get_latent_representation(indices=self.train_indices)
-        # drawn from torch, so that scvi's seed decides
-        seed = int(torch.randint(2**31, ()))
         mixture = GaussianMixture(
-            len(self.clusters), covariance_type="diag", n_init=n_init, random_state=seed
+            len(self.clusters), covariance_type="diag", n_init=n_init, random_state=_drawn_seed()
         ).fit(codes)
-        fitted = (mixture.weights_, mixture.means_, mixture.covariances_)
-        self._prior.start_at(*(torch.as_tensor(values, dtype=torch.float32) for values in fitted))
+        return mixture.weights_, mixture.means_, mixture.covariances_
+
+    def _leiden_codes(self) -> np.ndarray:
+        """Leiden's cluster of each image, ``(n_obs,)``, of the graph of the codes' means."""
+        codes = self.get_latent_representation()
+        return leiden_clusters(codes, len(self.clusters), _drawn_seed())
+
+    def _moments(self, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights, means and variances of the codes' means in each cluster."""
+        codes = self.get_latent_representation()
+        parts = [codes[clusters == k] for k in range(len(self.clusters))]
+        weights = np.array([len(part) for part in parts]) / len(codes)
+        means = np.stack([part.mean(axis=0) for part in parts])
+        return weights, means, np.stack([part.var(axis=0) for part in parts])
 
     @torch.inference_mode()
     def get_elbo_terms(
@@ -277,3 +344,8 @@ class VaDE(ClusterModel):
         means = pd.Series(torch.cat(parts).mean(0).tolist(), index=["R", "Z", "Y"])
         means["total"] = means.sum()
         return means
+
+
+def _drawn_seed() -> int:
+    """Drawn from torch, so that scvi's seed decides."""
+    return int(torch.randint(2**31, ()))
