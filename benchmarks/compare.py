@@ -8,6 +8,8 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import product
 from typing import Any
 
 import numba
@@ -73,6 +75,8 @@ def compare(
     cases: Sequence[Any],
     settings: Mapping[str, Any],
     n_seeds: int,
+    n_jobs: int = 1,
+    derive: Callable[[dict[str, dict]], dict] | None = None,
 ) -> None:
     """Run every method on every case and seed; write the record and its table after each.
 
@@ -89,25 +93,52 @@ def compare(
         Written into the record.
     n_seeds
         How many seeds, from 0.
+    n_jobs
+        Runs at a time. Seconds of runs side by side are upper bounds.
+    derive
+        From the medians of a case, by method, to findings for the summary.
     """
     quiet()
-    runs: list[dict] = []
-    for seed in range(n_seeds):
-        for case in cases:
-            for method, function in methods.items():
-                figures = in_child(function, case, seed)
-                if not figures:
-                    continue
-                for variant, own in _variants(method, figures).items():
-                    runs.append({"case": str(case), "method": variant, "seed": seed, **own})
+    settings = dict(settings) | {"runs_at_a_time": n_jobs}
+    planned = list(product(range(n_seeds), cases, methods))
+    finished: dict[tuple, list[dict]] = {}
+    with ThreadPoolExecutor(n_jobs) as pool:
+        waiting = {
+            pool.submit(in_child, methods[method], case, seed): (seed, case, method)
+            for seed, case, method in planned
+        }
+        try:
+            for done in as_completed(waiting):
+                seed, case, method = waiting[done]
+                rows = _variants(method, done.result())
+                finished[seed, case, method] = [
+                    {"case": str(case), "method": variant, "seed": seed, **own}
+                    for variant, own in rows.items()
+                ]
+                for variant, own in rows.items():
                     shown = {k: round(v, 3) for k, v in own.items() if isinstance(v, float)}
                     print(seed, case, variant, shown, flush=True)
-                write(name, dict(settings), runs, summary(runs), echo=False)
-                (RESULTS / f"{name}.md").write_text(table(name, runs))
+                # in the order of the plan, whichever was ready first
+                runs = [run for key in planned for run in finished.get(key, [])]
+                _record(name, settings, runs, derive)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _record(name: str, settings: dict, runs: list[dict], derive: Callable | None) -> None:
+    """Write the record and its table."""
+    found: dict[str, Any] = summary(runs)
+    if derive is not None:
+        found["findings"] = {case: derive(rows) for case, rows in found.items()}
+    write(name, settings, runs, found, echo=False)
+    (RESULTS / f"{name}.md").write_text(table(name, runs))
 
 
 def _variants(method: str, figures: dict) -> dict[str, dict]:
     """Figures of each variant that one run of a method gave; time is shared unless its own."""
+    if not figures:
+        return {}
     variants = {key: value for key, value in figures.items() if isinstance(value, dict)}
     shared = {key: value for key, value in figures.items() if key not in variants}
     if not variants:
