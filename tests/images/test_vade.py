@@ -85,6 +85,26 @@ def test_loss_against_monte_carlo(module, pieces):
     torch.testing.assert_close(closed, monte_carlo, rtol=0.03, atol=0.05)
 
 
+def test_teaching_is_the_elbo_of_known_clusters(module):
+    """Minus log p(x, y) bounded by the given component, and minus log q(y | z) beside it."""
+    clusters = torch.arange(len(X)) % 4
+    torch.manual_seed(1)
+    loss, terms = module.teaching_loss(X, clusters)
+    torch.manual_seed(1)
+    mu, log_var = module.encode(X)
+    z = mu + (0.5 * log_var).exp() * torch.randn_like(mu)
+    own = Normal(module.prior.mu[clusters], module.prior.sigma[clusters])
+    kl = kl_divergence(Normal(mu, (0.5 * log_var).exp()), own).sum(-1)
+    torch.testing.assert_close(terms["z_kl"], kl.mean())
+    torch.testing.assert_close(terms["weight_nll"], -module.prior.log_phi[clusters].mean())
+    membership = torch.softmax(module.prior.log_joint(z), -1)
+    nll = torch.nn.functional.nll_loss(membership.log(), clusters)
+    torch.testing.assert_close(terms["cluster_nll"], nll)
+    reconstruction = 0.5 * (X - module.decode(z)).square().sum((1, 2, 3)).mean()
+    expected = reconstruction + kl.mean() + nll - module.prior.log_phi[clusters].mean()
+    torch.testing.assert_close(loss, expected)
+
+
 def test_loss_reaches_all_networks(module):
     module.vade_loss(X)[0].backward()
     for name in ("encoder", "generator", "prior"):
@@ -94,6 +114,8 @@ def test_loss_reaches_all_networks(module):
     assert not any(p.grad is not None and p.grad.any() for p in module.prior.parameters())
     with module.part("pretraining"):
         assert [step.updates for step in module.steps()] == [("encoder", "generator")]
+    with module.part("teaching"):
+        assert [step.updates for step in module.steps()] == [("encoder", "generator", "prior")]
     assert [step.name for step in module.steps()] == ["vade"]
 
 
@@ -126,6 +148,18 @@ def test_blobs_are_found():
     assert len(model.history["vade_loss_train"]) == 11
 
 
+def test_leiden_clusters_are_taught_first():
+    adata = blobs(600)
+    model = small(adata)
+    settings = {"init": "leiden", "teach_epochs": 5, "pretrain_epochs": 30, "batch_size": 50}
+    model.train(5, **settings, **CPU)
+    assert hungarian_accuracy(model.get_cluster_assignments(), adata.obs["kind"]) > 0.99
+    assert len(model.history["teaching_loss_train"]) == 5
+    assert len(model.history["vade_loss_train"]) == 5
+    # clusters are given in teaching alone
+    assert model._further_rows() is None
+
+
 def test_learning_rates_decay(images, monkeypatch):
     from mixvi.images.training import StepwiseTrainingPlan
 
@@ -152,14 +186,17 @@ def test_paper_networks(images):
     assert model._default_epochs(10) == 300
 
 
-@pytest.mark.parametrize("n_losses", [2, 5])
-def test_resume(n_losses, images, tmp_path, monkeypatch):
-    """Stopped in the second epoch of either part; each has three of one whole minibatch."""
+@pytest.mark.parametrize(
+    ("init", "n_losses"), [("mixture", 2), ("mixture", 5), ("leiden", 5), ("leiden", 8)]
+)
+def test_resume(init, n_losses, images, tmp_path, monkeypatch):
+    """Stopped in the second epoch of a part; each has three of one whole minibatch."""
 
     def run(directory, **more):
         torch.manual_seed(0)
         model = small(images, likelihood="bernoulli")
-        model.train(3, pretrain_epochs=3, checkpoint_dir=directory, n_init=1, **CPU, **more)
+        parts = {"pretrain_epochs": 3, "teach_epochs": 3, "init": init, "n_init": 1}
+        model.train(3, checkpoint_dir=directory, **parts, **CPU, **more)
         return model
 
     assert_resumes(run, tmp_path, monkeypatch, n_losses)
@@ -185,6 +222,8 @@ def test_unusable_settings(options, message, images):
     [
         ({"pretrain_epochs": -1}, "pretrain_epochs must be a positive"),
         ({"n_init": 0}, "n_init must be a positive"),
+        ({"init": "kmeans"}, "init='kmeans' is not known"),
+        ({"teach_epochs": 0}, "teach_epochs must be a positive"),
         ({"max_epochs": 0}, "max_epochs must be a positive"),
         ({"batch_size": 1}, "batch_size=1"),
         ({"plan_kwargs": {"lr_decay": 0}}, "lr_decay must be a positive number"),
