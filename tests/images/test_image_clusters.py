@@ -49,6 +49,18 @@ def test_probabilities_and_assignments(model, images):
     np.testing.assert_allclose(distance, squares[np.arange(192), found] / 6, rtol=1e-3)
 
 
+@pytest.mark.parametrize("cls", [VaDE, MPCC])
+def test_half_precision(cls, images):
+    """Networks in half precision, densities of codes in single; weights stay single."""
+    options = {"init": "leiden", "teach_epochs": 1} if cls is VaDE else {}
+    model = fitted(cls, images, precision="bf16-mixed", **options)
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mu, log_var = model.module.encode(torch.zeros(2, 1, 8, 8))
+    assert mu.dtype == log_var.dtype == torch.float32
+    assert all(np.isfinite(table.to_numpy(float)).all() for table in model.history.values())
+
+
 def test_samples(model):
     assert model.sample(3).shape == (3, 1, 8, 8)
     assert model.sample(5, cluster=2, batch_size=2).shape == (5, 1, 8, 8)

@@ -95,6 +95,9 @@ class ImageModule(BaseModuleClass):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each ``(B, n_latent)``; log-variances are clamped."""
         mu, log_var = self.encoder(x)
+        if mu.dtype in (torch.bfloat16, torch.float16):
+            # densities and moments want more digits than mixed precision leaves
+            mu, log_var = mu.float(), log_var.float()
         return mu, log_var.clamp(LOG_VAR_MIN, LOG_VAR_MAX)
 
     def decode(self, z: Tensor) -> Tensor:
