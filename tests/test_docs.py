@@ -40,7 +40,8 @@ def test_docstring_examples():
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "few", "images"), [("first_steps", 100, 3, 4), ("procedures", 60, 20, 3)]
+    ("name", "epochs", "few", "images"),
+    [("first_steps", 100, 3, 4), ("procedures", 60, 20, 3), ("images", 60, 6, 4)],
 )
 def test_tutorial(name, epochs, few, images):
     """Executed again with few epochs; the stored one has outputs."""
