@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import scvi
 from benchmarks.compare import compare
+from benchmarks.images.feature_network import feature_network
 from scipy.stats import spearmanr
 
 import mixvi
 from mixvi.images import GenerativeInference
 from mixvi.metrics import (
-    ImageClassifier,
     aggregate_kl,
     encoder_entropy,
     fid,
@@ -28,7 +27,6 @@ from mixvi.metrics import (
     linear_probe,
     mutual_information,
     posterior_kl,
-    train_image_classifier,
 )
 
 CPU = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -69,7 +67,6 @@ ROWS = {
 MOMENTS = ("WVAE", "MMD", "JS-VAE")
 GANS = ("AIM", "VEEGAN", "ALI", "ALICE")
 DATA: dict = {}
-CACHE = Path(".mixvi-cache")
 
 
 def load() -> None:
@@ -80,21 +77,11 @@ def load() -> None:
     split = images.obs["split"].to_numpy()
     for part, own in (("train", "train"), ("held_out", HELD_OUT[name])):
         DATA[part] = images[split == own].copy(), labels[split == own]
-    place = CACHE / f"classifier-{name}"
-    if not place.exists():
-        classifier = train_image_classifier(
-            *DATA["train"], held_out=DATA["held_out"], **SETTINGS["classifier"]
-        )
-        place.parent.mkdir(exist_ok=True)
-        classifier.save(place)
-    DATA["classifier"] = classifier = ImageClassifier.load(place)
-    of_held_out = inception_score(DATA["held_out"][0], classifier)
-    SETTINGS["classifier"] = classifier.settings | {
-        "width": classifier.width,
-        "sha256": classifier.sha256,
-        "held_out_accuracy": classifier.held_out_accuracy,
-        "inception_score_of_held_out": of_held_out.mean,
-    }
+    DATA["classifier"], SETTINGS["classifier"] = feature_network(
+        name, DATA["train"], DATA["held_out"], SETTINGS["classifier"]
+    )
+    real = inception_score(DATA["held_out"][0], DATA["classifier"])
+    SETTINGS["classifier"]["inception_score_of_held_out"] = real.mean
 
 
 def training(model: GenerativeInference, name: str) -> dict:
