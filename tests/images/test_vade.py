@@ -217,6 +217,23 @@ def test_unusable_settings(options, message, images):
         small(images, **options)
 
 
+def test_leiden_without_igraph_stops_before_training(images, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    model = small(images)
+    with pytest.raises(ImportError, match="mixvi\\[leiden\\]"):
+        model.train(1, init="leiden", **CPU)
+    assert not model.is_trained_
+
+
+def test_teaching_that_fails_leaves_no_clusters_behind(images, monkeypatch):
+    model = small(images)
+    monkeypatch.setattr(VaDEModule, "teaching_loss", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.train(1, init="leiden", pretrain_epochs=1, **CPU)
+    assert model._further_rows() is None
+    assert [step.name for step in model.module.steps()] == ["vade"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -27,6 +27,15 @@ def kmeans_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarra
     return KMeans(n_clusters, n_init=10, random_state=seed).fit(fitted).predict(points)
 
 
+def check_leiden() -> None:
+    """Raise ImportError unless Leiden can run."""
+    if importlib.util.find_spec("igraph") is None:
+        raise ImportError(
+            "Leiden needs igraph, which is not installed: pip install 'mixvi[leiden]', or choose "
+            "another init."
+        )
+
+
 def leiden_clusters(
     points: np.ndarray, n_clusters: int | None, seed: int, resolution: float = 1.0
 ) -> np.ndarray:
@@ -53,11 +62,7 @@ def leiden_clusters(
     ImportError
         If igraph is not installed.
     """
-    if importlib.util.find_spec("igraph") is None:
-        raise ImportError(
-            "Leiden needs igraph, which is not installed: pip install 'mixvi[leiden]', or choose "
-            "another init."
-        )
+    check_leiden()
     rows = np.arange(len(points))
     if len(points) > _MAX_GRAPH:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_GRAPH, replace=False))

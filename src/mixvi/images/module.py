@@ -67,7 +67,7 @@ class ImageModule(BaseModuleClass):
         if ema_decay is not None:
             self.averaged_generator = deepcopy(self.generator).requires_grad_(False)
             self.register_buffer("n_generator_updates", torch.zeros((), dtype=torch.long))
-        # a CPU convolves a third faster in this order
+        # a CPU convolves faster in this order
         self.to(memory_format=torch.channels_last)
 
     @abstractmethod

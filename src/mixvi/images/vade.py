@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from mixvi.core import checks
-from mixvi.core.clustering import leiden_clusters
+from mixvi.core.clustering import check_leiden, leiden_clusters
 from mixvi.core.mixture import reparameterise
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.cluster_model import ClusterModel
@@ -231,7 +231,7 @@ class VaDE(ClusterModel):
             Where the prior starts, of the codes that the autoencoder found: ``"mixture"``, as in
             the paper, at the Gaussian mixture with diagonal covariances that fits them best;
             ``"leiden"`` at Leiden clusters of them, which all networks then learn for
-            ``teach_epochs``. The first is often a poor optimum, which training does not leave.
+            ``teach_epochs``.
         n_init
             Fits of the mixture, of which the best is taken.
         teach_epochs
@@ -264,6 +264,8 @@ class VaDE(ClusterModel):
         if pretrain_epochs:
             checks.check_positive("pretrain_epochs", pretrain_epochs)
         checks.check_choice("init", init, INITS)
+        if init == "leiden":
+            check_leiden()
         checks.check_positive("n_init", n_init)
         checks.check_positive("teach_epochs", teach_epochs)
         if max_epochs is not None:
@@ -286,11 +288,8 @@ class VaDE(ClusterModel):
             if init == "mixture":
                 self._start_prior(*self._fitted_mixture(n_init))
             else:
-                self._taught = self._leiden_codes()
-                self._start_prior(*self._moments(self._taught))
-                with self.module.part("teaching"):
+                with self._teaching(), self.module.part("teaching"):
                     super().train(teach_epochs, **before, **part("teaching"))
-                self._taught = None
         adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
         super().train(max_epochs, lr=lr, plan_kwargs=adam, **part("training"))
 
@@ -309,18 +308,22 @@ class VaDE(ClusterModel):
         ).fit(codes)
         return mixture.weights_, mixture.means_, mixture.covariances_
 
-    def _leiden_codes(self) -> np.ndarray:
-        """Leiden's cluster of each image, ``(n_obs,)``, of the graph of the codes' means."""
+    @contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """Start the prior at Leiden clusters of the codes, which training reads meanwhile."""
         codes = self.get_latent_representation()
-        return leiden_clusters(codes, len(self.clusters), _drawn_seed())
-
-    def _moments(self, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights, means and variances of the codes' means in each cluster."""
-        codes = self.get_latent_representation()
+        clusters = leiden_clusters(codes, len(self.clusters), _drawn_seed())
         parts = [codes[clusters == k] for k in range(len(self.clusters))]
-        weights = np.array([len(part) for part in parts]) / len(codes)
-        means = np.stack([part.mean(axis=0) for part in parts])
-        return weights, means, np.stack([part.var(axis=0) for part in parts])
+        self._start_prior(
+            np.array([len(part) for part in parts]) / len(codes),
+            np.stack([part.mean(axis=0) for part in parts]),
+            np.stack([part.var(axis=0) for part in parts]),
+        )
+        self._taught = clusters
+        try:
+            yield
+        finally:
+            self._taught = None
 
     @torch.inference_mode()
     def get_elbo_terms(
