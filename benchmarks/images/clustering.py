@@ -53,6 +53,7 @@ SETTINGS = {
         "lr": {"image_critic": 2e-3, "encoder": 1e-3, "generator": 5e-4, "prior": 2e-3},
         "batch_size": 50,
     },
+    "mpcc_leiden_train": {"init": "leiden", "teach_epochs": 5, "max_epochs": 5},
     "gmvae": {
         "n_latent_z": 16,
         "n_latent_w": 16,
@@ -149,15 +150,20 @@ def vade_leiden(case: str, seed: int) -> dict:
     return vade(case, seed, "vade_leiden_train")
 
 
-def mpcc(case: str, seed: int) -> dict:
-    """Light networks."""
+def mpcc(case: str, seed: int, train: dict | None = None) -> dict:
+    """Light networks; the prior starts as it is."""
     images, digits = _images(seed)
     scvi.settings.seed = seed
     MPCC.setup_anndata(images)
     model = MPCC(images, SETTINGS["n_clusters"], **SETTINGS["mpcc"])
     curve = Curve(model, images, digits)
-    model.train(**SETTINGS["mpcc_train"], callbacks=[curve], **FAST)
+    model.train(**(SETTINGS["mpcc_train"] | (train or {})), callbacks=[curve], **FAST)
     return _scores(model.get_cluster_assignments(), digits) | {"curve": curve.points}
+
+
+def mpcc_leiden(case: str, seed: int) -> dict:
+    """The same, taught Leiden clusters first; the curve begins with the epochs of teaching."""
+    return mpcc(case, seed, SETTINGS["mpcc_leiden_train"])
 
 
 def gmvae(case: str, seed: int) -> dict[str, float]:
@@ -200,6 +206,7 @@ METHODS = {
     "VaDE": vade,
     "VaDE, Leiden start": vade_leiden,
     "MPCC, light": mpcc,
+    "MPCC, light, Leiden start": mpcc_leiden,
     "GMVAE, Leiden start": gmvae,
     "k-means on PCA": kmeans,
     "mixture on PCA": mixture,
@@ -221,7 +228,8 @@ def main() -> None:
     SETTINGS["n_images"] = given.images
     SETTINGS["mpcc_train"]["max_epochs"] = given.mpcc_epochs
     if given.epochs is not None:
-        for part in ("vade_train", "vade_leiden_train", "mpcc_train"):
+        SETTINGS["mpcc_leiden_train"]["teach_epochs"] = given.epochs
+        for part in ("vade_train", "vade_leiden_train", "mpcc_train", "mpcc_leiden_train"):
             SETTINGS[part]["max_epochs"] = given.epochs
         for part in ("vade_train", "vade_leiden_train"):
             SETTINGS[part]["pretrain_epochs"] = given.epochs

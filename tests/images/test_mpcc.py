@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, bars, blobs
+from conftest import CPU, assert_resumes, bars, blobs
 from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
 from mixvi.images import AIMMPCC, MPCC, Backbone, ConditionalMPCC, GenerativeInference, mpcc_recipe
-from mixvi.images.backbones import BACKBONES, MLPBackbone, make_backbone
-from mixvi.images.cluster_networks import Slots, cluster_networks
+from mixvi.images.backbones import BACKBONES, Critic, MLPBackbone, make_backbone
+from mixvi.images.cluster_networks import ProjectionCritic, Slots, cluster_networks
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCCModule
 from mixvi.metrics import hungarian_accuracy
@@ -196,6 +196,67 @@ def test_blobs_are_found():
     assert (model.get_prior_parameters()[2] > 0.5).all()
     for name in ("critic_loss", "generator_loss", "prior_loss", "encoder_loss", "cluster_nll"):
         assert len(model.history[f"{name}_train"]) == 30
+
+
+def test_leiden_clusters_are_taught_first(monkeypatch):
+    seen = []
+    step = MPCCModule.critic_step
+
+    def noted(self, x, y=None):
+        seen.append((type(self.image_critic), y is not None))
+        return step(self, x, y)
+
+    monkeypatch.setattr(MPCCModule, "critic_step", noted)
+    adata = blobs(600)
+    kinds = adata.obs.pop("kind")
+    MPCC.setup_anndata(adata, pixel_range=(-1, 1))
+    kwargs = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}}
+    model = MPCC(adata, 3, 4, d_steps=1, e_steps=1, ema_decay=None, **kwargs)
+    model.train(4, init="leiden", teach_epochs=6, lr=4e-3, prior_lr=1.6e-2, **CPU)
+    # twelve minibatches an epoch
+    assert seen == [(ProjectionCritic, True)] * 72 + [(Critic, False)] * 48
+    assert hungarian_accuracy(model.get_cluster_assignments(), kinds) > 0.97
+    assert len(model.history["critic_loss_train"]) == 10
+    # a trained model goes on without a teacher
+    model.train(1, init="leiden", **CPU)
+    assert seen[120:] == [(Critic, False)] * 12
+
+
+@pytest.mark.parametrize("n_losses", [14, 38])
+def test_resume_with_a_teacher(n_losses, images, tmp_path, monkeypatch):
+    """Stopped in the second epoch of a part; each has two of three minibatches of four losses."""
+
+    def run(directory, **more):
+        torch.manual_seed(0)
+        MPCC.setup_anndata(images)
+        model = MPCC(images, 3, d_steps=1, e_steps=1, **SMALL)
+        model.train(2, init="leiden", teach_epochs=2, checkpoint_dir=directory, **CPU, **more)
+        return model
+
+    assert_resumes(run, tmp_path, monkeypatch, n_losses)
+
+
+def test_teaching_that_cannot_be(images, monkeypatch):
+    MPCC.setup_anndata(images)
+    model = MPCC(images, 3, **SMALL)
+    with pytest.raises(ValueError, match="init='kmeans' is not known"):
+        model.train(1, init="kmeans", **CPU)
+    with pytest.raises(ValueError, match="teach_epochs must be a positive"):
+        model.train(1, init="leiden", teach_epochs=0, **CPU)
+    with pytest.raises(ValueError, match="n_clusters=193"):
+        MPCC(images, 193, **SMALL).train(1, init="leiden", **CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match="mixvi\\[leiden\\]"):
+            model.train(1, init="leiden", **CPU)
+    monkeypatch.setattr(MPCCModule, "critic_step", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.train(1, init="leiden", **CPU)
+    assert type(model.module.image_critic) is Critic and model._further_rows() is None
+    images.obs["label"] = np.resize(["x", "y", "z"], 192)
+    ConditionalMPCC.setup_anndata(images, "label")
+    with pytest.raises(ValueError, match="init='leiden' is not known"):
+        ConditionalMPCC(images, conditioning="class_norm", **SMALL).train(1, init="leiden", **CPU)
 
 
 def test_aim_mpcc_is_mpcc_with_one_fixed_component(images):

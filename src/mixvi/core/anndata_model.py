@@ -80,8 +80,14 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
     def _batches(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
     ) -> Iterator[Any]:
-        """Rows on the model's device, in order, for inference, as the module reads them."""
+        """Rows for inference by a trained model, see :meth:`_inputs`."""
         self._check_if_trained()
+        yield from self._inputs(adata, indices, batch_size)
+
+    def _inputs(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
+    ) -> Iterator[Any]:
+        """Rows on the model's device, in order, as the module reads them; it is set to eval."""
         indices = self._check_indices(adata, indices)
         manager = self.get_anndata_manager(adata, required=True)
         self.module.eval()

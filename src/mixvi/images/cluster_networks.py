@@ -166,6 +166,13 @@ class ProjectionCritic(Critic):
         # an embedding, as a map of one-hot rows, so that it has spectral norm
         self.embedding = linear(n_classes, n_features, bias=False)
 
+    @classmethod
+    def around(cls, critic: Critic, n_classes: int) -> ProjectionCritic:
+        """A critic with the layers of another, which it trains."""
+        made = cls(critic.body, critic.n_features, n_classes)
+        made.head = critic.head
+        return made
+
     def forward(self, inputs: Tensor, y: Tensor) -> Tensor:
         """Scores ``(B,)`` of inputs with classes ``(B,)``."""
         features = self.features(inputs)

@@ -23,10 +23,6 @@ class ConditionalMPCCModule(MPCCModule):
         """Images and their classes ``(B,)``."""
         return self.rows(tensors), tensors[REGISTRY_KEYS.LABELS_KEY].long().squeeze(-1)
 
-    def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The critic's scores ``(B,)`` of images with classes ``y``."""
-        return self.image_critic(x, y)
-
 
 class ConditionalMPCC(MPCC):
     """MPCC that is given labels: images of each class, and the class of an image.
@@ -51,6 +47,8 @@ class ConditionalMPCC(MPCC):
 
     _module_class = ConditionalMPCCModule
     _prefix = "conditional_mpcc"
+    # labels say what Leiden would
+    _inits = ("random",)
 
     def __init__(
         self,

@@ -5,8 +5,10 @@ Astorga 2021, sections 7.2 and 8.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +17,21 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 from mixvi.core import checks
+from mixvi.core.clustering import check_leiden
 from mixvi.images.adversarial import critic_loss, generator_loss
 from mixvi.images.backbones import make_backbone
-from mixvi.images.cluster_model import ClusterModel
-from mixvi.images.cluster_networks import cluster_networks
+from mixvi.images.cluster_networks import ProjectionCritic, cluster_networks
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
-from mixvi.images.module import ImageModule
 from mixvi.images.objective import Loss, Step
+from mixvi.images.teaching import TaughtModel, TaughtModule
 
 SIGMA_FLOOR = 0.5
 ITERATIONS = 75_000
 
 
-class MPCCModule(ImageModule):
+class MPCCModule(TaughtModule):
     """Critic, generator, encoder and prior, and the four steps that train them.
 
     Parameters
@@ -99,6 +101,8 @@ class MPCCModule(ImageModule):
 
     def score(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The critic's scores ``(B,)`` of images; clusters ``y`` are for critics that see them."""
+        if isinstance(self.image_critic, ProjectionCritic):
+            return self.image_critic(x, y)
         return self.image_critic(x)
 
     def critic_step(self, x: Tensor, y: Tensor | None = None) -> Loss:
@@ -202,7 +206,7 @@ class MPCCBase(ImageModel):
         return torch.cat(scores).numpy()
 
 
-class MPCC(ClusterModel, MPCCBase):
+class MPCC(TaughtModel, MPCCBase):
     """Matching priors and conditionals for clustering: clusters, and sharp images of each.
 
     A GAN whose prior is a learned mixture of K Gaussians with equal weights; an encoder, trained on
@@ -248,6 +252,8 @@ class MPCC(ClusterModel, MPCCBase):
         If a name or setting is unknown, or the images do not suit the backbone.
     """
 
+    _inits = ("random", "leiden")
+
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -278,9 +284,13 @@ class MPCC(ClusterModel, MPCCBase):
         self,
         max_epochs: int | None = None,
         *,
+        init: str = "random",
+        teach_epochs: int = 5,
         lr: float | dict[str, float] = 2e-4,
         prior_lr: float = 1.6e-3,
         batch_size: int = 50,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
         **kwargs,
     ) -> None:
         """Train the model; callable repeatedly, each call goes on from the last.
@@ -289,6 +299,13 @@ class MPCC(ClusterModel, MPCCBase):
         ----------
         max_epochs
             Passes over the images. ``None``: what 75,000 updates of the generator take.
+        init
+            ``"random"``, as in the thesis; or ``"leiden"``: the critic of a new model first sees
+            the Leiden cluster of each image (on the graph of 50 principal components) and the
+            component of each generated one, as :class:`ConditionalMPCC`'s sees labels. Afterwards
+            it sees neither. Clusters then part in a fraction of the updates.
+        teach_epochs
+            Passes in which Leiden's clusters are given; they come before ``max_epochs``.
         lr
             Adam's learning rate of all networks but the prior; a dict has one for each network.
         prior_lr
@@ -296,19 +313,50 @@ class MPCC(ClusterModel, MPCCBase):
             all; the thesis has 1.6e-3 for images of one channel, 6e-4 for CIFAR.
         batch_size
             Images a minibatch; larger ones make worse clusters (Astorga 2021, section 8.1).
+        checkpoint_dir, resume
+            Directory for checkpoints, and whether to go on with the run in it; each part has a
+            directory of its own there.
         **kwargs
             As for :meth:`mixvi.images.GenerativeInference.train`.
 
         Raises
         ------
+        ImportError
+            If igraph is not installed for ``init="leiden"``.
         ValueError
             If an argument is unusable, or there are fewer images than clusters.
         FloatingPointError
             If a loss term stops being finite; the term is named.
         """
+        checks.check_choice("init", init, self._inits)
+        checks.check_positive("teach_epochs", teach_epochs)
+        if max_epochs is not None:
+            checks.check_positive("max_epochs", max_epochs)
         if not isinstance(lr, dict):
             lr = dict.fromkeys(self.module.network_names, lr) | {"prior": prior_lr}
-        super().train(max_epochs, lr=lr, batch_size=batch_size, **kwargs)
+        kwargs |= {
+            "lr": lr,
+            "batch_size": batch_size,
+            "checkpoint_dir": checkpoint_dir,
+            "resume": resume,
+        }
+        if init == "leiden" and not self.is_trained_:
+            check_leiden()
+            self._training_indices()
+            components = self._principal_components()
+            with self._taught_clusters(components), self._critic_of_clusters():
+                self._train_part("teaching", teach_epochs, **kwargs)
+        self._train_part("training", max_epochs, **kwargs)
+
+    @contextmanager
+    def _critic_of_clusters(self) -> Iterator[None]:
+        """The critic sees the cluster, too, meanwhile."""
+        critic = self.module.image_critic
+        self.module.image_critic = ProjectionCritic.around(critic, len(self.clusters))
+        try:
+            yield
+        finally:
+            self.module.image_critic = critic
 
     def decode_latent(
         self, z: np.ndarray, *, cluster: object = None, batch_size: int | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,20 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from mixvi.core import checks
-from mixvi.core.clustering import check_leiden, leiden_clusters
+from mixvi.core.clustering import check_leiden
 from mixvi.core.mixture import reparameterise
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
-from mixvi.images.module import ImageModule
 from mixvi.images.objective import Loss, Step
+from mixvi.images.teaching import TaughtModel, TaughtModule, drawn_seed
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 INITS = ("mixture", "leiden")
-CLUSTERS_KEY = "clusters"
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
 
 
-class VaDEModule(ImageModule):
+class VaDEModule(TaughtModule):
     """Encoder, generator and prior, and the three parts of their training.
 
     An autoencoder of the first two; on demand all with clusters that are given; all as they are.
@@ -62,16 +59,6 @@ class VaDEModule(ImageModule):
         super().__init__(backbone.image_shape, pixel_range, backbone.n_latent, networks)
         self.likelihood = likelihood
         self.recon_scale = recon_scale
-        self._part = "training"
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Steps are those of ``"pretraining"`` or ``"teaching"``, which come before."""
-        self._part = name
-        try:
-            yield
-        finally:
-            self._part = "training"
 
     def steps(self) -> tuple[Step, ...]:
         """One step a minibatch: of the autoencoder in pre-training, of all networks later."""
@@ -80,12 +67,6 @@ class VaDEModule(ImageModule):
         if self._part == "teaching":
             return (Step("teaching", self.network_names, VaDEModule.teaching_loss),)
         return (Step("vade", self.network_names, VaDEModule.vade_loss),)
-
-    def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Images, and in teaching the cluster of each."""
-        if self._part != "teaching":
-            return super().training_rows(tensors)
-        return self.rows(tensors), tensors[CLUSTERS_KEY].long().ravel()
 
     def draw_inputs(self, n: int, cluster: int | None = None) -> tuple[Tensor, ...]:
         """Codes of the mixture or of one component: the generator does not see which."""
@@ -144,7 +125,7 @@ class VaDEModule(ImageModule):
         return reconstruction_loss(x, x_hat, self.recon_scale)
 
 
-class VaDE(ClusterModel):
+class VaDE(TaughtModel):
     """Variational deep embedding: clusters of images, and new images of each.
 
     x comes from z alone, z from one of K Gaussians with learned weights, means and scales; the
@@ -194,7 +175,6 @@ class VaDE(ClusterModel):
             backbone_kwargs = paper_kwargs | (backbone_kwargs or {})
         networks = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
         module = VaDEModule(networks, n_clusters, self.pixel_range, likelihood, recon_scale)
-        self._taught: np.ndarray | None = None
         self._finish(module, locals(), f"VaDE with {n_clusters} clusters, backbone={backbone}")
 
     def _default_epochs(self, n_minibatches: int) -> int:
@@ -271,30 +251,25 @@ class VaDE(ClusterModel):
         if max_epochs is not None:
             checks.check_positive("max_epochs", max_epochs)
 
-        def part(name: str) -> dict:
-            directory = None if checkpoint_dir is None else Path(checkpoint_dir) / name
-            return kwargs | {
-                "batch_size": batch_size,
-                "checkpoint_dir": directory,
-                "resume": resume,
-            }
-
+        kwargs |= {
+            "batch_size": batch_size,
+            "checkpoint_dir": checkpoint_dir,
+            "resume": resume,
+        }
         adam = {"betas": (0.9, 0.999)} | (plan_kwargs or {})
         if pretrain_epochs and not self.is_trained_:
             steady = {key: value for key, value in adam.items() if "decay" not in key}
-            before = {"lr": pretrain_lr, "plan_kwargs": steady}
-            with self.module.part("pretraining"):
-                super().train(pretrain_epochs, **before, **part("pretraining"))
+            before = {"lr": pretrain_lr, "plan_kwargs": steady} | kwargs
+            self._train_part("pretraining", pretrain_epochs, **before)
             if init == "mixture":
                 self._start_prior(*self._fitted_mixture(n_init))
             else:
-                with self._teaching(), self.module.part("teaching"):
-                    super().train(teach_epochs, **before, **part("teaching"))
+                codes = self.get_latent_representation()
+                with self._taught_clusters(codes) as clusters:
+                    self._start_at_clusters(codes, clusters)
+                    self._train_part("teaching", teach_epochs, **before)
         adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
-        super().train(max_epochs, lr=lr, plan_kwargs=adam, **part("training"))
-
-    def _further_rows(self) -> dict[str, np.ndarray] | None:
-        return None if self._taught is None else {CLUSTERS_KEY: self._taught[:, None]}
+        self._train_part("training", max_epochs, lr=lr, plan_kwargs=adam, **kwargs)
 
     def _start_prior(self, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
         started = (weights, means, variances)
@@ -304,26 +279,17 @@ class VaDE(ClusterModel):
         """Weights, means and variances of the mixture that fits the codes' means best."""
         codes = self.get_latent_representation(indices=self.train_indices)
         mixture = GaussianMixture(
-            len(self.clusters), covariance_type="diag", n_init=n_init, random_state=_drawn_seed()
+            len(self.clusters), covariance_type="diag", n_init=n_init, random_state=drawn_seed()
         ).fit(codes)
         return mixture.weights_, mixture.means_, mixture.covariances_
 
-    @contextmanager
-    def _teaching(self) -> Iterator[None]:
-        """Start the prior at Leiden clusters of the codes, which training reads meanwhile."""
-        codes = self.get_latent_representation()
-        clusters = leiden_clusters(codes, len(self.clusters), _drawn_seed())
+    def _start_at_clusters(self, codes: np.ndarray, clusters: np.ndarray) -> None:
         parts = [codes[clusters == k] for k in range(len(self.clusters))]
         self._start_prior(
             np.array([len(part) for part in parts]) / len(codes),
             np.stack([part.mean(axis=0) for part in parts]),
             np.stack([part.var(axis=0) for part in parts]),
         )
-        self._taught = clusters
-        try:
-            yield
-        finally:
-            self._taught = None
 
     @torch.inference_mode()
     def get_elbo_terms(
@@ -347,8 +313,3 @@ class VaDE(ClusterModel):
         means = pd.Series(torch.cat(parts).mean(0).tolist(), index=["R", "Z", "Y"])
         means["total"] = means.sum()
         return means
-
-
-def _drawn_seed() -> int:
-    """Drawn from torch, so that scvi's seed decides."""
-    return int(torch.randint(2**31, ()))
