@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import resource
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from benchmarks.record import RESULTS, quiet, write
+from benchmarks.record import COMMIT, RESULTS, quiet, write
 
 # numba's OpenMP threads do not survive a fork
 numba.config.THREADING_LAYER = "workqueue"
@@ -77,6 +78,7 @@ def compare(
     n_seeds: int,
     n_jobs: int = 1,
     derive: Callable[[dict[str, dict]], dict] | None = None,
+    resume: bool = False,
 ) -> None:
     """Run every method on every case and seed; write the record and its table after each.
 
@@ -97,10 +99,23 @@ def compare(
         Runs at a time. Seconds of runs side by side are upper bounds.
     derive
         From the medians of a case, by method, to findings for the summary.
+    resume
+        Keep the record's runs, each with its commit, and run what is missing.
+
+    Raises
+    ------
+    ValueError
+        If the record to go on with has other settings.
     """
     quiet()
+    kept = _recorded(name, settings) if resume else []
     settings = dict(settings) | {"runs_at_a_time": n_jobs}
-    planned = list(product(range(n_seeds), cases, methods))
+    there = {(run["seed"], run["case"], run["method"]) for run in kept}
+    planned = [
+        (seed, case, method)
+        for seed, case, method in product(range(n_seeds), cases, methods)
+        if (seed, str(case), method) not in there
+    ]
     finished: dict[tuple, list[dict]] = {}
     with ThreadPoolExecutor(n_jobs) as pool:
         waiting = {
@@ -112,7 +127,7 @@ def compare(
                 seed, case, method = waiting[done]
                 rows = _variants(method, done.result())
                 finished[seed, case, method] = [
-                    {"case": str(case), "method": variant, "seed": seed, **own}
+                    {"case": str(case), "method": variant, "seed": seed, **own, "commit": COMMIT}
                     for variant, own in rows.items()
                 ]
                 for variant, own in rows.items():
@@ -120,10 +135,23 @@ def compare(
                     print(seed, case, variant, shown, flush=True)
                 # in the order of the plan, whichever was ready first
                 runs = [run for key in planned for run in finished.get(key, [])]
-                _record(name, settings, runs, derive)
+                _record(name, settings, kept + runs, derive)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _recorded(name: str, settings: Mapping[str, Any]) -> list[dict]:
+    """Runs of a record of the same settings."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text())
+    ours = json.loads(json.dumps(settings, default=str))
+    other = [key for key, value in ours.items() if record["settings"].get(key) != value]
+    if other:
+        raise ValueError(f"{path.name} has other settings ({', '.join(other)}): begin anew.")
+    return [{"commit": record["commit"]} | run for run in record["runs"]]
 
 
 def _record(name: str, settings: dict, runs: list[dict], derive: Callable | None) -> None:

@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--mpcc-epochs", type=int, default=SETTINGS["mpcc_train"]["max_epochs"])
     parser.add_argument("--epochs", type=int, help="of VaDE and MPCC each, to try the script")
     parser.add_argument("--name", default="images/clustering", help="of the record")
+    parser.add_argument("--resume", action="store_true", help="run what the record lacks")
     given = parser.parse_args()
     SETTINGS["n_images"] = given.images
     SETTINGS["mpcc_train"]["max_epochs"] = given.mpcc_epochs
@@ -234,7 +235,7 @@ def main() -> None:
         for part in ("vade_train", "vade_leiden_train"):
             SETTINGS[part]["pretrain_epochs"] = given.epochs
     methods = {name: METHODS[name] for name in given.methods}
-    compare(given.name, methods, ["MNIST"], SETTINGS, given.seeds, given.jobs)
+    compare(given.name, methods, ["MNIST"], SETTINGS, given.seeds, given.jobs, resume=given.resume)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ SETTINGS = {
     "n_generated": 10_000,
     "backbone": "conv",
     "backbone_kwargs": {"n_channels": 16},
-    "n_latent": [10, 20],
     "autoencoders": {"max_epochs": 10, "batch_size": 64, "lr": 1e-3},
     "gans": {"max_epochs": 10, "batch_size": 64},
     "gan_kwargs": {"d_steps": 1},
@@ -178,14 +177,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
     parser.add_argument("--data", choices=LABEL, default="mnist")
-    parser.add_argument("--latent", type=int, nargs="+", default=SETTINGS["n_latent"])
+    parser.add_argument("--latent", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--images", type=int, default=SETTINGS["n_images"])
     parser.add_argument("--thesis", action="store_true", help="networks and lengths of the thesis")
     parser.add_argument("--epochs", type=int, help="of each row, to try the script")
     parser.add_argument("--name", help="of the record")
+    parser.add_argument("--resume", action="store_true", help="run what the record lacks")
     given = parser.parse_args()
-    SETTINGS.update(data=given.data, n_images=given.images, n_latent=given.latent)
+    SETTINGS.update(data=given.data, n_images=given.images)
     if given.thesis:
         SETTINGS.update(
             n_images=None,
@@ -206,7 +206,7 @@ def main() -> None:
     }
     cases = [f"J = {n}" for n in given.latent]
     name = given.name or f"images/objectives_{given.data}"
-    compare(name, methods, cases, SETTINGS, given.seeds, given.jobs, derive=orderings)
+    compare(name, methods, cases, SETTINGS, given.seeds, given.jobs, orderings, resume=given.resume)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ class ConvBackbone(Backbone):
     n_channels
         Channels at half the size; twice as many at a quarter.
     n_hidden
-        Units of the critics of codes and pairs.
+        Units of the critics' hidden layers.
     """
 
     name = "conv"
@@ -296,11 +296,12 @@ class ConvBackbone(Backbone):
         )
 
     def image_critic(self, n_channels: int | None = None) -> Critic:
-        """The encoder's body with spectral norm."""
-        body = self._down(
-            n_channels or self.image_shape[0], nn.utils.parametrizations.spectral_norm
-        )
-        return Critic(body, prod(self.bottom))
+        """The encoder's body and a hidden layer, with spectral norm."""
+        norm = nn.utils.parametrizations.spectral_norm
+        body = self._down(n_channels or self.image_shape[0], norm)
+        # without it critics see no more than a sum over places, and images come out blurred
+        body.append(norm(nn.Linear(prod(self.bottom), self.n_hidden)))
+        return Critic(body.append(nn.LeakyReLU(0.2)), self.n_hidden)
 
     def latent_critic(self) -> Critic:
         """One residual block of two linear layers."""

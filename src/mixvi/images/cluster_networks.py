@@ -279,8 +279,11 @@ class ConvClusterNetworks(ClusterNetworks):
         )
 
     def critic_rest(self) -> tuple[nn.Module, int]:
-        """The features of all places."""
-        return nn.Sequential(nn.LeakyReLU(0.2), nn.Flatten()), prod(self.backbone.bottom)
+        """A linear layer with spectral norm."""
+        n_hidden = self.backbone.n_hidden
+        layer = spectral_norm(nn.Linear(prod(self.backbone.bottom), n_hidden))
+        rest = nn.Sequential(nn.LeakyReLU(0.2), nn.Flatten(), layer, nn.LeakyReLU(0.2))
+        return rest, n_hidden
 
     def encoder_rest(self) -> tuple[nn.Module, int]:
         """A linear layer."""
