@@ -48,12 +48,12 @@ SETTINGS = {
         "e_steps": 1,
     },
     "mpcc_train": {
-        "max_epochs": 40,
+        "max_epochs": 15,
         # with one step each, the critic's larger rate keeps it ahead (Heusel et al. 2017)
         "lr": {"image_critic": 2e-3, "encoder": 1e-3, "generator": 5e-4, "prior": 2e-3},
         "batch_size": 50,
     },
-    "mpcc_leiden_train": {"init": "leiden", "teach_epochs": 5, "max_epochs": 5},
+    "mpcc_leiden_train": {"init": "leiden", "teach_epochs": 5, "max_epochs": 1},
     "gmvae": {
         "n_latent_z": 16,
         "n_latent_w": 16,
