@@ -63,7 +63,7 @@ def test_images_page():
     """Its code runs, on few small images."""
     rng = np.random.default_rng(0)
     adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
-    first, clusters, own = re.findall(
+    first, vade, mpcc, own = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
     )
     small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
@@ -71,8 +71,12 @@ def test_images_page():
     names = {"adata": adata}
     exec(first, names)
     assert names["images"].shape == (100, 1, 16, 16) and "X_wvae" in adata.obsm
-    clusters = clusters.replace('backbone="conv"', 'backbone="conv", n_latent=4')
-    exec(clusters.replace("max_epochs=40", "1, batch_size=16, accelerator='cpu'"), names)
-    assert names["images"].shape == (16, 1, 16, 16) and "mpcc_cluster" in adata.obs
+    assert vade.count("max_epochs=10") == mpcc.count("max_epochs=1,") == 1
+    exec(vade.replace("max_epochs=10", "max_epochs=1, accelerator='cpu'"), names)
+    assert names["images"].shape == (16, 1, 16, 16) and "vade_cluster" in adata.obs
+    few = "max_epochs=1, batch_size=16, accelerator='cpu',"
+    exec(mpcc.replace("max_epochs=1,", few), names)
+    # two minibatches in each of the epochs taught and the last
+    assert len(names["model"].history["critic_loss_train"]) == 6
     exec(own, names)
     assert names["model"].objective.beta == 0.1
