@@ -299,7 +299,7 @@ class ConvBackbone(Backbone):
         """The encoder's body and a hidden layer, with spectral norm."""
         norm = nn.utils.parametrizations.spectral_norm
         body = self._down(n_channels or self.image_shape[0], norm)
-        # without it critics see no more than a sum over places, and images come out blurred
+        # without it the score is a sum over places, which sees no places together
         body.append(norm(nn.Linear(prod(self.bottom), self.n_hidden)))
         return Critic(body.append(nn.LeakyReLU(0.2)), self.n_hidden)
 
