@@ -48,7 +48,7 @@ SETTINGS = {
         "e_steps": 1,
     },
     "mpcc_train": {
-        "max_epochs": 15,
+        "max_epochs": 36,
         # with one step each, the critic's larger rate keeps it ahead (Heusel et al. 2017)
         "lr": {"image_critic": 2e-3, "encoder": 1e-3, "generator": 5e-4, "prior": 2e-3},
         "batch_size": 50,
