@@ -135,9 +135,10 @@ def best(rows: dict[str, dict], family: str, key: str, lowest: bool) -> float:
 
 
 def orderings(rows: dict[str, dict]) -> dict[str, bool | float]:
-    """Orderings of spec section 12, points 1 to 4, on the medians of one J, and a correlation.
+    """Findings of spec section 12, points 1 to 4 and 6, on the medians of one J.
 
-    Only those whose rows are there.
+    Orderings are true or false; of point 2 there is the ratio of FIDs and the difference of
+    accuracies, of point 6 a correlation. Only those whose rows are there.
     """
     found: dict[str, bool | float] = {}
     families = {name.split(",")[0] for name in rows}
@@ -152,6 +153,12 @@ def orderings(rows: dict[str, dict]) -> dict[str, bool | float]:
     for better, worse in combinations(order, 2):
         if {better, worse} != {"VEEGAN", "ALICE"}:
             found[f"FID {better} < {worse}"] = rows[better]["fid"] < rows[worse]["fid"]
+    for beta in ("", ", beta 0.33", ", beta 30"):
+        pair = [rows.get(f"{name}{beta}") for name in ("WVAE", "MMD")]
+        if all(pair):
+            wvae, mmd = pair
+            found[f"FID MMD / WVAE{beta}"] = mmd["fid"] / wvae["fid"]
+            found[f"accuracy MMD - WVAE{beta}"] = mmd["probe_accuracy"] - wvae["probe_accuracy"]
     if {"AIM", "VAE"} <= set(rows):
         low = [n for n in rows if n.split(",")[0] in MOMENTS and "30" not in n]
         entropies = [rows[n]["entropy"] for n in low]
