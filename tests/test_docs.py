@@ -63,7 +63,7 @@ def test_images_page():
     """Its code runs, on few small images."""
     rng = np.random.default_rng(0)
     adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
-    first, vade, mpcc, own = re.findall(
+    first, vade, mpcc, random_start, own = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
     )
     small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
@@ -78,5 +78,8 @@ def test_images_page():
     exec(mpcc.replace("max_epochs=1,", few), names)
     # two minibatches in each of the epochs taught and the last
     assert len(names["model"].history["critic_loss_train"]) == 6
+    assert random_start.count("model.train(40,") == 1
+    exec(random_start.replace("train(40,", f"train({few}"), names)
+    assert len(names["model"].history["generator_loss_train"]) == 1
     exec(own, names)
     assert names["model"].objective.beta == 0.1
