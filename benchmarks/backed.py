@@ -35,8 +35,8 @@ from scipy import sparse
 from scvi.dataloaders import AnnDataLoader
 
 import mixvi
-from mixvi.core.backed import BackedMatrix
-from mixvi.core.loading import MinibatchModule
+from mixvi.core.data.backed import BackedMatrix
+from mixvi.core.data.loading import MinibatchModule
 
 N_GENES = 2000
 N_TYPES = 10

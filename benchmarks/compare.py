@@ -66,7 +66,7 @@ def _run(pipe: Any, method: Method, args: tuple) -> None:
             result.setdefault("seconds", time.perf_counter() - start)
             result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         pipe.send((True, result))
-    except BaseException:
+    except BaseException:  # noqa: BLE001, the parent process raises it anew
         pipe.send((False, traceback.format_exc()))
 
 

@@ -25,7 +25,7 @@ from benchmarks.record import quiet, write
 from benchmarks.speed import synthetic
 
 import mixvi
-from mixvi.core.resuming import PHASES, WholeFiles, read_checkpoint
+from mixvi.core.training.resuming import PHASES, WholeFiles, read_checkpoint
 
 N_CELLS = 2000
 # different, because phases are told apart by them

@@ -25,8 +25,8 @@ from benchmarks.record import RESULTS, quiet, write
 from scipy import sparse
 
 import mixvi
-from mixvi.core.loading import MinibatchModule
-from mixvi.core.resident import SPARSE_KEY
+from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.data.resident import SPARSE_KEY
 
 N_GENES = 2000
 DENSITY = 0.07

@@ -15,6 +15,8 @@ ALLOWED = {
     "datasets": {"core", "datasets"},
     "metrics": {"core", "metrics"},
 } | {room: {"core", "metrics", room} for room in ROOMS}
+# the floors of core from the ground up: a floor imports itself and those below
+FLOORS = ("arguments", "settings", "maths", "data", "training", "model")
 CATCH_ALL = {"utils", "helpers", "misc", "base_components", "common"}
 
 
@@ -46,6 +48,16 @@ def broken_lines(text: str, place: str) -> list[int]:
     return sorted(lines)
 
 
+def upward_imports(text: str, floor: str) -> list[int]:
+    """Line numbers of imports of a higher floor of core than ``floor``."""
+    lines = set()
+    for node in ast.walk(ast.parse(text)):
+        found = {f"{n}.".split(".")[2] for n in imported(node) if n.startswith("mixvi.core.")}
+        if any(FLOORS.index(other) > FLOORS.index(floor) for other in found):
+            lines.add(node.lineno)
+    return sorted(lines)
+
+
 def broken_imports(source: Path) -> list[str]:
     """``file:line`` of every import against the rule below ``source``."""
     return [
@@ -67,6 +79,34 @@ def test_rooms_do_not_know_each_other():
     assert {"cells", "core", "datasets", "metrics"} <= {p.name for p in SOURCE.iterdir()}
     broken = broken_imports(SOURCE)
     assert not broken, f"imports against the rule: {', '.join(broken)}"
+
+
+def test_no_floor_of_core_imports_a_higher_one():
+    core = SOURCE / "core"
+    floors = {p.name.removesuffix(".py") for p in core.iterdir() if p.suffix in ("", ".py")}
+    assert floors - {"__init__", "__pycache__"} == set(FLOORS)
+    broken = []
+    for path in sorted(core.rglob("*.py")):
+        floor = path.relative_to(core).parts[0].removesuffix(".py")
+        if floor != "__init__":
+            lines = upward_imports(path.read_text(encoding="utf-8"), floor)
+            broken += [f"{path.relative_to(core)}:{line}" for line in lines]
+    assert not broken, f"imports upwards: {', '.join(broken)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "floor", "lines"),
+    [
+        ("from mixvi.core.model.module import Rows", "maths", [1]),
+        ("def f():\n    from mixvi.core.data import checks", "maths", [2]),
+        ("import mixvi.core.training.plan", "data", [1]),
+        ("from mixvi.core import model", "training", [1]),
+        ("from mixvi.core import arguments\nfrom mixvi.core.maths import mixture", "data", []),
+        ("from mixvi.core.model.query import freeze_reference", "model", []),
+    ],
+)
+def test_an_import_upwards_is_found(text, floor, lines):
+    assert upward_imports(text, floor) == lines
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ import mixvi
 from mixvi.cells.cvae import CVAEModule
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.vae import VAEModule
-from mixvi.core import mixture
-from mixvi.core.likelihoods import make_likelihood
-from mixvi.core.networks import soft_clip
+from mixvi.core.maths import mixture
+from mixvi.core.maths.likelihoods import make_likelihood
+from mixvi.core.maths.networks import soft_clip
 
 B, G, K, D = 12, 7, 4, 3
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from mixvi import cells
 from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
-from mixvi.core.backed import read_backed
+from mixvi.core.data.backed import read_backed
 from mixvi.core.settings import settings
 
 __version__ = version("mixvi")

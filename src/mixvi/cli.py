@@ -283,7 +283,7 @@ def counterfactual(
 
 def _model_class(name: str):
     import mixvi
-    from mixvi.core.checks import check_choice
+    from mixvi.core.arguments import check_choice
 
     check_choice("--model", name, MODELS)
     return getattr(mixvi, name.upper())
@@ -291,7 +291,7 @@ def _model_class(name: str):
 
 def _load(model_dir: Path, adata):
     import mixvi
-    from mixvi.core.saving import read_record
+    from mixvi.core.data.files import read_record
 
     name = read_record(model_dir)["class"]
     if name not in mixvi.__all__ or name.lower() not in MODELS:
@@ -308,7 +308,7 @@ def _read(path: Path):
         return anndata.read_h5ad(path)
     except PermissionError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001, a damaged file raises whatever HDF5 likes
         # anndata's own message is about its constructor or an HDF5 group, not about the file
         raise ValueError(f"{path} cannot be read as h5ad: {error}") from None
 

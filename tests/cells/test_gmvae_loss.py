@@ -11,7 +11,7 @@ from test_properties import B, D, G, K, make_module, make_outputs, make_tensors,
 from torch.distributions import Independent, Normal, kl_divergence
 
 from mixvi.cells.gmvae_module import TERMS
-from mixvi.core import mixture
+from mixvi.core.maths import mixture
 
 D_TERMS = ("analytic", "sample", "collapsed")
 LABELLED = torch.arange(B) % 3

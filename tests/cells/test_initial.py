@@ -5,7 +5,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi.cells.initial import principal_components
-from mixvi.core.clustering import kmeans_clusters
+from mixvi.core.maths.clustering import kmeans_clusters
 
 
 def test_groups_are_not_clusters():

@@ -9,7 +9,7 @@ import torch
 from conftest import bars
 from torch.nn import functional as F
 
-from mixvi.core.mixture import standard_gaussian_kl_per_dim
+from mixvi.core.maths.mixture import standard_gaussian_kl_per_dim
 from mixvi.images import GenerativeInference, Objective, Step
 from mixvi.images import objectives as o
 from mixvi.images.backbones import make_backbone

@@ -10,9 +10,9 @@ from anndata import AnnData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from mixvi.core import checks
-from mixvi.core.model import MixviModel
-from mixvi.core.module import MixviModule, Rows
+from mixvi.core import arguments
+from mixvi.core.model.expression_model import MixviModel
+from mixvi.core.model.module import MixviModule, Rows
 
 
 class AEModule(MixviModule):
@@ -97,8 +97,8 @@ class AE(MixviModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_latent", n_latent)
-        checks.check_rate("dropout_rate", dropout_rate)
+        arguments.check_positive("n_latent", n_latent)
+        arguments.check_rate("dropout_rate", dropout_rate)
         if noise < 0:
             raise ValueError(f"noise must not be negative, but is {noise!r}.")
         module = AEModule(
@@ -125,7 +125,7 @@ class AE(MixviModel):
         batch_size: int | None = None,
     ) -> np.ndarray:
         """The code of each cell, ``(n_obs, n_latent)``."""
-        checks.check_choice("which", which, self._latents)
+        arguments.check_choice("which", which, self._latents)
         adata = self._validate_anndata(adata)
         batches = self._batches(adata, indices, batch_size)
         return torch.cat([self.module.encode(rows)["mu_z"].cpu() for rows in batches]).numpy()

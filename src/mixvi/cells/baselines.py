@@ -8,8 +8,8 @@ from anndata import AnnData
 
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.vae import VAE
-from mixvi.core import checks
-from mixvi.core.counterfactual import counterfactual_adata
+from mixvi.core.data import checks
+from mixvi.core.model.counterfactual import counterfactual_adata
 from mixvi.metrics import class_mean_baseline
 
 

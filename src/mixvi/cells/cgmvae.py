@@ -9,16 +9,16 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.gmvae import GMVAE
-from mixvi.core import checks
-from mixvi.core.counterfactual import (
+from mixvi.core import arguments
+from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.model.counterfactual import (
     between_priors,
     counterfactual_adata,
     match_group_means,
     write_counterfactual,
 )
-from mixvi.core.mixture import reparameterise
-from mixvi.core.model import MixviModel
-from mixvi.core.module import Rows
+from mixvi.core.model.expression_model import MixviModel
+from mixvi.core.model.module import Rows
 
 ROUTES = ("w", "z", "shift")
 _FEWEST_CELLS = 5
@@ -83,8 +83,8 @@ class CGMVAE(GMVAE):
         registry: dict | None = None,
     ):
         MixviModel.__init__(self, adata, registry)
-        checks.check_choice("w_prior", w_prior, ("standard", "learned"))
-        checks.check_choice("condition_in", condition_in, ("all", "x_only"))
+        arguments.check_choice("w_prior", w_prior, ("standard", "learned"))
+        arguments.check_choice("condition_in", condition_in, ("all", "x_only"))
         self._build(locals())
 
     @torch.inference_mode()
@@ -143,8 +143,8 @@ class CGMVAE(GMVAE):
             If the condition is unknown, observed labels are asked of a model trained without, or
             residuals are to be kept of draws.
         """
-        checks.check_choice("route", route, ROUTES)
-        checks.check_choice("labels", labels, ("auto", "observed", "predicted"))
+        arguments.check_choice("route", route, ROUTES)
+        arguments.check_choice("labels", labels, ("auto", "observed", "predicted"))
         if to is None:
             raise ValueError(
                 f"Name the target condition: counterfactual(to=...), one of {self.conditions}."
@@ -162,7 +162,7 @@ class CGMVAE(GMVAE):
                 "keep_residual=True keeps each cell's own deviation; draws (use_mean=False) would "
                 "add another. Choose one."
             )
-        checks.check_choice("keep_residual", keep_residual, (False, True, "centred"))
+        arguments.check_choice("keep_residual", keep_residual, (False, True, "centred"))
         if keep_residual == "centred" and self.module.likelihood.is_count:
             raise ValueError(
                 f"keep_residual='centred' would make fractions of counts (likelihood="

@@ -10,15 +10,15 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.vae import VAE, VAEModule
-from mixvi.core import checks
-from mixvi.core.counterfactual import (
+from mixvi.core import arguments
+from mixvi.core.maths.networks import ConditionalPrior
+from mixvi.core.model.counterfactual import (
     between_priors,
     counterfactual_adata,
     write_counterfactual,
 )
-from mixvi.core.model import MixviModel
-from mixvi.core.module import Rows
-from mixvi.core.networks import ConditionalPrior
+from mixvi.core.model.expression_model import MixviModel
+from mixvi.core.model.module import Rows
 
 
 class CVAEModule(VAEModule):
@@ -106,9 +106,9 @@ class CVAE(VAE):
         registry: dict | None = None,
     ):
         MixviModel.__init__(self, adata, registry)
-        checks.check_choice("prior", prior, ("learned", "fixed"))
-        checks.check_positive("n_latent", n_latent)
-        checks.check_rate("dropout_rate", dropout_rate)
+        arguments.check_choice("prior", prior, ("learned", "fixed"))
+        arguments.check_positive("n_latent", n_latent)
+        arguments.check_rate("dropout_rate", dropout_rate)
         module = CVAEModule(
             prior=prior,
             decoder_sees_c=decoder_sees_c,
@@ -210,7 +210,7 @@ class CVAE(VAE):
         -------
         AnnData with ``n`` x number of conditions rows and ``condition`` in ``obs``.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         self._check_if_trained()
         self.module.eval()
         names = (

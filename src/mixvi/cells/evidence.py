@@ -10,8 +10,9 @@ import torch
 from anndata import AnnData
 
 from mixvi.cells.gmvae_module import TERMS
-from mixvi.core import checks
-from mixvi.core.mixture import component_log_prob, gaussian_log_prob
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.maths.mixture import component_log_prob, gaussian_log_prob
 
 
 class EvidenceMixin:
@@ -46,7 +47,7 @@ class EvidenceMixin:
         ValueError
             For ``likelihood="mse"``, which has no ELBO.
         """
-        checks.check_choice("z_kl", z_kl, ("analytic", "mc"))
+        arguments.check_choice("z_kl", z_kl, ("analytic", "mc"))
         module = self.module
         checks.check_has_elbo(module.likelihood.name, module.likelihood.has_elbo)
         adata = self._validate_anndata(adata)
@@ -89,7 +90,7 @@ class EvidenceMixin:
         ValueError
             For ``likelihood="mse"``, which has no density of its own.
         """
-        checks.check_positive("n_samples", n_samples)
+        arguments.check_positive("n_samples", n_samples)
         module = self.module
         checks.check_has_elbo(module.likelihood.name, module.likelihood.has_elbo)
         adata = self._validate_anndata(adata)

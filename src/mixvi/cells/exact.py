@@ -8,7 +8,7 @@ from copy import deepcopy
 import pandas as pd
 
 from mixvi.cells.gmvae import GMVAE
-from mixvi.core import checks
+from mixvi.core.data import checks
 from mixvi.metrics import used_components
 
 

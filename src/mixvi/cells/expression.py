@@ -10,7 +10,8 @@ from anndata import AnnData
 from scvi.model._utils import scrna_raw_counts_properties
 from scvi.model.base._de_core import _de_core
 
-from mixvi.core import checks
+from mixvi.core import arguments
+from mixvi.core.data import checks
 
 COMPONENT = "component"
 
@@ -76,7 +77,7 @@ class ExpressionMixin:
                 f"differential_expression needs likelihood='nb', 'zinb' or 'poisson', whose "
                 f"proportions compare, but the model has {self.module.likelihood.name!r}."
             )
-        checks.check_choice("mode", mode, ("change", "vanilla"))
+        arguments.check_choice("mode", mode, ("change", "vanilla"))
         if (groupby is None) == (idx1 is None):
             raise ValueError(
                 "Name either groupby (a column of obs, or 'component') or idx1 (cells)."
@@ -129,7 +130,7 @@ class ExpressionMixin:
                 if str(name) not in known:
                     raise ValueError(
                         f"{argument}={name!r} is no group of {groupby!r} with cells. "
-                        + checks.near_matches(name, known)
+                        + arguments.near_matches(name, known)
                     )
         return groupby
 

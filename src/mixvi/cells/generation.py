@@ -10,9 +10,9 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from mixvi.core import checks
-from mixvi.core.mixture import reparameterise
-from mixvi.core.module import Rows
+from mixvi.core import arguments
+from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.model.module import Rows
 
 
 class GenerationMixin:
@@ -52,7 +52,7 @@ class GenerationMixin:
         ValueError
             For an unknown component or condition.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         self._check_if_trained()
         module = self.module.eval()
         chosen = self._chosen_components(components)

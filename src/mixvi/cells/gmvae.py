@@ -17,11 +17,12 @@ from mixvi.cells.expression import ExpressionMixin
 from mixvi.cells.generation import GenerationMixin
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.regimes import RegimesMixin
-from mixvi.core import checks
-from mixvi.core.mixture import reparameterise
-from mixvi.core.model import MixviModel
-from mixvi.core.module import Rows
-from mixvi.core.networks import active_dropout
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.maths.networks import active_dropout
+from mixvi.core.model.expression_model import MixviModel
+from mixvi.core.model.module import Rows
 
 
 class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, MixviModel):
@@ -132,7 +133,7 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
         n_owned = len(self.classes) * settings["components_per_class"]
         if n_components is None:
             n_components = 2 * n_owned or 20
-        checks.check_positive("n_components", n_components)
+        arguments.check_positive("n_components", n_components)
         if n_components < n_owned:
             raise ValueError(
                 f"n_components={n_components} is too few for {len(self.classes)} labels with "
@@ -207,14 +208,14 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
         ValueError
             For labels before components have any.
         """
-        checks.check_choice("level", level, ("component", "label"))
+        arguments.check_choice("level", level, ("component", "label"))
         if level == "label" and self.assignment_ is None:
             raise ValueError(
                 "The components have no labels yet: the model was trained without. Call "
                 "assign_components(labels_key=...) first, or predict(level='component')."
             )
         if n_samples is not None:
-            checks.check_positive("n_samples", n_samples)
+            arguments.check_positive("n_samples", n_samples)
         adata = self._validate_anndata(adata)
         parts = []
         for rows in self._batches(adata, indices, batch_size):
@@ -274,7 +275,7 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
         ValueError
             If no labels are known.
         """
-        checks.check_choice("method", method, ("overlap", "hungarian"))
+        arguments.check_choice("method", method, ("overlap", "hungarian"))
         adata = self._validate_anndata(adata)
         key = labels_key or self._setup_args["labels_key"]
         if key is None:
@@ -396,14 +397,14 @@ def _check_settings(settings: dict[str, Any]) -> None:
         "y_regulariser": ("per_cell", "floor", "batch_mean"),
         "z_kl": ("analytic", "mc"),
     }.items():
-        checks.check_choice(name, settings[name], choices)
+        arguments.check_choice(name, settings[name], choices)
     for name in ("n_latent_z", "n_latent_w", "n_hidden", "components_per_class"):
-        checks.check_positive(name, settings[name])
+        arguments.check_positive(name, settings[name])
     for name in ("alpha",):
-        checks.check_positive(name, settings[name], integer=False)
-    checks.check_rate("dropout_rate", settings["dropout_rate"])
+        arguments.check_positive(name, settings[name], integer=False)
+    arguments.check_rate("dropout_rate", settings["dropout_rate"])
     for name in ("classification_weight", "w_free_bits"):
         if settings[name] < 0:
             raise ValueError(f"{name} must not be negative, but is {settings[name]!r}.")
     for name in settings["term_weights"] or {}:
-        checks.check_choice("term_weights", name, TERMS)
+        arguments.check_choice("term_weights", name, TERMS)

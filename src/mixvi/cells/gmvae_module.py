@@ -9,9 +9,9 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mixvi.core import mixture
-from mixvi.core.module import MixviModule, Rows
-from mixvi.core.networks import ConditionalPrior, DirichletHead, bounded_gaussian
+from mixvi.core.maths import mixture
+from mixvi.core.maths.networks import ConditionalPrior, DirichletHead, bounded_gaussian
+from mixvi.core.model.module import MixviModule, Rows
 
 TERMS = ("R", "Z", "W", "Y", "D")
 
@@ -45,7 +45,7 @@ class GMVAEModule(MixviModule):
     w_prior, condition_in
         See :class:`mixvi.CGMVAE`.
     **options
-        See :class:`mixvi.core.module.MixviModule`.
+        See :class:`mixvi.core.model.module.MixviModule`.
     """
 
     def __init__(

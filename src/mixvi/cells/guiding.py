@@ -11,8 +11,8 @@ from anndata import AnnData
 
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.initial import principal_components
-from mixvi.core import checks
-from mixvi.core.clustering import leiden_clusters
+from mixvi.core.data import checks
+from mixvi.core.maths.clustering import leiden_clusters
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from mixvi.core.backed import BackedMatrix, is_backed
+from mixvi.core.data.backed import BackedMatrix, is_backed
 
 _MAX_FITTED = 20_000
 _MIN_FITTED = 1_000

@@ -10,7 +10,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from mixvi.cells.gmvae import GMVAE
-from mixvi.core import checks
+from mixvi.core import arguments
+from mixvi.core.data import checks
 
 
 def balanced_indices(
@@ -39,7 +40,7 @@ def balanced_indices(
     ValueError
         If a category has no cell, or cells have no category.
     """
-    checks.check_positive("n_per_category", n_per_category)
+    arguments.check_positive("n_per_category", n_per_category)
     values = pd.Series(pd.Categorical(categories))
     if values.isna().any():
         raise ValueError(
@@ -170,7 +171,7 @@ def train_alternating(
     makes superfluous.
     """
     checks.check_categories(model.adata, key, "key")
-    checks.check_positive("rounds", rounds)
+    arguments.check_positive("rounds", rounds)
     for i in range(rounds):
         drawn = balanced_indices(model.adata.obs[key], n_per_category, seed=seed + i)
         model.train(mode="unsupervised", indices=drawn, stages=balanced_stages, **train_kwargs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixvi.core import checks
+from mixvi.core import arguments
 
 
 @dataclass(frozen=True)
@@ -250,5 +250,5 @@ def recipe(name: str) -> Recipe:
     ValueError
         If there is none of this name.
     """
-    checks.check_choice("name", name, RECIPES)
+    arguments.check_choice("name", name, RECIPES)
     return RECIPES[name]

@@ -13,10 +13,11 @@ from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
-from mixvi.core import checks
-from mixvi.core.clustering import kmeans_clusters, leiden_clusters
-from mixvi.core.fitting import NO_SETTINGS, check_training
-from mixvi.core.module import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
+from mixvi.core.training.fitting import NO_SETTINGS, check_training
 
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 
@@ -105,9 +106,9 @@ class RegimesMixin:
             If a loss term stops being finite; the term is named.
         """
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
-        checks.check_choice("mode", mode, MODES)
-        checks.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        checks.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
+        arguments.check_choice("mode", mode, MODES)
+        arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
+        arguments.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
         if (clusters is not None) != (mode == "guided"):
             raise ValueError(
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
@@ -155,7 +156,7 @@ class RegimesMixin:
         run = self._training_run(checkpoint_dir, resume, settings)
         starts = "semi" if init == "logistic" else "unsupervised"
         if init is not None and mode == starts and not self.is_trained_:
-            checks.check_positive("init_epochs", init_epochs)
+            arguments.check_positive("init_epochs", init_epochs)
             start = run and run.phase("start")
             codes = np.zeros(len(everything), dtype=np.int64)
             # a checkpoint has those that the run started with

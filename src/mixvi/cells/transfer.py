@@ -10,7 +10,7 @@ from anndata import AnnData, concat
 
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.rebalancing import balanced_indices
-from mixvi.core import checks
+from mixvi.core.data import checks
 
 UNLABELLED = "Unknown"
 

@@ -12,15 +12,12 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 
 from mixvi.cells.expression import ExpressionMixin
-from mixvi.core import checks
-from mixvi.core.mixture import (
-    gaussian_kl_per_dim,
-    gaussian_log_prob,
-    reparameterise,
-)
-from mixvi.core.model import MixviModel
-from mixvi.core.module import MixviModule, Rows
-from mixvi.core.networks import bounded_gaussian
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.maths.mixture import gaussian_kl_per_dim, gaussian_log_prob, reparameterise
+from mixvi.core.maths.networks import bounded_gaussian
+from mixvi.core.model.expression_model import MixviModel
+from mixvi.core.model.module import MixviModule, Rows
 
 
 class VAEModule(MixviModule):
@@ -33,7 +30,7 @@ class VAEModule(MixviModule):
     n_latent
         Size of z.
     **options
-        See :class:`mixvi.core.module.MixviModule`.
+        See :class:`mixvi.core.model.module.MixviModule`.
     """
 
     def __init__(self, n_input: int, *, n_latent: int = 12, **options):
@@ -111,7 +108,7 @@ class VAE(ExpressionMixin, MixviModel):
         Of encoder and decoder.
     likelihood
         ``"gaussian"``, ``"mse"``, ``"gaussian_sigma"``, ``"bernoulli"``, ``"poisson"``, ``"nb"`` or
-        ``"zinb"`` (see :mod:`mixvi.core.likelihoods`).
+        ``"zinb"`` (see :mod:`mixvi.core.maths.likelihoods`).
     output_activation
         ``"relu"`` or ``"softplus"`` for Gaussian likelihoods on data that are never negative.
     sigma
@@ -140,8 +137,8 @@ class VAE(ExpressionMixin, MixviModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_latent", n_latent)
-        checks.check_rate("dropout_rate", dropout_rate)
+        arguments.check_positive("n_latent", n_latent)
+        arguments.check_rate("dropout_rate", dropout_rate)
         module = VAEModule(
             n_latent=n_latent,
             n_hidden=n_hidden,
@@ -182,7 +179,7 @@ class VAE(ExpressionMixin, MixviModel):
         ValueError
             For ``likelihood="mse"``, which has no ELBO.
         """
-        checks.check_choice("z_kl", z_kl, ("analytic", "mc"))
+        arguments.check_choice("z_kl", z_kl, ("analytic", "mc"))
         checks.check_has_elbo(self.module.likelihood.name, self.module.likelihood.has_elbo)
         adata = self._validate_anndata(adata)
         parts = []
@@ -212,7 +209,7 @@ class VAE(ExpressionMixin, MixviModel):
         -------
         AnnData with ``n`` rows, ``obsm["X_<model>"]`` being their z.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         self._check_if_trained()
         self.module.eval()
         rows = self.module.synthetic_rows(

@@ -12,8 +12,8 @@ import torch
 from anndata import AnnData
 from torch.nn import functional
 
-from mixvi.core.checks import check_choice, check_positive
-from mixvi.core.images import IMAGE_KEY, SHAPE_KEY, image_array
+from mixvi.core.arguments import check_choice, check_positive
+from mixvi.core.data.images import IMAGE_KEY, SHAPE_KEY, image_array
 from mixvi.datasets.cells import check_data
 from mixvi.datasets.fetch import DataFile, fetch
 

@@ -6,10 +6,10 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCCBase, MPCCModule
-from mixvi.images.objective import Step
+from mixvi.images.steps import Step
 
 
 class AIMMPCCModule(MPCCModule):
@@ -92,7 +92,7 @@ class AIMMPCC(MPCCBase):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_latent", n_latent)
+        arguments.check_positive("n_latent", n_latent)
         self._build(locals(), GaussianMixturePrior(1, n_latent), n_seen=0)
 
     def train(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.blocks import (
     UPSAMPLING,
     DownBlock,
@@ -165,8 +165,8 @@ class ResNetBackbone(Backbone):
         upsampling: str = "bilinear",
     ):
         super().__init__(image_shape, n_latent)
-        checks.check_positive("n_channels", n_channels)
-        checks.check_choice("upsampling", upsampling, UPSAMPLING)
+        arguments.check_positive("n_channels", n_channels)
+        arguments.check_choice("upsampling", upsampling, UPSAMPLING)
         self.width = 4 * n_channels
         self.n_hidden = 8 * n_channels
         self.upsampling = upsampling
@@ -269,8 +269,8 @@ class ConvBackbone(Backbone):
         n_hidden: int = 128,
     ):
         super().__init__(image_shape, n_latent)
-        checks.check_positive("n_channels", n_channels)
-        checks.check_positive("n_hidden", n_hidden)
+        arguments.check_positive("n_channels", n_channels)
+        arguments.check_positive("n_hidden", n_hidden)
         self.n_channels = n_channels
         self.n_hidden = n_hidden
         _, height, width = self.image_shape
@@ -346,12 +346,12 @@ class MLPBackbone(Backbone):
         n_layers: int = 2,
     ):
         super().__init__(image_shape, n_latent)
-        checks.check_positive("n_layers", n_layers)
+        arguments.check_positive("n_layers", n_layers)
         self.sizes = list(n_hidden) if isinstance(n_hidden, Sequence) else [n_hidden] * n_layers
         if not self.sizes:
             raise ValueError("n_hidden names no layers. Pass one number of units at least.")
         for size in self.sizes:
-            checks.check_positive("n_hidden", size)
+            arguments.check_positive("n_hidden", size)
 
     def encoder(self) -> Encoder:
         """Hidden layers and two linear heads."""
@@ -406,8 +406,8 @@ def make_backbone(
     ValueError
         If there is none of that name, an option is unknown, or the images do not suit it.
     """
-    checks.check_choice("backbone", name, BACKBONES)
+    arguments.check_choice("backbone", name, BACKBONES)
     cls = BACKBONES[name]
     known = [key for key in signature(cls).parameters if key not in ("image_shape", "n_latent")]
-    checks.check_options("backbone_kwargs", options, known, f"backbone={name!r}")
+    arguments.check_options("backbone_kwargs", options, known, f"backbone={name!r}")
     return cls(image_shape, n_latent, **(options or {}))

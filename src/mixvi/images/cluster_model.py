@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
 from mixvi.metrics import used_components
@@ -152,7 +152,7 @@ class ClusterModel(ImageModel):
         ValueError
             If there is no such cluster.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         code = self._cluster_code(cluster)
         made = self._generated(n, batch_size, cluster=code)
         return torch.cat([self.module.to_pixels(x).cpu() for _, x in made]).numpy()

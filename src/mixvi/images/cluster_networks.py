@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.backbones import (
     Backbone,
     ConvBackbone,
@@ -63,7 +63,7 @@ class Slots:
     n_blocks: int
 
     def __post_init__(self):
-        checks.check_choice("conditioning", self.kind, CONDITIONING)
+        arguments.check_choice("conditioning", self.kind, CONDITIONING)
         parts = self.n_blocks + 1
         if self.kind == "split" and self.n_latent % parts:
             more = -(-self.n_latent // parts) * parts
@@ -384,7 +384,7 @@ def cluster_networks(
         known = [cls.name for cls in CLUSTER_NETWORKS]
         raise ValueError(
             f"backbone={backbone.name!r} has no generator that sees clusters. "
-            f"{checks.near_matches(backbone.name, known)}"
+            f"{arguments.near_matches(backbone.name, known)}"
         )
     options = {"own_plain_block": own_plain_block} if made is ResNetClusterNetworks else {}
     parts = made(backbone, **options)

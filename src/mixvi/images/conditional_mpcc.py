@@ -7,8 +7,9 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.core import checks
-from mixvi.core.fields import QueryLabelsField
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.data.fields import QueryLabelsField
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCC, SIGMA_FLOOR, MPCCModule
 
@@ -70,7 +71,7 @@ class ConditionalMPCC(MPCC):
         registry: dict | None = None,
     ):
         super(MPCC, self).__init__(adata, registry)
-        checks.check_positive("n_latent", n_latent)
+        arguments.check_positive("n_latent", n_latent)
         n = len(self.clusters)
         prior = GaussianMixturePrior(n, n_latent, sigma_floor, legacy_sigma=legacy_sigma)
         self._build(locals(), prior, n_seen=n, n_classes=n)

@@ -13,14 +13,15 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from mixvi.core import checks
-from mixvi.core.mixture import standard_gaussian_kl_per_dim
+from mixvi.core import arguments
+from mixvi.core.maths.mixture import standard_gaussian_kl_per_dim
 from mixvi.images import objectives  # noqa: F401  # brings the objectives of the package
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.model import ImageModel
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Objective, Step, make_objective
+from mixvi.images.objective import Objective, make_objective
+from mixvi.images.steps import Step
 
 
 class GenerativeInferenceModule(ImageModule):
@@ -104,10 +105,10 @@ class GenerativeInference(ImageModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_latent", n_latent)
-        checks.check_positive("ema_start", ema_start)
+        arguments.check_positive("n_latent", n_latent)
+        arguments.check_positive("ema_start", ema_start)
         if ema_decay is not None:
-            checks.check_rate("ema_decay", ema_decay)
+            arguments.check_rate("ema_decay", ema_decay)
         chosen = make_objective(objective, objective_kwargs)
         # an objective of one's own is kept by its name and settings
         objective, objective_kwargs = chosen.name, chosen.options()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mixvi.core.mixture import gaussian_log_prob
+from mixvi.core.maths.mixture import gaussian_log_prob
 
 LOG_VAR_MIN, LOG_VAR_MAX = -14.0, 6.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mixvi.core.mixture import LOG_2PI, component_kl, component_log_prob
+from mixvi.core.maths.mixture import LOG_2PI, component_kl, component_log_prob
 
 
 class GaussianMixturePrior(nn.Module):

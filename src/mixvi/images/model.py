@@ -11,12 +11,12 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField
 
-from mixvi.core import checks
-from mixvi.core.anndata_model import AnnDataModel
-from mixvi.core.fitting import check_training, split_size
-from mixvi.core.loading import MinibatchModule
-from mixvi.core.running import NO_SETTINGS, RunnerMixin
-from mixvi.core.threads import few_threads
+from mixvi.core import arguments
+from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.model.anndata_model import AnnDataModel
+from mixvi.core.training.fitting import check_training, split_size
+from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
+from mixvi.core.training.threads import few_threads
 from mixvi.images.module import ImageModule
 from mixvi.images.setup import image_field, resolve_images
 from mixvi.images.training import StepwiseTrainingPlan
@@ -253,7 +253,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         ``(n_obs, n_latent)``; ``(n_samples, n_obs, n_latent)`` for several samples; or the pair
         (mean, variance), each ``(n_obs, n_latent)``.
         """
-        checks.check_positive("n_samples", n_samples)
+        arguments.check_positive("n_samples", n_samples)
         mean, variance = self._posterior(adata, indices, batch_size)
         return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
 
@@ -328,7 +328,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         batch_size
             How many at a time.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         total = 0.0
         for z, x in self._generated(n, batch_size):
             total += float((z - self.module.encode(x)[0]).square().mean(1).sum())
@@ -349,7 +349,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         batch_size
             How many at a time.
         """
-        checks.check_positive("n", n)
+        arguments.check_positive("n", n)
         images = [self.module.to_pixels(x).cpu() for _, x in self._generated(n, batch_size)]
         return torch.cat(images).numpy()
 

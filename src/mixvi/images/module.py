@@ -16,11 +16,11 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
 from torch import Tensor, nn
 
-from mixvi.core.mixture import reparameterise
-from mixvi.core.resident import SPARSE_KEY
+from mixvi.core.data.resident import SPARSE_KEY
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.blocks import standing_statistics
 from mixvi.images.likelihoods import LOG_VAR_MAX, LOG_VAR_MIN
-from mixvi.images.objective import Loss, Step
+from mixvi.images.steps import Loss, Step
 
 STANDING_BATCH = 64
 

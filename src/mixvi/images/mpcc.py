@@ -16,15 +16,15 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
-from mixvi.core import checks
-from mixvi.core.clustering import check_leiden
+from mixvi.core import arguments
+from mixvi.core.maths.clustering import check_leiden
 from mixvi.images.adversarial import critic_loss, generator_loss
 from mixvi.images.backbones import make_backbone
 from mixvi.images.cluster_networks import ProjectionCritic, cluster_networks
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
-from mixvi.images.objective import Loss, Step
+from mixvi.images.steps import Loss, Step
 from mixvi.images.teaching import TaughtModel, TaughtModule
 
 SIGMA_FLOOR = 0.5
@@ -275,8 +275,8 @@ class MPCC(TaughtModel, MPCCBase):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_clusters", n_clusters)
-        checks.check_positive("n_latent", n_latent)
+        arguments.check_positive("n_clusters", n_clusters)
+        arguments.check_positive("n_latent", n_latent)
         prior = GaussianMixturePrior(n_clusters, n_latent, sigma_floor, legacy_sigma=legacy_sigma)
         self._build(locals(), prior, n_clusters)
 
@@ -328,10 +328,10 @@ class MPCC(TaughtModel, MPCCBase):
         FloatingPointError
             If a loss term stops being finite; the term is named.
         """
-        checks.check_choice("init", init, self._inits)
-        checks.check_positive("teach_epochs", teach_epochs)
+        arguments.check_choice("init", init, self._inits)
+        arguments.check_positive("teach_epochs", teach_epochs)
         if max_epochs is not None:
-            checks.check_positive("max_epochs", max_epochs)
+            arguments.check_positive("max_epochs", max_epochs)
         if not isinstance(lr, dict):
             lr = dict.fromkeys(self.module.network_names, lr) | {"prior": prior_lr}
         kwargs |= {
@@ -457,7 +457,7 @@ def mpcc_recipe(name: str) -> MPCCRecipe:
     ValueError
         If there is none of that name.
     """
-    checks.check_choice("name", name, RECIPES)
+    arguments.check_choice("name", name, RECIPES)
     return RECIPES[name]
 
 
@@ -474,10 +474,10 @@ _MODULE_SETTINGS = (
 def _check_settings(given: dict[str, Any]) -> None:
     """Raise ValueError for unusable numbers."""
     for name in ("n_latent", "d_steps", "e_steps", "ema_start"):
-        checks.check_positive(name, given[name])
+        arguments.check_positive(name, given[name])
     for name in ("lambda_p", "sigma_floor"):
         value = given.get(name, 0.0)
         if not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a number of at least 0, but is {value!r}.")
     if given["ema_decay"] is not None:
-        checks.check_rate("ema_decay", given["ema_decay"])
+        arguments.check_rate("ema_decay", given["ema_decay"])

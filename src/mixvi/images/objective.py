@@ -7,49 +7,17 @@ as soon as the class is defined. Files in :mod:`mixvi.images.objectives` are fou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mixvi.core import checks
-
-if TYPE_CHECKING:
-    from mixvi.images.backbones import Backbone
-    from mixvi.images.module import ImageModule
+from mixvi.core import arguments
+from mixvi.images.backbones import Backbone
+from mixvi.images.module import ImageModule
+from mixvi.images.steps import Step
 
 OBJECTIVES: dict[str, type[Objective]] = {}
-
-Loss = tuple[Tensor, dict[str, Tensor]]
-"""What a step minimises, and its terms by name before they are weighted; all of them scalars."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One kind of update.
-
-    Attributes
-    ----------
-    name
-        The history has its loss as ``<name>_loss_train``.
-    updates
-        Networks whose optimisers step; no other receives gradients.
-    loss
-        Gives the loss and its terms from the networks and images ``(B, C, H, W)`` in [-1, 1] (and
-        what else the module's ``training_rows`` has).
-    times
-        How often in a row, with draws of its own each time.
-    every
-        Taken at each ``every``-th minibatch; critics that see ``d_steps`` minibatches a generator
-        step leave ``every=d_steps`` to the generator.
-    """
-
-    name: str
-    updates: tuple[str, ...]
-    loss: Callable[..., Loss]
-    times: int = 1
-    every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +55,7 @@ class Objective(ABC):
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int"):
-                checks.check_positive(field.name, value)
+                arguments.check_positive(field.name, value)
             elif field.type in (float, "float") and not (
                 isinstance(value, int | float) and 0 <= value < float("inf")
             ):
@@ -138,8 +106,8 @@ def make_objective(objective: str | Objective, options: dict | None = None) -> O
                 "objective itself."
             )
         return objective
-    checks.check_choice("objective", objective, OBJECTIVES)
+    arguments.check_choice("objective", objective, OBJECTIVES)
     cls = OBJECTIVES[objective]
     known = [field.name for field in fields(cls)]
-    checks.check_options("objective_kwargs", options, known, f"objective={objective!r}")
+    arguments.check_options("objective_kwargs", options, known, f"objective={objective!r}")
     return cls(**(options or {}))

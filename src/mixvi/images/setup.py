@@ -12,8 +12,8 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField, LayerField, ObsmField
 
-from mixvi.core import checks
-from mixvi.core.images import SHAPE_KEY
+from mixvi.core.data import checks
+from mixvi.core.data.images import SHAPE_KEY
 
 _CHUNK_ROWS = 1024
 

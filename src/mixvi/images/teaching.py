@@ -14,7 +14,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from mixvi.core.clustering import leiden_clusters
+from mixvi.core.maths.clustering import leiden_clusters
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.module import ImageModule
 

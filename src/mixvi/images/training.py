@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from mixvi.core import checks
-from mixvi.core.training import check_finite
+from mixvi.core import arguments
+from mixvi.core.training.plan import check_finite
 from mixvi.images.module import ImageModule
 
 # minibatches between looks at the sums, which wait for the device
@@ -60,7 +60,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         names = module.network_names
         if not isinstance(lr, dict):
             lr = dict.fromkeys(names, lr)
-        checks.check_options("lr", lr, names, "the model")
+        arguments.check_options("lr", lr, names, "the model")
         missing = [name for name in names if name not in lr]
         if missing:
             raise ValueError(
@@ -68,9 +68,9 @@ class StepwiseTrainingPlan(pl.LightningModule):
                 f"{', '.join(names)}."
             )
         for name, value in lr.items():
-            checks.check_positive(f"lr of {name}", value, integer=False)
-        checks.check_positive("lr_decay", lr_decay, integer=False)
-        checks.check_positive("decay_epochs", decay_epochs)
+            arguments.check_positive(f"lr of {name}", value, integer=False)
+        arguments.check_positive("lr_decay", lr_decay, integer=False)
+        arguments.check_positive("decay_epochs", decay_epochs)
         self._lr = lr
         self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         self._decay = (lr_decay, decay_epochs)

@@ -12,13 +12,13 @@ from anndata import AnnData
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from mixvi.core import checks
-from mixvi.core.clustering import check_leiden
-from mixvi.core.mixture import reparameterise
+from mixvi.core import arguments
+from mixvi.core.maths.clustering import check_leiden
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
-from mixvi.images.objective import Loss, Step
+from mixvi.images.steps import Loss, Step
 from mixvi.images.teaching import TaughtModel, TaughtModule, drawn_seed
 
 LIKELIHOODS = ("gaussian", "bernoulli")
@@ -166,10 +166,10 @@ class VaDE(TaughtModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        checks.check_positive("n_clusters", n_clusters)
-        checks.check_positive("n_latent", n_latent)
-        checks.check_choice("likelihood", likelihood, LIKELIHOODS)
-        checks.check_positive("recon_scale", recon_scale, integer=False)
+        arguments.check_positive("n_clusters", n_clusters)
+        arguments.check_positive("n_latent", n_latent)
+        arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
+        arguments.check_positive("recon_scale", recon_scale, integer=False)
         if backbone is None:
             backbone, paper_kwargs = PAPER_BACKBONE
             backbone_kwargs = paper_kwargs | (backbone_kwargs or {})
@@ -242,14 +242,14 @@ class VaDE(TaughtModel):
             If a loss term stops being finite; the term is named.
         """
         if pretrain_epochs:
-            checks.check_positive("pretrain_epochs", pretrain_epochs)
-        checks.check_choice("init", init, INITS)
+            arguments.check_positive("pretrain_epochs", pretrain_epochs)
+        arguments.check_choice("init", init, INITS)
         if init == "leiden":
             check_leiden()
-        checks.check_positive("n_init", n_init)
-        checks.check_positive("teach_epochs", teach_epochs)
+        arguments.check_positive("n_init", n_init)
+        arguments.check_positive("teach_epochs", teach_epochs)
         if max_epochs is not None:
-            checks.check_positive("max_epochs", max_epochs)
+            arguments.check_positive("max_epochs", max_epochs)
 
         kwargs |= {
             "batch_size": batch_size,

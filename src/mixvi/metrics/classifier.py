@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixvi.core.checks import check_positive
-from mixvi.core.images import signed_images, warn_of_scale
-from mixvi.core.saving import read_model, write_model
+from mixvi.core.arguments import check_positive
+from mixvi.core.data.files import read_model, write_model
+from mixvi.core.data.images import signed_images, warn_of_scale
 from mixvi.metrics.pairs import of_each_cell
 
 # how often the network halves height and width
@@ -143,7 +143,9 @@ class ImageClassifier(nn.Module):
             )
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
-        """Write weights as tensors and all else as JSON; see :func:`mixvi.core.saving.write_model`.
+        """Write weights as tensors and all else as JSON.
+
+        See :func:`mixvi.core.data.files.write_model`.
 
         Raises
         ------

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from mixvi.core.checks import check_choice
+from mixvi.core.arguments import check_choice
 
 
 def component_table(components: Sequence, labels: Sequence) -> pd.DataFrame:

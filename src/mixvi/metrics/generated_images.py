@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixvi.core.checks import check_positive
-from mixvi.core.images import signed_images, warn_of_scale
+from mixvi.core.arguments import check_positive
+from mixvi.core.data.images import signed_images, warn_of_scale
 from mixvi.metrics.classifier import ImageClassifier
 
 INCEPTION = "inception"

@@ -12,7 +12,8 @@ from scipy import sparse
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier
 
-from mixvi.core.checks import check_choice, check_key, check_positive, near_matches
+from mixvi.core.arguments import check_choice, check_positive, near_matches
+from mixvi.core.data.checks import check_key
 from mixvi.metrics.pairs import finite_pair, of_each_cell, on_components_of
 
 _METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")

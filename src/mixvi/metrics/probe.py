@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mixvi.core.checks import check_positive
+from mixvi.core.arguments import check_positive
 from mixvi.metrics.pairs import of_each_cell
 
 

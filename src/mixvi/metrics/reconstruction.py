@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mixvi.core.checks import check_positive
+from mixvi.core.arguments import check_positive
 
 
 def mean_squared_error(target, estimate) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from mixvi.core.checks import check_key
+from mixvi.core.data.checks import check_key
 from mixvi.metrics import component_table, expected_calibration_error, reliability_curve
 
 

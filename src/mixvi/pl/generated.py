@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize, to_rgba_array
 from matplotlib.patheffects import withStroke
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from mixvi.core.checks import check_positive, near_matches
+from mixvi.core.arguments import check_positive, near_matches
 from mixvi.metrics.pairs import finite_pair, on_components_of
 from mixvi.pl.latent import category_colours
 

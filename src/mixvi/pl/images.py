@@ -11,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from mixvi.core.checks import check_key, check_positive
-from mixvi.core.images import image_array
+from mixvi.core.arguments import check_positive
+from mixvi.core.data.checks import check_key
+from mixvi.core.data.images import image_array
 from mixvi.metrics.pairs import dense, of_each_cell
 
 _GAP = 1

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from mixvi.core.checks import check_choice, check_key
+from mixvi.core.arguments import check_choice
+from mixvi.core.data.checks import check_key
 
 _MARKER_AREA = 60_000
 _MISSING = "0.8"

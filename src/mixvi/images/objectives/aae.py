@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixvi.core import checks
-from mixvi.core.mixture import reparameterise
+from mixvi.core import arguments
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.adversarial import ADVERSARIAL, critic_loss, generator_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Step
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
+from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class AAE(Autoencoder):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("adversarial", self.adversarial, ADVERSARIAL)
+        arguments.check_choice("adversarial", self.adversarial, ADVERSARIAL)
 
     def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
         """D_z."""

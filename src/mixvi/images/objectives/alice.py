@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixvi.core import checks
-from mixvi.core.mixture import reparameterise
+from mixvi.core import arguments
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.adversarial import critic_loss, joint_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Step
 from mixvi.images.objectives.veegan import VEEGAN
+from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ALICE(VEEGAN):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("rec", self.rec, ("gaussian", "adversarial"))
+        arguments.check_choice("rec", self.rec, ("gaussian", "adversarial"))
 
     def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
         """D_x, D_z and D_xz, and the critic of pairs of images where there is one."""

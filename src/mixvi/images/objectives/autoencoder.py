@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mixvi.core.mixture import reparameterise
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Objective, Step
+from mixvi.images.objective import Objective
+from mixvi.images.steps import Loss, Step
 
 
 class Codes(NamedTuple):

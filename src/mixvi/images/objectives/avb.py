@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixvi.core.mixture import reparameterise
+from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.adversarial import critic_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Step
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
+from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)

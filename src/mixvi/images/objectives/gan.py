@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.adversarial import ADVERSARIAL, critic_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss, Objective
+from mixvi.images.objective import Objective
+from mixvi.images.steps import Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class GAN(Objective):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("adversarial", self.adversarial, ADVERSARIAL)
+        arguments.check_choice("adversarial", self.adversarial, ADVERSARIAL)
 
     def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
         """D_x."""

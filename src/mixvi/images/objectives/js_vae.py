@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.divergences import mixture_js, symmetric_kl
 from mixvi.images.objectives.moments import MomentMatching
 
@@ -28,7 +28,7 @@ class JSVAE(MomentMatching):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("js", self.js, ("symmetric", "mixture"))
+        arguments.check_choice("js", self.js, ("symmetric", "mixture"))
 
     def divergence(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """The divergence that ``js`` names."""

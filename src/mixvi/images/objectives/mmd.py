@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.divergences import squared_mmd
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
@@ -34,8 +34,8 @@ class MMD(Autoencoder):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("kernel", self.kernel, ("rbf", "imq"))
-        checks.check_choice("codes", self.codes, ("means", "samples"))
+        arguments.check_choice("kernel", self.kernel, ("rbf", "imq"))
+        arguments.check_choice("codes", self.codes, ("means", "samples"))
 
     def restriction(self, nets: ImageModule, x: Tensor, codes: Codes) -> tuple[str, Tensor]:
         """Squared MMD, biased estimate."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixvi.core import checks
+from mixvi.core import arguments
 from mixvi.images.divergences import batch_moments
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
@@ -31,7 +31,7 @@ class MomentMatching(Autoencoder):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.check_choice("codes", self.codes, ("means", "samples"))
+        arguments.check_choice("codes", self.codes, ("means", "samples"))
 
     def smallest_batch(self, n_latent: int) -> int:
         """The covariance of N codes has full rank for N > J alone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixvi.core.mixture import standard_gaussian_kl_per_dim
+from mixvi.core.maths.mixture import standard_gaussian_kl_per_dim
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.module import ImageModule
-from mixvi.images.objective import Loss
 from mixvi.images.objectives.ali import ALI
+from mixvi.images.steps import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

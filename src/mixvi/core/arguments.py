@@ -1,0 +1,63 @@
+"""Checks of arguments, and the sentences that name what is wrong with one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+
+def near_matches(name: str, known: Iterable) -> str:
+    """A phrase that lists the known names, the nearest first, for the end of a message."""
+    known = [str(k) for k in known]
+    if not known:
+        return "There are none."
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    shown = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
+    return f"Known: {shown}."
+
+
+def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{argument}={value!r} is not known. {near_matches(str(value), choices)}")
+
+
+def check_options(argument: str, options: Mapping | None, known: Iterable[str], owner: str) -> None:
+    """Raise ValueError if ``options`` has a name that ``owner`` does not take."""
+    known = list(known)
+    for name in options or ():
+        if name not in known:
+            raise ValueError(
+                f"{argument}: {owner} has no option {name!r}. {near_matches(name, known)}"
+            )
+
+
+def check_positive(argument: str, value: float, integer: bool = True) -> None:
+    """Raise ValueError unless ``value`` is a positive number (an integer by default)."""
+    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+        kind = "positive whole number" if integer else "positive number"
+        raise ValueError(f"{argument} must be a {kind}, but is {value!r}.")
+
+
+def check_rate(argument: str, value: float) -> None:
+    """Raise ValueError unless ``value`` lies in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{argument} must lie in [0, 1), but is {value!r}.")
+
+
+def check_stages(stages: object) -> None:
+    """Raise unless ``stages`` is a list of (learning rate, epochs) pairs."""
+    message = "stages must be a list of (learning rate, epochs) pairs, e.g. [(1e-3, 20), (1e-4, 5)]"
+    if isinstance(stages, str | Mapping) or not isinstance(stages, Sequence) or not stages:
+        raise ValueError(f"{message}, but is {stages!r}.")
+    for stage in stages:
+        if not isinstance(stage, Sequence) or len(stage) != 2:
+            raise ValueError(f"{message}; {stage!r} is not such a pair.")
+        check_positive("the learning rate of a stage", stage[0], integer=False)
+        check_positive("the number of epochs of a stage", stage[1])

@@ -1,0 +1,1 @@
+"""From an AnnData to minibatches: registered fields, checks of them, matrices, files."""

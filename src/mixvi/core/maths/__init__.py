@@ -1,0 +1,1 @@
+"""Pure functions and networks on tensors and arrays: no AnnData, no optimiser."""

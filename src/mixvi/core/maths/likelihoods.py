@@ -1,0 +1,392 @@
+"""Likelihoods p(x | z) by name. Each maps raw decoder outputs to means, densities and samples.
+
+``raw`` is the decoder's output ``(B, n_outputs)``; ``library`` is ``(B, 1)`` and read by the count
+likelihoods alone; ``batch`` holds batch codes ``(B,)`` for batch-wise dispersion.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixvi.core.arguments import check_choice
+from mixvi.core.maths.counts import negative_binomial_loss, poisson_loss, zero_inflated_loss
+from mixvi.core.maths.mixture import LOG_2PI
+from mixvi.core.maths.networks import soft_clip
+
+OUTPUT_ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus}
+SIGMA_MODES = ("shared", "feature", "analytic")
+LOG_SIGMA_BOUNDS = (-6.0, 8.0)
+_TINY = 1e-20
+
+
+class Likelihood(nn.Module):
+    """Base: unit-variance Gaussian scale of one raw output per gene.
+
+    Parameters
+    ----------
+    n_genes
+        Number of features G.
+    output_activation
+        ``None``, ``"relu"`` or ``"softplus"`` on the mean, for data that are never negative.
+    """
+
+    name: ClassVar[str]
+    is_count: ClassVar[bool] = False
+    has_elbo: ClassVar[bool] = True
+    outputs_per_gene: ClassVar[int] = 1
+
+    def __init__(self, n_genes: int, output_activation: str | None = None):
+        super().__init__()
+        self.n_genes = n_genes
+        self.output_activation = output_activation
+
+    def floored_share(self) -> float:
+        """Share of the scales that have sunk to their floor, in [0, 1]."""
+        return 0.0
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the raw decoder output."""
+        return self.n_genes * self.outputs_per_gene
+
+    def proportions(self, raw: Tensor) -> Tensor:
+        """Mean on a scale that does not depend on the library size, ``(B, G)``."""
+        return self.mean(raw, None)
+
+    def mean(self, raw: Tensor, library: Tensor | None) -> Tensor:
+        """Mean of p(x | z) on the scale of the data, ``(B, G)``."""
+        activation = OUTPUT_ACTIVATIONS.get(self.output_activation)
+        return raw if activation is None else activation(raw)
+
+    @abstractmethod
+    def neg_log_prob(
+        self, x: Tensor, raw: Tensor, library: Tensor | None, batch: Tensor | None = None
+    ) -> Tensor:
+        """Minus log p(x | z) summed over genes, ``(B,)``."""
+
+    @abstractmethod
+    def sample(self, raw: Tensor, library: Tensor | None, batch: Tensor | None = None) -> Tensor:
+        """One draw of x, ``(B, G)``."""
+
+    def carry_over(
+        self,
+        x: Tensor,
+        raw: Tensor,
+        raw_there: Tensor,
+        library: Tensor | None,
+        batch: Tensor | None = None,
+    ) -> Tensor:
+        """``x`` as it would be had the decoder given ``raw_there`` instead of ``raw``, ``(B, G)``.
+
+        What the decoder leaves unexplained of a cell is its own and stays (abduction, action,
+        prediction: Pearl 2009, section 7.1). The difference of the means is added; where the data
+        are never negative (an output activation), a decrease scales instead.
+        """
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        if self.output_activation is None:
+            return x + there - here
+        return torch.where(there < here, x * there / here, x + there - here)
+
+
+class Gaussian(Likelihood):
+    """Unit variance: ``0.5 ||x - mu||^2 + G/2 log 2 pi`` (Kolb 2022, eq. 4.14 with sigma = 1)."""
+
+    name = "gaussian"
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        squares = (x - self.mean(raw, library)).square().sum(-1)
+        return 0.5 * squares + 0.5 * self.n_genes * LOG_2PI
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        mean = self.mean(raw, library)
+        return mean + torch.randn_like(mean)
+
+
+class SquaredError(Likelihood):
+    """``||x - mu||^2``: a Gaussian with variance 1/2 up to its constant.
+
+    The thesis's published runs use it; it has no ELBO of its own.
+    """
+
+    name = "mse"
+    has_elbo = False
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        return (x - self.mean(raw, library)).square().sum(-1)
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        mean = self.mean(raw, library)
+        return mean + math.sqrt(0.5) * torch.randn_like(mean)
+
+
+class GaussianSigma(Likelihood):
+    """Gaussian with a learned scale that does not depend on z (Kolb 2022, eq. 4.14).
+
+    Parameters
+    ----------
+    sigma
+        ``"shared"``: one scalar; ``"feature"``: one per gene; ``"analytic"``: the variance is the
+        minibatch's mean squared error (Rybkin et al. 2021), kept as a running mean for inference.
+    """
+
+    name = "gaussian_sigma"
+    MOMENTUM = 0.1
+
+    def __init__(self, n_genes: int, output_activation: str | None = None, sigma: str = "feature"):
+        super().__init__(n_genes, output_activation)
+        self.sigma = sigma
+        if sigma == "analytic":
+            self.register_buffer("running_log_sigma", torch.zeros(()))
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        else:
+            self.raw_log_sigma = nn.Parameter(torch.zeros(1 if sigma == "shared" else n_genes))
+
+    def log_sigma(self, x: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
+        """Log standard deviation, ``()``, ``(1,)`` or ``(G,)``, floored at -6.
+
+        Given data in training mode, the analytic form is computed from them.
+        """
+        if self.sigma != "analytic":
+            return soft_clip(self.raw_log_sigma, *LOG_SIGMA_BOUNDS)
+        if not self.training or x is None:
+            return self.running_log_sigma
+        log_sigma = 0.5 * (x - mean).square().mean().clamp_min(1e-30).log()
+        log_sigma = log_sigma.clamp(*LOG_SIGMA_BOUNDS)
+        # the first update replaces the starting value, later ones are averaged in
+        momentum = torch.where(self.updates == 0, 1.0, self.MOMENTUM)
+        self.running_log_sigma.lerp_(log_sigma.detach(), momentum)
+        self.updates += 1
+        return log_sigma
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        mean = self.mean(raw, library)
+        log_sigma = self.log_sigma(x, mean)
+        scaled = (x - mean).square() * (-2.0 * log_sigma).exp()
+        return (0.5 * scaled + log_sigma + 0.5 * LOG_2PI).sum(-1)
+
+    def floored_share(self) -> float:
+        """See :meth:`Likelihood.floored_share`."""
+        sunk = self.log_sigma().detach() < LOG_SIGMA_BOUNDS[0] + 0.1
+        return float(sunk.float().mean())
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        mean = self.mean(raw, library)
+        return mean + self.log_sigma().exp() * torch.randn_like(mean)
+
+
+class Bernoulli(Likelihood):
+    """Binary cross-entropy with logits against values in [0, 1] (Kolb 2022, section 9.1)."""
+
+    name = "bernoulli"
+
+    def mean(self, raw, library):
+        """See :meth:`Likelihood.mean`."""
+        return torch.sigmoid(raw)
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        return F.binary_cross_entropy_with_logits(raw, x, reduction="none").sum(-1)
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        return torch.bernoulli(self.mean(raw, library))
+
+    def carry_over(self, x, raw, raw_there, library, batch=None):
+        """As :meth:`Likelihood.carry_over`; an increase scales the distance to one."""
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        return torch.where(
+            there < here,
+            x * there / here,
+            1.0 - (1.0 - x) * (1.0 - there) / (1.0 - here).clamp_min(_TINY),
+        )
+
+
+class _Count(Likelihood):
+    """Counts with rate ``library * softmax(raw)``, after scVI (Lopez et al. 2018)."""
+
+    is_count = True
+
+    def proportions(self, raw):
+        """Softmax over genes: rows sum to one, ``(B, G)``."""
+        return torch.softmax(raw, dim=-1)
+
+    def mean(self, raw, library):
+        """See :meth:`Likelihood.mean`."""
+        return self.proportions(raw) * library
+
+    def carry_over(self, x, raw, raw_there, library, batch=None):
+        """Whole counts: a lower rate thins the cell's own, a higher one adds to them.
+
+        The cell's own rate is its mean times what :meth:`_excess` draws from the posterior given
+        its count, so that a cell above its mean stays above it.
+        """
+        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        kept = torch.binomial(x.round(), (there / here.clamp_min(_TINY)).clamp(0.0, 1.0))
+        more = (there - here).clamp_min(0.0) * self._excess(x, raw, library, batch)
+        return torch.where(there < here, kept, x + torch.poisson(more))
+
+    def _excess(
+        self, x: Tensor, raw: Tensor, library: Tensor, batch: Tensor | None
+    ) -> Tensor | float:
+        """A draw of the cell's rate over its mean given its counts, ``(B, G)``; Poisson: 1."""
+        return 1.0
+
+
+class Poisson(_Count):
+    """Poisson counts."""
+
+    name = "poisson"
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        return poisson_loss(x, raw, library)
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        return torch.poisson(self.mean(raw, library))
+
+
+class NegativeBinomialCounts(_Count):
+    """Negative binomial counts with inverse dispersion per gene, or per gene and batch.
+
+    Parameters
+    ----------
+    dispersion
+        ``"gene"`` or ``"gene-batch"``.
+    n_batch
+        Number of batches for ``"gene-batch"``.
+    """
+
+    name = "nb"
+
+    def __init__(
+        self,
+        n_genes: int,
+        output_activation: str | None = None,
+        dispersion: str = "gene",
+        n_batch: int = 1,
+    ):
+        super().__init__(n_genes, output_activation)
+        self.dispersion = dispersion
+        rows = n_batch if dispersion == "gene-batch" else 1
+        self.log_theta = nn.Parameter(torch.zeros(rows, n_genes))
+
+    def _log_theta(self, batch: Tensor | None) -> Tensor:
+        return self.log_theta[batch] if self.dispersion == "gene-batch" else self.log_theta
+
+    def _theta(self, batch: Tensor | None) -> Tensor:
+        return self._log_theta(batch).exp()
+
+    def distribution(self, raw: Tensor, library: Tensor, batch: Tensor | None):
+        """The count distribution with event axis ``(B, G)``."""
+        return NegativeBinomial(mu=self.mean(raw, library), theta=self._theta(batch))
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        return negative_binomial_loss(x, raw, library, self._log_theta(batch))
+
+    def sample(self, raw, library, batch=None):
+        """See :meth:`Likelihood.sample`."""
+        return self.distribution(raw, library, batch).sample()
+
+    def _excess(self, x, raw, library, batch):
+        # NB(mu, theta) is Poisson(mu g) with g ~ Gamma(theta, theta): conjugate
+        theta = self._theta(batch)
+        return torch.distributions.Gamma(theta + x, theta + self.mean(raw, library)).sample()
+
+
+class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
+    """Negative binomial counts with extra zeros, whose logits the decoder also gives."""
+
+    name = "zinb"
+    outputs_per_gene = 2
+
+    def proportions(self, raw):
+        """Softmax over genes of the rate half of the outputs, ``(B, G)``."""
+        return torch.softmax(raw[..., : self.n_genes], dim=-1)
+
+    def mean(self, raw, library):
+        """Rate of the negative binomial part (dropout left out, as scVI does), ``(B, G)``."""
+        return self.proportions(raw) * library
+
+    def neg_log_prob(self, x, raw, library, batch=None):
+        """See :meth:`Likelihood.neg_log_prob`."""
+        rate, zi_logits = raw.split(self.n_genes, dim=-1)
+        return zero_inflated_loss(x, rate, library, self._log_theta(batch), zi_logits)
+
+    def distribution(self, raw, library, batch):
+        """The count distribution with event axis ``(B, G)``."""
+        return ZeroInflatedNegativeBinomial(
+            mu=self.mean(raw, library),
+            theta=self._theta(batch),
+            zi_logits=raw[..., self.n_genes :],
+        )
+
+    def _excess(self, x, raw, library, batch):
+        # a count lost to dropout stays lost
+        theta, mean = self._theta(batch), self.mean(raw, library)
+        log_zero = theta * (theta.log() - (theta + mean).log())
+        lost = torch.sigmoid(raw[..., self.n_genes :] - log_zero)
+        stays = (x > 0) | (torch.rand_like(x) >= lost)
+        return stays * super()._excess(x, raw, library, batch)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    cls.name: cls
+    for cls in (
+        Gaussian,
+        SquaredError,
+        GaussianSigma,
+        Bernoulli,
+        Poisson,
+        NegativeBinomialCounts,
+        ZeroInflatedNegativeBinomialCounts,
+    )
+}
+
+
+def make_likelihood(
+    name: str,
+    n_genes: int,
+    *,
+    output_activation: str | None = None,
+    sigma: str = "feature",
+    dispersion: str = "gene",
+    n_batch: int = 1,
+) -> Likelihood:
+    """Build the likelihood called ``name``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or an output activation is asked of a likelihood that has its own.
+    """
+    check_choice("likelihood", name, LIKELIHOODS)
+    if output_activation is not None:
+        check_choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+    cls = LIKELIHOODS[name]
+    if cls is GaussianSigma:
+        check_choice("sigma", sigma, SIGMA_MODES)
+        return cls(n_genes, output_activation, sigma)
+    if output_activation is not None and (cls.is_count or cls is Bernoulli):
+        raise ValueError(
+            f"output_activation={output_activation!r} has no effect with likelihood={name!r}, "
+            "which has an output function of its own. Leave output_activation=None."
+        )
+    if issubclass(cls, NegativeBinomialCounts):
+        check_choice("dispersion", dispersion, ("gene", "gene-batch"))
+        return cls(n_genes, None, dispersion, n_batch)
+    return cls(n_genes, output_activation)

@@ -1,0 +1,1 @@
+"""The bases of modules and models, and the verbs that every room shares."""

@@ -1,0 +1,131 @@
+"""What every model shares, whatever a row of its AnnData is: a cell, an image, a series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi import settings
+from scvi.model.base import BaseModelClass
+from scvi.module.base import BaseModuleClass
+
+from mixvi.core.data.loading import inference_loader
+from mixvi.core.model.saved_model import SavedModelMixin
+from mixvi.core.training.threads import few_threads
+
+
+class AnnDataModel(SavedModelMixin, BaseModelClass):
+    """Registered data, their rows on the model's device, and safe files."""
+
+    module: BaseModuleClass
+
+    def _finish(self, module: BaseModuleClass, init_locals: dict, summary: str) -> None:
+        """Take the module, remember how the model was built, and check the data's support."""
+        self.module = module
+        self.init_params_ = self._get_init_params(init_locals)["non_kwargs"]
+        self._model_summary_string = summary
+        if self.adata is not None:
+            self._check_data(self.adata)
+
+    def _check_data(self, adata: AnnData) -> None:
+        """Raise if the registered data are not what the model can take."""
+
+    def _check_registered(self, adata: AnnData) -> None:
+        """Raise if an AnnData has not the fields that the model was registered with."""
+
+    def _state(self, registry_key: str) -> dict:
+        field = self.registry["field_registries"].get(registry_key, {})
+        return field.get("state_registry", {})
+
+    @property
+    def _setup_args(self) -> dict:
+        return self.registry["setup_args"]
+
+    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
+        """Check an AnnData against the model before scvi-tools transfers its fields."""
+        if adata is None and self.adata is None:
+            raise ValueError(
+                "The model was loaded without data. Pass adata=..., with the fields that the model "
+                "was trained on."
+            )
+        if adata is not None and adata is not self.adata:
+            if not isinstance(adata, AnnData):
+                raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
+            self._check_registered(adata)
+            self._check_data(adata)
+        return super()._validate_anndata(adata, copy_if_view)
+
+    def _check_indices(self, adata: AnnData, indices: Sequence[int] | None) -> np.ndarray:
+        if indices is None:
+            return np.arange(adata.n_obs)
+        indices = np.asarray(indices)
+        if indices.dtype == bool:
+            if len(indices) != adata.n_obs:
+                raise ValueError(
+                    f"indices is a mask of length {len(indices)}, but adata has {adata.n_obs} rows."
+                )
+            return np.flatnonzero(indices)
+        if indices.size == 0:
+            return indices.astype(int)
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= adata.n_obs:
+            raise ValueError(
+                f"indices must be row numbers from 0 to {adata.n_obs - 1} or a boolean mask."
+            )
+        return indices
+
+    def _batches(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
+    ) -> Iterator[Any]:
+        """Rows for inference by a trained model, see :meth:`_inputs`."""
+        self._check_if_trained()
+        yield from self._inputs(adata, indices, batch_size)
+
+    def _inputs(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
+    ) -> Iterator[Any]:
+        """Rows on the model's device, in order, as the module reads them; it is set to eval."""
+        indices = self._check_indices(adata, indices)
+        manager = self.get_anndata_manager(adata, required=True)
+        self.module.eval()
+        device = self.module.device
+        batch_size = batch_size or settings.batch_size
+        with few_threads():
+            for tensors in inference_loader(manager, indices, batch_size, device):
+                yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
+
+    @staticmethod
+    def _from_posterior(
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        give_mean: bool,
+        return_dist: bool,
+        n_samples: int,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What ``get_latent_representation`` returns of posteriors ``(n_obs, n_latent)``."""
+        if return_dist:
+            return mean.numpy(), variance.numpy()
+        if give_mean:
+            return mean.numpy()
+        samples = mean + variance.sqrt() * torch.randn(n_samples, *mean.shape)
+        return (samples[0] if n_samples == 1 else samples).numpy()
+
+    def _description(self) -> dict[str, Any]:
+        """What ``uns`` says of the model that annotated an AnnData."""
+        return {
+            "model": type(self).__name__,
+            "mixvi_version": version("mixvi"),
+            "settings": _without_none(self.init_params_),
+        }
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that are set: h5ad files hold no None."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if value is not None
+    }

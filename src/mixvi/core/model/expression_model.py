@@ -1,0 +1,396 @@
+"""The base of models of expression: registering genes, and the verbs these models share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.data.keys import CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.setup import anndata_fields, check_setup
+from mixvi.core.model.anndata_model import AnnDataModel
+from mixvi.core.model.module import MixviModule, Rows
+from mixvi.core.training.fitting import FittingMixin
+
+
+class MixviModel(FittingMixin, AnnDataModel):
+    """Base of models of expression. Subclasses build ``self.module`` and add their own verbs."""
+
+    _needs_condition: ClassVar[bool] = False
+    _latents: ClassVar[tuple[str, ...]] = ("z",)
+    _prefix: ClassVar[str]
+
+    module: MixviModule
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str = "Unknown",
+        soft_labels_key: str | None = None,
+        condition_key: str | None = None,
+        batch_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        size_factor_key: str | None = None,
+        **kwargs,
+    ) -> None:
+        """Register the fields of an AnnData that the model reads.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes. Only ``_scvi_*`` columns and keys are added to it.
+        layer
+            Layer with the expression matrix ``(n_obs, n_vars)``; ``None`` for ``X``. Raw counts for
+            count likelihoods, otherwise the scale you want the model to see.
+        labels_key
+            Column of ``obs`` with known labels.
+        unlabeled_category
+            The value in ``labels_key`` of cells without a label.
+        soft_labels_key
+            Key of ``obsm`` with label probabilities ``(n_obs, n_classes)``; rows of zeros are
+            unlabelled. Given instead of ``labels_key``.
+        condition_key
+            Column of ``obs`` with the condition that counterfactuals flip (e.g. treatment).
+        batch_key
+            Column of ``obs`` with the nuisance batch.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further nuisance columns of ``obs``.
+        size_factor_key
+            Column of ``obs`` that replaces the library size in count likelihoods.
+        **kwargs
+            ``source_registry`` and ``extend_categories``, used when a model is loaded.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing (near matches are named).
+        ValueError
+            If the data are empty or not finite, a column is not usable, or a category is unseen.
+        """
+        setup_method_args = cls._get_setup_method_args(
+            **{k: v for k, v in locals().items() if k != "kwargs"}
+        )
+        check_setup(
+            cls.__name__,
+            cls._needs_condition,
+            adata,
+            setup_method_args["setup_args"],
+            kwargs.get("source_registry"),
+            new_batches=kwargs.get("extend_categories", False),
+        )
+        if adata.is_view:
+            # assigning makes the view an AnnData of its own; its parent stays as it is
+            adata.uns = dict(adata.uns)
+        fields = anndata_fields(setup_method_args["setup_args"])
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def _module_sizes(self) -> dict[str, Any]:
+        """Sizes that every module takes from the registry."""
+        stats = self.summary_stats
+        cat_covs = self._state(REGISTRY_KEYS.CAT_COVS_KEY)
+        return {
+            "n_input": stats["n_vars"],
+            "n_classes": len(self.classes),
+            "n_conditions": len(self.conditions),
+            "n_batch": stats["n_batch"],
+            "n_cats_per_cov": tuple(cat_covs["n_cats_per_key"]) if cat_covs else (),
+            "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
+            "has_size_factor": self._setup_args["size_factor_key"] is not None,
+        }
+
+    @property
+    def _x_name(self) -> str:
+        layer = self._setup_args["layer"]
+        return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+    @property
+    def var_names(self) -> pd.Index:
+        """Genes the model reads, in order."""
+        return pd.Index(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
+
+    @property
+    def classes(self) -> list:
+        """Known labels, in the order of their codes; empty without labels."""
+        if self._setup_args["soft_labels_key"] is not None:
+            return list(self._state(SOFT_LABELS_KEY)["column_names"])
+        if self._setup_args["labels_key"] is None:
+            return []
+        return list(self._state(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"][:-1])
+
+    @property
+    def conditions(self) -> list:
+        """Known conditions, in the order of their codes; empty without a condition."""
+        if self._setup_args["condition_key"] is None:
+            return []
+        return list(self._state(CONDITION_KEY)["categorical_mapping"])
+
+    @property
+    def condition_key(self) -> str | None:
+        """Column of ``obs`` with the condition, or None."""
+        return self._setup_args["condition_key"]
+
+    @property
+    def batches(self) -> list:
+        """Known batches, in the order of their codes."""
+        return list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+
+    def _check_data(self, adata: AnnData) -> None:
+        """Raise if the matrix is not in the support of the likelihood."""
+        layer = self._setup_args["layer"]
+        x = adata.X if layer is None else adata.layers[layer]
+        likelihood = self.module.likelihood
+        checks.check_support(x, self._x_name, likelihood.name, likelihood.is_count)
+        if likelihood.is_count and self._setup_args["size_factor_key"] is None:
+            checks.check_library(x, self._x_name, likelihood.name)
+
+    def _check_registered(self, adata: AnnData) -> None:
+        """Raise if genes or categories of an AnnData are not the model's."""
+        check_setup(
+            type(self).__name__, self._needs_condition, adata, self._setup_args, self.registry
+        )
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        which: str = "z",
+        give_mean: bool = True,
+        return_dist: bool = False,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Latent coordinates of each cell.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            Cells to encode (default: all the model was built on) and how many at a time.
+        which
+            The latent: ``"z"``, or ``"w"`` where the model has one.
+        give_mean
+            Mean of the posterior, or a sample of it.
+        return_dist
+            Return mean and variance of the posterior instead.
+        n_samples
+            Number of samples if ``give_mean`` is false.
+
+        Returns
+        -------
+        ``(n_obs, n_latent)``; ``(n_samples, n_obs, n_latent)`` for several samples; or the pair
+        (mean, variance), each ``(n_obs, n_latent)``.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such latent, or the data do not fit the model.
+        """
+        arguments.check_choice("which", which, self._latents)
+        arguments.check_positive("n_samples", n_samples)
+        adata = self._validate_anndata(adata)
+        means, variances = [], []
+        for rows in self._batches(adata, indices, batch_size):
+            posterior = self.module.encode(rows)
+            means.append(posterior[f"mu_{which}"].cpu())
+            variances.append(posterior[f"lv_{which}"].exp().cpu())
+        mean, variance = torch.cat(means), torch.cat(variances)
+        return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
+
+    @torch.inference_mode()
+    def get_reconstruction(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Mean of p(x | z) at the mean of z (or at a sample), ``(n_obs, n_vars)``.
+
+        On the scale of the registered matrix; count likelihoods give the rate at the cell's own
+        library size.
+        """
+        adata = self._validate_anndata(adata)
+        out = []
+        for rows in self._batches(adata, indices, batch_size):
+            z = self._z(rows, give_mean)
+            raw = self.module.decode(z, rows)
+            out.append(self.module.likelihood.mean(raw, rows.library).cpu())
+        return torch.cat(out).numpy()
+
+    @torch.inference_mode()
+    def decode_latent(
+        self,
+        z: np.ndarray,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Mean of p(x | z) at a z of your own for each cell, ``(n_obs, n_vars)``.
+
+        Parameters
+        ----------
+        z
+            Latent coordinates ``(n_obs, n_latent)``, one row a cell.
+        adata, indices
+            Cells that give condition, covariates and library size.
+
+        Raises
+        ------
+        ValueError
+            If ``z`` has another shape.
+        """
+        adata = self._validate_anndata(adata)
+        n = len(self._check_indices(adata, indices))
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        width = self.module.decoder.linears[0].in_features
+        if z.shape != (n, width):
+            raise ValueError(f"z must have shape ({n}, {width}), but has {tuple(z.shape)}.")
+        out, start = [], 0
+        for rows in self._batches(adata, indices, batch_size):
+            part = z[start : start + len(rows.x)].to(rows.x.device)
+            raw = self.module.decode(part, rows)
+            out.append(self.module.likelihood.mean(raw, rows.library).cpu())
+            start += len(rows.x)
+        return torch.cat(out).numpy()
+
+    def _z(self, rows: Rows, use_mean: bool) -> torch.Tensor:
+        posterior = self.module.encode(rows)
+        mean = posterior["mu_z"]
+        if use_mean:
+            return mean
+        return mean + (0.5 * posterior["lv_z"]).exp() * torch.randn_like(mean)
+
+    @torch.inference_mode()
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        transform_condition: str | None = None,
+        transform_batch: str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1,
+        n_samples: int = 1,
+        give_mean: bool = True,
+        return_numpy: bool = False,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame | np.ndarray:
+        """Decoded expression, freed of library size (and of condition or batch on demand).
+
+        Parameters
+        ----------
+        transform_condition, transform_batch
+            Decode every cell as if it were of this condition or batch; z stays as encoded.
+        gene_list
+            Genes to return; default all.
+        library_size
+            Count likelihoods: the total that proportions are scaled to, or ``"latent"`` for the
+            cell's own library size. Other likelihoods ignore it.
+        n_samples, give_mean
+            z at its mean, or averaged over samples of it.
+        return_numpy
+            An array instead of a DataFrame.
+
+        Returns
+        -------
+        ``(n_obs, n_genes)``.
+        """
+        adata = self._validate_anndata(adata)
+        arguments.check_positive("n_samples", n_samples)
+        condition = self._code(transform_condition, self.conditions, "transform_condition")
+        batch = self._code(transform_batch, self.batches, "transform_batch")
+        genes = slice(None)
+        if gene_list is not None:
+            genes = self.var_names.get_indexer(gene_list)
+            if (genes < 0).any():
+                missing = list(gene_list)[int(np.argmin(genes))]
+                raise KeyError(
+                    f"gene_list has {missing!r}, which is not a gene of the model. "
+                    + arguments.near_matches(missing, self.var_names)
+                )
+        out = []
+        module = self.module
+        for rows in self._batches(adata, indices, batch_size):
+            target = rows
+            if condition is not None:
+                target = module.with_condition(target, torch.full_like(rows.condition, condition))
+            if batch is not None:
+                target = module.with_batch(target, torch.full_like(rows.batch, batch))
+            total = 0.0
+            for _ in range(n_samples):
+                raw = module.decode(self._z(rows, give_mean and n_samples == 1), target)
+                proportions = module.likelihood.proportions(raw)[:, genes]
+                if module.likelihood.is_count:
+                    scale = rows.library if library_size == "latent" else library_size
+                    proportions = proportions * scale
+                total = total + proportions
+            out.append((total / n_samples).cpu())
+        values = torch.cat(out).numpy()
+        if return_numpy:
+            return values
+        index = adata.obs_names[self._check_indices(adata, indices)]
+        return pd.DataFrame(values, index=index, columns=self.var_names[genes])
+
+    def _code(self, value: Any, known: list, argument: str) -> int | None:
+        """Code of a category, None for None; an error that names it if unknown."""
+        if value is None:
+            return None
+        names = [str(name) for name in known]
+        if str(value) not in names:
+            if not known:
+                key = argument.removeprefix("transform_")
+                raise ValueError(
+                    f"{argument}={value!r}: the model knows no {key}s. Register one with "
+                    f"setup_anndata(condition_key=...) and train again."
+                )
+            raise ValueError(
+                f"{argument}={value!r} is not known. {arguments.near_matches(value, known)}"
+            )
+        return names.index(str(value))
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        reconstruction: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        """Write latents (and more, see the model) into the AnnData.
+
+        Keys: ``obsm["X_<model>"]`` for one latent, ``obsm["X_<model>_<latent>"]`` and
+        ``obsm["X_<model>_<latent>_sample"]`` for several; ``layers["<model>_reconstruction"]`` with
+        ``reconstruction=True``; ``uns["<model>"]`` with the settings.
+        """
+        adata = self._validate_anndata(adata)
+        several = len(self._latents) > 1
+        for which in self._latents:
+            key = f"X_{self._prefix}_{which}" if several else f"X_{self._prefix}"
+            adata.obsm[key] = self.get_latent_representation(
+                adata, which=which, batch_size=batch_size
+            )
+            if several:
+                adata.obsm[f"{key}_sample"] = self.get_latent_representation(
+                    adata, which=which, give_mean=False, batch_size=batch_size
+                )
+        if reconstruction:
+            adata.layers[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
+                adata, batch_size=batch_size
+            )
+        adata.uns[self._prefix] = self._description()

@@ -1,0 +1,1 @@
+"""One run of training: the plan, the settings of ``train``, checkpoints, threads."""

@@ -1,0 +1,511 @@
+"""Data on disk: every row once, in bounded memory, and the same numbers as from memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import CPU
+from lightning.pytorch import LightningDataModule
+from scipy import sparse
+from scvi.dataloaders import DataSplitter
+from torch.utils.data import DataLoader
+
+import mixvi
+from mixvi import CGMVAE, GMVAE, VAE
+from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.core.data.backed import BackedMatrix, BackedRows
+from mixvi.core.data.loading import MinibatchModule, inference_loader, place_rows, registered_fields
+from mixvi.core.data.resident import ResidentRows
+from mixvi.core.maths.clustering import kmeans_clusters
+from mixvi.core.settings import Settings
+
+SMALL = {"backed_memory": 20_000, "backed_chunk_rows": 8}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Chunks and memory so small that 200 rows are many windows."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(mixvi.settings, name, value)
+
+
+def on_disk(adata, tmp_path, kind):
+    """The same AnnData with X on disk."""
+    form, how = kind.split()
+    dense = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
+    stored = adata.copy()
+    stored.X = dense if how == "dense" else sparse.csr_matrix(dense)
+    path = tmp_path / f"cells.{form}"
+    if form == "zarr":
+        stored.write_zarr(path)
+        return mixvi.read_backed(path)
+    stored.write_h5ad(path, compression="gzip" if how == "gzip" else None)
+    return mixvi.read_backed(path)
+
+
+KINDS = ["h5ad dense", "h5ad csr", "h5ad gzip", "zarr csr", "zarr dense"]
+
+
+def x_of(batch):
+    return batch["X"] if "X" in batch else batch["X_sparse"].dense()
+
+
+def prepared(adata, **keys):
+    mixvi.VAE.setup_anndata(adata, **keys)
+    return mixvi.VAE(adata, n_hidden=8).adata_manager
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_read_backed_leaves_the_matrices_on_disk(counts, tmp_path, kind):
+    adata = on_disk(counts, tmp_path, kind)
+    assert not isinstance(adata.X, np.ndarray) and not sparse.issparse(adata.X)
+    assert not sparse.issparse(adata.layers["counts"])
+    np.testing.assert_array_equal(adata.obs["kind"], counts.obs["kind"])
+    with pytest.raises(FileNotFoundError, match="nothing.h5ad"):
+        mixvi.read_backed(tmp_path / "nothing.h5ad")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_those_in_memory(counts, tmp_path, kind, small):
+    dense = counts.X.toarray()
+    matrix = BackedMatrix(on_disk(counts, tmp_path, kind).X)
+    matrix.chunk_rows = 8
+    rng = np.random.default_rng(0)
+    for rows in (
+        np.arange(200),
+        np.arange(3, 120),
+        np.array([0]),
+        np.array([0, 199]),
+        np.array([], dtype=int),
+        np.sort(rng.choice(200, 40, replace=False)),
+        np.r_[5:9, 80:130, 199],
+    ):
+        block = matrix.read(rows)
+        block = block.toarray() if sparse.issparse(block) else block
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, dense[rows])
+    np.testing.assert_allclose(matrix.row_sums(), dense.sum(1), rtol=1e-6)
+    total = sum(float(np.sum(block)) for block in matrix.stored_blocks())
+    assert total == pytest.approx(dense.sum(), rel=1e-6)
+
+
+def test_far_rows_are_not_read_with_what_is_between(tmp_path):
+    """One stretch of disk for near rows, separate ones across a gap, none longer than a chunk."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        matrix = BackedMatrix(file.create_dataset("x", data=np.zeros((5000, 2))))
+        rows = np.r_[0:10, 12, 400:403, 1000:4000]
+        spans = list(matrix._spans(rows))
+    assert [span[:2] for span in spans[:2]] == [(0, 13), (400, 403)]
+    assert max(stop - start for start, stop, *_ in spans) <= mixvi.settings.backed_chunk_rows
+    assert sum(last - first for *_, first, last in spans) == len(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", [7, 16, 128])
+def test_every_row_once_in_another_order_each_epoch(counts, tmp_path, kind, batch_size, small):
+    counts.obs["number"] = np.arange(200.0)
+    adata = on_disk(counts, tmp_path, kind)
+    dense = counts.X.toarray()
+    manager = prepared(adata, batch_key="batch", continuous_covariate_keys=["number"])
+    chosen = np.arange(1, 200, 2) if batch_size == 7 else np.arange(200)
+    data = MinibatchModule(
+        manager, chosen, batch_size, 1.0, extra={"components": np.arange(200).reshape(-1, 1)}
+    )
+    data.setup()
+    loader = data.train_dataloader()
+    epochs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        assert min(len(batch["X"]) for batch in batches) >= 2
+        assert {batch["X"].dtype for batch in batches} == {torch.float32}
+        rows = torch.cat([batch["components"] for batch in batches]).ravel().numpy()
+        np.testing.assert_array_equal(np.sort(rows), chosen)
+        np.testing.assert_array_equal(torch.cat([b["X"] for b in batches]).numpy(), dense[rows])
+        if "dense" not in kind:
+            entries = torch.cat([b["X_sparse"].dense() for b in batches])
+            np.testing.assert_array_equal(entries.numpy(), dense[rows])
+        numbers = torch.cat([b["extra_continuous_covs"] for b in batches]).ravel()
+        np.testing.assert_array_equal(numbers.numpy(), rows)
+        codes = torch.cat([b["batch"] for b in batches]).ravel()
+        np.testing.assert_array_equal(codes.numpy(), counts.obs["batch"].cat.codes.iloc[rows])
+        assert codes.dtype == torch.int64
+        epochs.append(rows.tolist())
+    assert epochs[0] == epochs[1] != epochs[2]
+    torch.manual_seed(0)
+    first, second = (torch.cat([b["components"] for b in loader]).ravel() for _ in range(2))
+    assert first.tolist() != second.tolist()
+
+
+def test_a_window_has_many_chunks(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        matrix = BackedMatrix(file.create_dataset("x", (10_000, 30_000), np.float32))
+    assert matrix.window_bytes / (4 * 30_000 * matrix.chunk_rows) >= 64
+
+
+def test_the_order_is_mixed_across_the_file(tmp_path):
+    """A minibatch has rows of many places, and a row meets others in each epoch."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        matrix = BackedMatrix(file.create_dataset("x", data=np.zeros((4000, 25), np.float32)))
+    matrix.chunk_rows, matrix.window_bytes = 50, 100_000
+    groups = matrix.shuffled(np.arange(4000), 10)
+    assert len(groups) == 4
+    for group in groups:
+        assert len(np.unique(group // 50)) > 15
+        batch = group[:50]
+        assert len(np.unique(batch // 50)) > 8
+        assert (np.diff(batch) != 1).any()
+    assert (
+        len(np.unique([np.sort(matrix.shuffled(np.arange(4000), 10)[0])[0] for _ in range(5)])) > 1
+    )
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("n_labelled", [3, 60])
+def test_labelled_fraction(counts, tmp_path, fraction, n_labelled, small):
+    labelled = np.zeros(200, dtype=bool)
+    labelled[np.random.default_rng(0).choice(200, n_labelled, replace=False)] = True
+    manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
+    data = MinibatchModule(
+        manager,
+        np.arange(200),
+        10,
+        1.0,
+        labelled=labelled,
+        labelled_fraction=fraction,
+        extra={"components": np.arange(200).reshape(-1, 1)},
+    )
+    data.setup()
+    loader = data.train_dataloader()
+    batches = [batch["components"].ravel().numpy() for batch in loader]
+    assert len(batches) == len(loader)
+    assert {int(labelled[batch].sum()) for batch in batches} == {round(10 * fraction)}
+    rows = np.concatenate(batches)
+    np.testing.assert_array_equal(np.sort(rows[~labelled[rows]]), np.flatnonzero(~labelled))
+    times = np.bincount(rows[labelled[rows]], minlength=200)[labelled]
+    assert times.max() - times.min() <= 1
+
+
+def test_repeated_rows_and_validation(counts, tmp_path, small):
+    manager = prepared(on_disk(counts, tmp_path, "zarr csr"))
+    drawn = np.sort(np.random.default_rng(0).integers(0, 200, 300))
+    data = MinibatchModule(
+        manager, drawn, 16, 0.8, extra={"components": np.arange(200).reshape(-1, 1)}
+    )
+    data.setup()
+    dense = counts.X.toarray()
+    for loader, rows in (
+        (data.train_dataloader(), data.train_idx),
+        (data.val_dataloader(), data.val_idx),
+    ):
+        batches = list(loader)
+        read = torch.cat([batch["components"] for batch in batches]).ravel().numpy()
+        np.testing.assert_array_equal(np.sort(read), rows)
+        np.testing.assert_array_equal(torch.cat([b["X"] for b in batches]).numpy(), dense[read])
+    np.testing.assert_array_equal(read, rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_reads_any_order(counts, tmp_path, kind, small):
+    manager = prepared(on_disk(counts, tmp_path, kind))
+    rng = np.random.default_rng(0)
+    for order in (
+        np.arange(200),
+        rng.permutation(200)[:150],
+        np.array([9, 2, 2, 190]),
+        np.array([], int),
+    ):
+        batches = list(inference_loader(manager, order, 33))
+        read = [x_of(batch) for batch in batches]
+        assert len(batches) == -(-len(order) // 33)
+        if batches:
+            np.testing.assert_array_equal(torch.cat(read).numpy(), counts.X.toarray()[order])
+
+
+def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small):
+    manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
+    data = MinibatchModule(manager, np.arange(200), 16, 1.0)
+    data.setup()
+    loader = data.train_dataloader()
+    reads = []
+
+    def broken(rows, read=loader._rows.matrix.read):
+        reads.append(len(rows))
+        if len(reads) == 3:
+            raise OSError("the disk is gone")
+        return read(rows)
+
+    loader._rows.matrix.read = broken
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(loader)
+    loader._rows.matrix.read = lambda rows: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        next(iter(loader))
+
+
+def test_a_loop_left_early_reads_no_further(counts, tmp_path, small):
+    manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
+    data = MinibatchModule(manager, np.arange(200), 16, 1.0)
+    data.setup()
+    loader = data.train_dataloader()
+    reads, read = [], loader._rows.matrix.read
+    loader._rows.matrix.read = lambda rows: (reads.append(len(rows)), read(rows))[1]
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    assert len(reads) <= 2
+
+
+@pytest.mark.parametrize("how", ["dense", "csr"])
+def test_memory_is_bounded(tmp_path, monkeypatch, how):
+    """An epoch over 64 MB of dense rows, and 16 MB of entries, holds no more than it is given."""
+    memory = 4 * 2**20
+    monkeypatch.setattr(mixvi.settings, "backed_memory", memory)
+    rng = np.random.default_rng(0)
+    x = sparse.random(16_000, 1000, 0.125, "csr", dtype=np.float32, random_state=rng)
+    stored = anndata.AnnData(x.toarray() if how == "dense" else x)
+    stored.write_h5ad(tmp_path / "cells.h5ad")
+    del stored, x
+    adata = mixvi.read_backed(tmp_path / "cells.h5ad")
+    manager = prepared(adata)
+    data = MinibatchModule(manager, np.arange(16_000), 64, 1.0)
+    data.setup()
+    for loader in (data.train_dataloader(), inference_loader(manager, np.arange(16_000), 64)):
+        tracemalloc.start()
+        rows = sum(len(batch["batch"]) for batch in loader)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert rows == 16_000
+        # indices and row numbers take 8 bytes a row each; minibatches are being collected
+        assert peak < memory + 16_000 * 8 * 10 + 4 * 64 * 1000 * 4
+    tracemalloc.start()
+    BackedMatrix(adata.X).row_sums()
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * memory
+    tracemalloc.stop()
+
+
+def test_where_data_train(counts, tmp_path, monkeypatch):
+    """By size, unless told; what is in memory is not on disk."""
+    fields = registered_fields(prepared(on_disk(counts, tmp_path, "h5ad csr")))
+    cpu = torch.device("cpu")
+    kinds = {where: type(place_rows(fields, cpu, where)) for where in ("auto", "disk", "host")}
+    assert kinds == {"auto": ResidentRows, "disk": BackedRows, "host": ResidentRows}
+    monkeypatch.setattr(mixvi.settings, "backed_memory", 20_000)
+    assert type(place_rows(fields, cpu)) is BackedRows
+    assert type(place_rows(fields, cpu, "host")) is ResidentRows
+    with pytest.raises(ValueError, match="mixvi.read_backed"):
+        place_rows(registered_fields(prepared(counts)), cpu, "disk")
+
+
+def test_settings_are_checked():
+    settings = Settings()
+    for value in (0, -1, 1.5, True, "1 GiB"):
+        with pytest.raises(ValueError, match="backed_memory must be a positive whole number"):
+            settings.backed_memory = value
+    with pytest.raises(AttributeError, match="backed_memory, backed_chunk_rows"):
+        settings.chunk_rows = 10
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_columns_on_disk_are_refused(counts, tmp_path, form):
+    counts.X = counts.X.tocsc()
+    path = tmp_path / f"cells.{form}"
+    counts.write_h5ad(path) if form == "h5ad" else counts.write_zarr(path)
+    with pytest.raises(ValueError, match=r"adata.X is stored by columns.*tocsr"):
+        VAE.setup_anndata(mixvi.read_backed(path))
+
+
+def test_views_of_files_are_refused(counts, tmp_path):
+    counts.write_h5ad(tmp_path / "cells.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match="indices="):
+        VAE.setup_anndata(adata[:50])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "NaN or infinite"), (-1.0, "negative"), (0.5, "whole numbers")]
+)
+@pytest.mark.parametrize("how", ["dense", "csr"])
+def test_checks_read_to_the_end(counts, tmp_path, value, message, how, small):
+    x = counts.X.toarray()
+    x[199, 29] = value
+    counts.X = sparse.csr_matrix(x)
+    adata = on_disk(counts, tmp_path, f"h5ad {how}")
+    if value == 0.5:
+        with pytest.warns(UserWarning, match=message):
+            prepared_counts(adata)
+    else:
+        with pytest.raises(ValueError, match=message):
+            prepared_counts(adata)
+
+
+def prepared_counts(adata):
+    GMVAE.setup_anndata(adata)
+    return GMVAE(adata, likelihood="nb", n_components=3, n_hidden=8)
+
+
+def test_cells_without_counts_are_found(counts, tmp_path, small):
+    x = counts.X.toarray()
+    x[150] = 0
+    counts.X = sparse.csr_matrix(x)
+    with pytest.raises(ValueError, match="1 cells have no counts"):
+        prepared_counts(on_disk(counts, tmp_path, "zarr csr"))
+
+
+@pytest.mark.parametrize("kind", ["h5ad dense", "h5ad csr", "zarr csr"])
+def test_training_reaches_the_types(toy, fit, tmp_path, kind, monkeypatch):
+    """500 cells in five windows, without labels: as from memory."""
+    monkeypatch.setattr(mixvi.settings, "backed_chunk_rows", 20)
+    monkeypatch.setattr(mixvi.settings, "backed_memory", 4 * toy.X.nbytes // 5 * 3)
+    adata = on_disk(toy, tmp_path, kind)
+    model = fit(CGMVAE, adata, 15, {"condition_key": "condition"}, n_components=5)
+    assert model.assign_components("cell_type").accuracy >= 0.99
+    fields = registered_fields(model.adata_manager)
+    assert isinstance(place_rows(fields, torch.device("cpu")), BackedRows)
+
+
+@pytest.mark.parametrize("kind", ["h5ad dense", "h5ad csr", "zarr csr"])
+def test_results_are_those_in_memory(counts, fit, tmp_path, kind, small):
+    keys = {"batch_key": "batch", "labels_key": "kind"}
+    model = fit(GMVAE, counts, setup=keys, likelihood="nb", n_components=3)
+    adata = on_disk(counts, tmp_path, kind)
+    for which in ("z", "w"):
+        np.testing.assert_allclose(
+            model.get_latent_representation(adata, which=which),
+            model.get_latent_representation(which=which),
+            atol=1e-6,
+        )
+    np.testing.assert_allclose(model.predict(adata, soft=True), model.predict(soft=True), atol=1e-6)
+    model.annotate(adata)
+    model.annotate(counts)
+    np.testing.assert_allclose(adata.obsm["X_gmvae_z"], counts.obsm["X_gmvae_z"], atol=1e-6)
+    assert (adata.obs["gmvae_prediction"] == counts.obs["gmvae_prediction"]).all()
+    trained = fit(GMVAE, adata, setup=keys, likelihood="nb", n_components=3)
+    assert float(trained.module.typical_library) == float(model.module.typical_library)
+    trained.save(tmp_path / "model")
+    again = GMVAE.load(tmp_path / "model", adata)
+    np.testing.assert_allclose(
+        again.get_latent_representation(), trained.get_latent_representation(), atol=1e-6
+    )
+
+
+def test_layers_early_stopping_and_shares_of_labels(counts, fit, tmp_path, small):
+    counts.obs["partly"] = np.where(np.arange(200) % 5 == 0, counts.obs["kind"], "Unknown")
+    adata = on_disk(counts, tmp_path, "h5ad csr")
+    model = fit(
+        GMVAE,
+        adata,
+        setup={"layer": "counts", "labels_key": "partly"},
+        train={"early_stopping": True, "labelled_fraction": 0.3, "init": "logistic"},
+        likelihood="nb",
+    )
+    assert len(model.validation_indices) == 20
+    assert set(np.unique(model.predict(level="label"))) == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", ["h5ad dense", "zarr csr"])
+def test_initial_clusters_are_those_in_memory(toy, tmp_path, kind, monkeypatch):
+    options = {"is_count": False, "seed": 3, "groups": toy.obs["condition"].cat.codes.to_numpy()}
+    in_memory = PrincipalAxes(np.asarray(toy.X), **options)
+
+    def five(points):
+        return kmeans_clusters(points, 5, 3)
+
+    expected = initial_clusters(in_memory, five, 3)
+    x = on_disk(toy, tmp_path, kind).X
+    axes = PrincipalAxes(x, **options)
+    np.testing.assert_array_equal(initial_clusters(axes, five, 3), expected)
+    # labels of a few teach the others
+    known = np.where(np.arange(500) % 10 == 0, toy.obs["cell_type"].cat.codes, -1)
+    np.testing.assert_array_equal(
+        logistic_codes(axes, known, 3), logistic_codes(in_memory, known, 3)
+    )
+    # the rest joins the clusters of a part, read in many parts
+    monkeypatch.setattr("mixvi.cells.initial._MAX_SAMPLE", 100)
+    monkeypatch.setattr(mixvi.settings, "backed_memory", 60_000)
+    codes = initial_clusters(PrincipalAxes(x, **options), five, 3)
+    assert len(set(zip(codes.tolist(), expected.tolist(), strict=True))) == 5
+
+
+class _Plain(LightningDataModule):
+    """Minibatches of X alone."""
+
+    def __init__(self, x):
+        super().__init__()
+        self._x = torch.as_tensor(x, dtype=torch.float32)
+
+    def train_dataloader(self):
+        return DataLoader([{"X": part} for part in self._x.split(50)], batch_size=None)
+
+
+def test_minibatches_of_a_data_module(toy):
+    """scvi-tools' own, and one whose minibatches hold less than the AnnData has."""
+    GMVAE.setup_anndata(toy, labels_key="cell_type")
+    model = GMVAE(toy, n_hidden=32, n_layers=1)
+    splitter = DataSplitter(model.adata_manager, train_size=0.9, batch_size=50)
+    model.train(20, lr=5e-3, init=None, datamodule=splitter, **CPU)
+    labels = toy.obs["cell_type"].astype(str)
+    assert (model.predict(level="label").astype(str) == labels).mean() >= 0.99
+    assert "elbo_validation" in model.history and model.train_indices is None
+    sample = toy[::10].copy()
+    VAE.setup_anndata(sample)
+    vae = VAE(sample, n_hidden=16)
+    vae.train(2, datamodule=_Plain(toy.X), **CPU)
+    assert vae.get_latent_representation().shape[0] == 50
+    CGMVAE.setup_anndata(toy, condition_key="condition")
+    conditional = CGMVAE(toy, n_components=5, n_hidden=16)
+    with pytest.raises(KeyError, match="lack 'condition'"):
+        conditional.train(1, init=None, datamodule=_Plain(toy.X), **CPU)
+
+
+def test_size_factors_nobody_registered_are_not_read(counts):
+    """scvi-tools' annbatch module gives some, relative to each minibatch."""
+    module = prepared_counts(counts).module
+    x = torch.as_tensor(counts.X.toarray()[:5])
+    rows = module.rows({"X": x, "size_factor": torch.ones(5, 1)})
+    torch.testing.assert_close(rows.library, x.sum(1, keepdim=True))
+
+
+def test_minibatches_of_annbatch(toy, tmp_path):
+    annbatch = pytest.importorskip("annbatch")
+    from scvi.dataloaders import AnnbatchDataModule
+
+    rates = np.exp(np.clip(0.3 * np.asarray(toy.X), -2, 3))
+    toy.X = sparse.csr_matrix(np.random.default_rng(0).poisson(rates).astype(np.float32))
+    toy.write_h5ad(tmp_path / "cells.h5ad")
+    collection = annbatch.DatasetCollection(tmp_path / "cells.zarr")
+    collection.add_adatas([tmp_path / "cells.h5ad"])
+    reading = {"chunk_size": 10, "preload_nchunks": 10, "shuffle": True, "preload_to_gpu": False}
+    loader = annbatch.Loader(batch_size=50, to="torch", **reading).use_collection(collection)
+    data = AnnbatchDataModule(loader, label_key="cell_type", **reading)
+    GMVAE.setup_anndata(toy, labels_key="cell_type")
+    model = GMVAE(toy, n_hidden=32, n_layers=1, likelihood="nb")
+    model.train(10, lr=5e-3, init=None, datamodule=data, **CPU)
+    labels = toy.obs["cell_type"].astype(str)
+    assert (model.predict(level="label").astype(str) == labels).mean() >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "init='kmeans'"),
+        ({"init": None, "indices": [1, 2]}, "indices chooses cells"),
+        ({"init": None, "labelled_fraction": 0.5}, "labelled_fraction chooses cells"),
+        ({"init": None, "train_size": 0.5}, "Split there"),
+        ({"init": None, "max_epochs": None}, "pass max_epochs or stages"),
+    ],
+)
+def test_what_a_data_module_makes_impossible(toy, options, message):
+    GMVAE.setup_anndata(toy)
+    model = GMVAE(toy, n_components=5, n_hidden=8)
+    options = {"max_epochs": 1, "datamodule": _Plain(toy.X)} | options
+    with pytest.raises(ValueError, match=message):
+        model.train(**options, **CPU)
+    with pytest.raises(TypeError, match="LightningDataModule"):
+        model.train(1, init=None, datamodule=DataLoader([1]), **CPU)
