@@ -206,10 +206,8 @@ class CGMVAE(GMVAE):
 
     def _route_weights(self, rows: Rows, observed: bool, use_mean: bool) -> Tensor:
         """Weights of the components that routes go through, ``(B, K)``."""
-        weights = self._component_probs(rows, use_mean)
-        if observed:
-            weights = self.module.labelled_responsibilities(rows, weights.log())
-        return weights
+        log_pi = self._log_component_probs(rows, use_mean)
+        return self.module.labelled_responsibilities(rows, log_pi) if observed else log_pi.exp()
 
     def _through_w(
         self, rows: Rows, there: Rows, weights: Tensor, use_mean: bool

@@ -161,6 +161,10 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
 
     def _component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
         """q(y | x), ``(B, K)``, at the means of z and w or at samples of them."""
+        return self._log_component_probs(rows, use_mean).exp()
+
+    def _log_component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
+        """Log q(y | x), ``(B, K)``: finite where the probability itself underflows to zero."""
         module = self.module
         posterior = module.encode(rows)
         z, w = posterior["mu_z"], posterior["mu_w"]
@@ -170,7 +174,7 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
         means = log_vars = None
         if module.y_posterior == "bayes":
             means, log_vars = module.component_parameters(w, rows.condition)
-        return module.log_component_probs(z, rows, means, log_vars).exp()
+        return module.log_component_probs(z, rows, means, log_vars)
 
     @torch.inference_mode()
     def predict(
