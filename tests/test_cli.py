@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import subprocess
 import sys
+import warnings
 
 import anndata
 import h5py
 import pytest
 import torch
+import typer
+from numpy.testing import assert_allclose
 
-from mixvi import cli
+from mixvi import CGMVAE, GMVAE, VAE, cli
 
 
 @pytest.fixture
@@ -48,7 +54,147 @@ def test_help(run):
     assert out.startswith("mixvi 0.1")
 
 
-def test_train_annotate_counterfactual(run, cells, tmp_path):
+HELP = """
+import sys
+from mixvi.cli import main
+sys.argv = ["mixvi", *sys.argv[1:]]
+try:
+    main()
+finally:
+    import json
+    import time
+    print(json.dumps([time.process_time(), [n for n in sys.modules if "." not in n]]))
+"""
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "annotate", "counterfactual"])
+def test_help_imports_no_model(command):
+    """What costs seconds waits for a command that needs it; by the processor's clock."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *command.split(), "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, loaded = json.loads(done.stdout.splitlines()[-1])
+    heavy = {"torch", "scvi", "anndata", "scanpy", "numpy", "pandas", "lightning", "matplotlib"}
+    assert not heavy & set(loaded)
+    assert seconds < 1
+
+
+def options(command):
+    return {
+        option.name: option for option in typer.main.get_command(cli.app).commands[command].params
+    }
+
+
+def test_defaults_in_help_are_those_of_the_models():
+    """An option left out is not passed on, so its help alone could be wrong."""
+    said_in_words = {"layer", "n_components", "max_epochs", "train_size", "labelled_fraction"}
+    takers = (CGMVAE.setup_anndata, CGMVAE, CGMVAE.train)
+    parameters = {k: p for f in takers for k, p in inspect.signature(f).parameters.items()}
+    for name, option in options("train").items():
+        shown = option.show_default
+        if isinstance(shown, str) and name not in said_in_words:
+            assert shown == str(parameters[name].default), name
+    parameters = inspect.signature(CGMVAE.counterfactual).parameters
+    for name in ("route", "labels"):
+        assert options("counterfactual")[name].show_default == parameters[name].default
+    residual = options("counterfactual")["keep_residual"].show_default
+    assert cli._RESIDUALS[residual] == parameters["keep_residual"].default
+
+
+def test_every_option_is_an_argument_of_a_model():
+    own = {"cells", "model_dir", "output", "overwrite", "model", "seed", "help"}
+    takers = (CGMVAE.setup_anndata, CGMVAE, CGMVAE.train)
+    known = {name for f in takers for name in inspect.signature(f).parameters}
+    assert set(options("train")) - own <= known
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the command line asks of the models, which are not trained."""
+    asked = {}
+
+    def recorder(verb):
+        def record(self, *_, **given):
+            asked[verb] = given
+
+        return record
+
+    for cls in (CGMVAE, GMVAE, VAE):
+        for verb in ("train", "annotate", "save"):
+            # the signature says which options the verb takes
+            fake = recorder(verb)
+            fake.__signature__ = inspect.signature(getattr(cls, verb))
+            monkeypatch.setattr(cls, verb, fake)
+    return asked
+
+
+def test_settings_reach_the_model(run, cells, tmp_path, calls, monkeypatch):
+    """As typed, and none that was not."""
+    built = {}
+    original = CGMVAE.__init__
+
+    def build(self, adata=None, **given):
+        built.update(given)
+        original(self, adata, **given)
+
+    build.__signature__ = inspect.signature(original)
+    monkeypatch.setattr(CGMVAE, "__init__", build)
+    code, _, err = run(
+        "train", cells, "--model-dir", tmp_path / "m", "--output", tmp_path / "out.h5ad",
+        "--model", "cgmvae", "--condition-key", "condition", "--condition-in", "x_only",
+        "--classification-weight", 50, "--n-latent-z", 7, "--init", "none", "--stages", "1e-4:10",
+        "--checkpoint-dir", tmp_path / "run", "--resume",
+    )  # fmt: skip
+    assert code == 0, err
+    assert built == {"condition_in": "x_only", "classification_weight": 50.0, "n_latent_z": 7}
+    assert calls["train"] == {
+        "init": None,
+        "stages": [(1e-4, 10)],
+        "checkpoint_dir": tmp_path / "run",
+        "resume": True,
+    }
+
+
+def test_one_name_for_the_size_of_z(run, cells, tmp_path, calls):
+    for model in ("gmvae", "vae"):
+        for option in ("--n-latent-z", "--n-latent"):
+            code, _, err = run(
+                "train", cells, "--model-dir", tmp_path / "m", "--output",
+                tmp_path / f"{model}{option}.h5ad", "--model", model, option, 7,
+            )  # fmt: skip
+            assert code == 0, err
+
+
+def test_interrupted(run, cells, tmp_path, calls, monkeypatch):
+    """Ctrl-C is one line and exit code 130; what was learned is kept."""
+    arguments = ("train", cells, "--model-dir", tmp_path / "m", "--output", tmp_path / "out.h5ad")
+
+    def stop(self, **_):
+        self.is_trained_ = self.learned
+        raise KeyboardInterrupt("Stopped after epoch 3 of 10.")
+
+    stop.__signature__ = inspect.signature(GMVAE.train)
+    monkeypatch.setattr(GMVAE, "train", stop)
+    for learned, words, left in ((False, "nothing was written", False), (True, "epoch 3", True)):
+        monkeypatch.setattr(GMVAE, "learned", learned, raising=False)
+        code, _, err = run(*arguments)
+        assert code == 130
+        assert err.count("mixvi:") == 1 and words in err and "Traceback" not in err
+        assert (tmp_path / "out.h5ad").exists() == left == ("save" in calls)
+
+
+def test_warnings_are_one_line(run, cells, tmp_path, calls, monkeypatch):
+    def warn(self, **_):
+        warnings.warn("genes are constant", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(GMVAE, "annotate", warn)
+    code, _, err = run("train", cells, "--model-dir", tmp_path / "m", "--output", tmp_path / "o")
+    assert code == 0, err
+    assert "mixvi: warning: genes are constant\n" in err
+
+
+def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     before = cells.read_bytes()
     model = tmp_path / "model"
     code, _, err = run(
@@ -70,6 +216,19 @@ def test_train_annotate_counterfactual(run, cells, tmp_path):
     flipped = anndata.read_h5ad(tmp_path / "flipped.h5ad")
     assert flipped.n_obs == 250
     assert set(flipped.obs["target_condition"]) == {"condition 1"}
+    code, _, err = run(
+        "counterfactual", model, cells, "--to", "condition 1", "--from", "condition 0",
+        "--route", "shift", "--keep-residual", "yes", "--output", tmp_path / "moved.h5ad",
+    )  # fmt: skip
+    assert code == 0, err
+    loaded = CGMVAE.load(model, toy)
+    moved = loaded.counterfactual(
+        to="condition 1",
+        indices=(toy.obs["condition"] == "condition 0").to_numpy(),
+        route="shift",
+        keep_residual=True,
+    )
+    assert_allclose(anndata.read_h5ad(tmp_path / "moved.h5ad").X, moved.X, rtol=1e-4, atol=1e-4)
     assert cells.read_bytes() == before
 
 
@@ -133,6 +292,7 @@ def test_options_without_use_are_refused(run, cells, tmp_path):
     assert code == 0, err
     flip = ("counterfactual", model, cells, "--to", "condition 1", "--output", tmp_path / "o.h5ad")
     one_line(run(*flip, "--route", "z"), "--route", "cvae")
+    one_line(run(*flip, "--keep-residual", "maybe"), "--keep-residual", "centred")
     assert not (tmp_path / "o.h5ad").exists()
 
 

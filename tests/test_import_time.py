@@ -1,4 +1,4 @@
-"""Importing mixvi costs little more than importing scvi."""
+"""Importing mixvi and its models costs little more than importing scvi."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import scvi
 before = set(sys.modules)
 start = time.process_time()
 import mixvi
+mixvi.GMVAE
 seconds = time.process_time() - start
 print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 """
@@ -29,4 +30,4 @@ def test_import_time():
         seconds.append(second)
         assert not HEAVY & set(new)
         assert not {"mixvi.datasets", "mixvi.images", "mixvi.pl", "mixvi.cli"} & set(new)
-    assert statistics.median(seconds) <= 0.3, f"import mixvi took {seconds} s over scvi"
+    assert statistics.median(seconds) <= 0.3, f"mixvi.GMVAE took {seconds} s over scvi"

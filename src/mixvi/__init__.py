@@ -1,14 +1,19 @@
-"""mixvi: mixture-prior variational inference for AnnData, on scvi-tools."""
+"""mixvi: mixture-prior variational inference for AnnData, on scvi-tools.
+
+Names are imported when first used, so that the help of the command line waits for no model.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from mixvi import cells
-from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
-from mixvi.core.data.backed import read_backed
-from mixvi.core.settings import settings
+if TYPE_CHECKING:
+    from mixvi import cells, datasets, images, metrics, pl
+    from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
+    from mixvi.core.data.backed import read_backed
+    from mixvi.core.settings import settings
 
 __version__ = version("mixvi")
 __all__ = [
@@ -26,15 +31,23 @@ __all__ = [
     "settings",
 ]
 
-# plots and data sets bring scanpy and matplotlib: imported when first used, as rooms of few users
-_LAZY = ("datasets", "images", "metrics", "pl")
+_HOMES = {
+    **dict.fromkeys(("AE", "CGMVAE", "CVAE", "GMVAE", "VAE"), "mixvi.cells"),
+    "read_backed": "mixvi.core.data.backed",
+    "settings": "mixvi.core.settings",
+}
 
 
 def __getattr__(name: str):
-    if name in _LAZY:
-        return import_module(f"mixvi.{name}")
-    raise AttributeError(f"module 'mixvi' has no attribute {name!r}")
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in __all__:
+        value = import_module(f"mixvi.{name}")
+    else:
+        raise AttributeError(f"module 'mixvi' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, "__version__"})

@@ -1,15 +1,43 @@
-"""The command line: ``mixvi demo``, ``train``, ``annotate`` and ``counterfactual``."""
+"""The command line: ``mixvi demo``, ``train``, ``annotate`` and ``counterfactual``.
+
+Models are imported by the command that needs them, so that help comes at once. An option that is
+left out is not passed on: its default is the model's own.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_USER_ERRORS = (ValueError, KeyError, TypeError, OSError, FloatingPointError)
+_RESIDUALS = {"no": False, "yes": True, "centred": "centred"}
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, with what is left of the work."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted("Interrupted; nothing was written.") from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Mixture-prior variational inference for AnnData.",
     no_args_is_help=True,
     add_completion=False,
@@ -17,24 +45,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
-_MIXTURES = ("gmvae", "cgmvae")
-_FOR_MIXTURES = (
-    "n_components",
-    "n_latent_w",
-    "y_prior",
-    "y_posterior",
-    "d_term",
-    "alpha",
-    "mode",
-    "labelled_fraction",
-    "label_weighting",
-)
-_USER_ERRORS = (ValueError, KeyError, TypeError, OSError, FloatingPointError)
 
-DATA = "Data"
-MODEL = "Model"
-TRAINING = "Training"
+def _in_panel(panel: str) -> Callable:
+    def option(text: str, default: str | bool = False) -> Any:
+        return typer.Option(help=text, show_default=default, rich_help_panel=panel)
+
+    return option
+
+
+_data, _model, _training = _in_panel("Data"), _in_panel("Model"), _in_panel("Training")
 Input = Annotated[Path, typer.Argument(help="Cells (h5ad). Never changed.", metavar="CELLS.h5ad")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
@@ -76,155 +95,147 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Annotated cells (h5ad); default MODEL_DIR/annotated.h5ad.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help=f"One of {', '.join(MODELS)}.", rich_help_panel=MODEL)
-    ] = "gmvae",
-    layer: Annotated[
-        str | None, typer.Option(help="Layer to read; default X.", rich_help_panel=DATA)
-    ] = None,
-    labels_key: Annotated[
-        str | None, typer.Option(help="Column of known labels.", rich_help_panel=DATA)
-    ] = None,
+    overwrite: Overwrite = False,
+    layer: Annotated[str | None, _data("Layer to read.", "X")] = None,
+    labels_key: Annotated[str | None, _data("Column of known labels.")] = None,
     unlabeled_category: Annotated[
-        str, typer.Option(help="Its value for cells without a label.", rich_help_panel=DATA)
-    ] = "Unknown",
-    condition_key: Annotated[
-        str | None, typer.Option(help="Column of the condition.", rich_help_panel=DATA)
+        str | None, _data("Its value for cells without a label.", "Unknown")
     ] = None,
-    batch_key: Annotated[
-        str | None, typer.Option(help="Column of the nuisance batch.", rich_help_panel=DATA)
+    condition_key: Annotated[str | None, _data("Column of the condition.")] = None,
+    batch_key: Annotated[str | None, _data("Column of the nuisance batch.")] = None,
+    categorical_covariate_keys: Annotated[
+        list[str] | None, _data("Further nuisance columns of categories; may be repeated.")
     ] = None,
-    size_factor_key: Annotated[
-        str | None, typer.Option(help="Column of size factors.", rich_help_panel=DATA)
+    continuous_covariate_keys: Annotated[
+        list[str] | None, _data("Further nuisance columns of numbers; may be repeated.")
     ] = None,
+    size_factor_key: Annotated[str | None, _data("Column of size factors.")] = None,
+    model: Annotated[str, _model(f"One of {', '.join(MODELS)}.", True)] = "gmvae",
     likelihood: Annotated[
-        str,
-        typer.Option(
-            help="gaussian, mse, gaussian_sigma, bernoulli, poisson, nb or zinb (raw counts).",
-            rich_help_panel=MODEL,
+        str | None,
+        _model(
+            "nb, zinb, poisson (raw counts); gaussian, gaussian_sigma, mse, bernoulli.", "gaussian"
         ),
-    ] = "gaussian",
+    ] = None,
     output_activation: Annotated[
-        str | None, typer.Option(help="relu or softplus, for data >= 0.", rich_help_panel=MODEL)
+        str | None, _model("relu or softplus, for other data >= 0.")
     ] = None,
     n_components: Annotated[
-        int | None,
-        typer.Option(help="Default: 2 x labels, or 20 without labels.", rich_help_panel=MODEL),
+        int | None, _model("Number of components.", "2 x labels; 20 without labels")
     ] = None,
-    n_latent: Annotated[int, typer.Option(help="Size of z.", rich_help_panel=MODEL)] = 12,
-    n_latent_w: Annotated[int, typer.Option(help="Size of w.", rich_help_panel=MODEL)] = 12,
-    n_hidden: Annotated[int, typer.Option(help="Width of layers.", rich_help_panel=MODEL)] = 256,
-    n_layers: Annotated[int, typer.Option(help="Hidden layers.", rich_help_panel=MODEL)] = 2,
-    dropout_rate: Annotated[float, typer.Option(rich_help_panel=MODEL)] = 0.15,
+    n_latent_z: Annotated[
+        int | None,
+        typer.Option(
+            "--n-latent-z",
+            "--n-latent",
+            help="Size of the latent z.",
+            show_default="12",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    n_latent_w: Annotated[int | None, _model("Size of the style latent w.", "12")] = None,
+    n_hidden: Annotated[int | None, _model("Width of layers.", "256")] = None,
+    n_layers: Annotated[int | None, _model("Hidden layers.", "2")] = None,
+    dropout_rate: Annotated[float | None, _model("Share of units dropped.", "0.15")] = None,
     y_prior: Annotated[
-        str, typer.Option(help="dirichlet or categorical.", rich_help_panel=MODEL)
-    ] = "dirichlet",
-    y_posterior: Annotated[
-        str, typer.Option(help="network or bayes.", rich_help_panel=MODEL)
-    ] = "network",
-    d_term: Annotated[
-        str, typer.Option(help="analytic, sample or collapsed.", rich_help_panel=MODEL)
-    ] = "analytic",
-    alpha: Annotated[
-        float, typer.Option(help="Dirichlet concentration.", rich_help_panel=MODEL)
-    ] = 1.0,
-    w_prior: Annotated[
-        str, typer.Option(help="cgmvae: standard or learned.", rich_help_panel=MODEL)
-    ] = "standard",
+        str | None, _model("Of components: dirichlet or categorical.", "dirichlet")
+    ] = None,
+    y_posterior: Annotated[str | None, _model("network or bayes.", "network")] = None,
+    d_term: Annotated[str | None, _model("analytic, sample or collapsed.", "analytic")] = None,
+    alpha: Annotated[float | None, _model("Dirichlet concentration.", "1.0")] = None,
+    w_prior: Annotated[str | None, _model("cgmvae: standard or learned.", "standard")] = None,
+    condition_in: Annotated[
+        str | None, _model("cgmvae: networks that see the condition, all or x_only.", "all")
+    ] = None,
+    w_free_bits: Annotated[
+        float | None, _model("Nats that a dimension of w has for free.", "0.0")
+    ] = None,
+    classification_weight: Annotated[
+        float | None, _model("Weight of labels against expression.", "1.0")
+    ] = None,
+    components_per_class: Annotated[int | None, _model("Components of each label.", "1")] = None,
     mode: Annotated[
-        str,
-        typer.Option(help="auto, supervised, semi or unsupervised.", rich_help_panel=TRAINING),
-    ] = "auto",
+        str | None, _training("auto, supervised, semi or unsupervised.", "auto")
+    ] = None,
+    init: Annotated[
+        str | None,
+        _training("Start of the components: kmeans, leiden, logistic or none.", "kmeans"),
+    ] = None,
+    init_epochs: Annotated[int | None, _training("Epochs of that start.", "10")] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data.", rich_help_panel=TRAINING)
+        int | None, _training("Passes over the data.", "at most 400, by the number of cells")
     ] = None,
     stages: Annotated[
-        str | None,
-        typer.Option(help="LR:EPOCHS,... in place of epochs and lr.", rich_help_panel=TRAINING),
+        str | None, _training("LR:EPOCHS,... in place of --max-epochs and --lr.")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = 1e-3,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 128,
+    lr: Annotated[float | None, _training("Learning rate.", "0.001")] = None,
+    weight_decay: Annotated[float | None, _training("Weight decay.", "0.0")] = None,
+    batch_size: Annotated[int | None, _training("Cells a minibatch.", "128")] = None,
     early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", rich_help_panel=TRAINING)
-    ] = False,
-    labelled_fraction: Annotated[
-        float | None,
-        typer.Option(help="Share of labelled cells a minibatch.", rich_help_panel=TRAINING),
+        bool | None,
+        typer.Option(
+            "--early-stopping",
+            help="Stop when held-out cells no longer improve.",
+            rich_help_panel="Training",
+        ),
     ] = None,
-    label_weighting: Annotated[
-        str, typer.Option(help="rows or groups.", rich_help_panel=TRAINING)
-    ] = "rows",
-    accelerator: Annotated[
-        str, typer.Option(help="auto, cpu, gpu or mps.", rich_help_panel=TRAINING)
-    ] = "auto",
-    seed: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 0,
-    overwrite: Overwrite = False,
+    train_size: Annotated[
+        float | None, _training("Share of the cells.", "1, or 0.9 with early stopping")
+    ] = None,
+    labelled_fraction: Annotated[
+        float | None, _training("Share of labelled cells a minibatch.", "as they come")
+    ] = None,
+    label_weighting: Annotated[str | None, _training("rows or groups.", "rows")] = None,
+    checkpoint_dir: Annotated[
+        Path | None, _training("Directory for a checkpoint an epoch.")
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --checkpoint-dir.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
+    accelerator: Annotated[str | None, _training("auto, cpu, gpu or mps.", "auto")] = None,
+    data_on: Annotated[
+        str | None, _training("Where the data lie: auto, host or device.", "auto")
+    ] = None,
+    seed: Annotated[int, _training("Of all random numbers.", True)] = 0,
 ) -> None:
     """Train a model; save it, and the cells annotated with what it found."""
-    import scvi
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
     output = output or model_dir / "annotated.h5ad"
     _check_outputs(cells, overwrite, model_dir, output)
     cls = _model_class(model)
-    if model not in _MIXTURES:
-        _refuse_unused(context, model, _FOR_MIXTURES)
-    if model != "cgmvae":
-        _refuse_unused(context, model, ("w_prior",))
+    setup, options, fitting = _sort_options(context, model, cls)
+    if "stages" in fitting:
+        fitting["stages"] = _parse_stages(fitting["stages"])
+    if fitting.get("init") == "none":
+        fitting["init"] = None
     adata = _read(cells)
+
+    import scvi
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     scvi.settings.seed = seed
-    cls.setup_anndata(
-        adata,
-        layer=layer,
-        labels_key=labels_key,
-        unlabeled_category=unlabeled_category,
-        condition_key=condition_key,
-        batch_key=batch_key,
-        size_factor_key=size_factor_key,
-    )
-    options = {
-        "likelihood": likelihood,
-        "output_activation": output_activation,
-        "n_hidden": n_hidden,
-        "n_layers": n_layers,
-        "dropout_rate": dropout_rate,
-    }
-    fitting = {
-        "stages": _parse_stages(stages),
-        "lr": lr,
-        "batch_size": batch_size,
-        "early_stopping": early_stopping,
-        "accelerator": accelerator,
-    }
-    if model in _MIXTURES:
-        options |= {
-            "n_components": n_components,
-            "n_latent_z": n_latent,
-            "n_latent_w": n_latent_w,
-            "y_prior": y_prior,
-            "y_posterior": y_posterior,
-            "d_term": d_term,
-            "alpha": alpha,
-        }
-        fitting |= {
-            "mode": mode,
-            "labelled_fraction": labelled_fraction,
-            "label_weighting": label_weighting,
-        }
-    else:
-        options["n_latent"] = n_latent
-    if model == "cgmvae":
-        options["w_prior"] = w_prior
+    cls.setup_anndata(adata, **setup)
     fitted = cls(adata, **options)
+    stopped = None
     try:
-        fitted.train(max_epochs, **fitting)
+        fitted.train(**fitting)
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise ValueError(
             f"Training cannot start with --accelerator {accelerator}: {error}"
         ) from None
+    except KeyboardInterrupt as interrupt:
+        if not fitted.is_trained:
+            raise
+        stopped = interrupt
     fitted.annotate()
     fitted.save(model_dir, overwrite=overwrite)
     _write(adata, output)
+    if stopped is not None:
+        raise _Interrupted(f"{stopped} The model as of then is in {model_dir}.")
 
 
 @app.command()
@@ -255,18 +266,33 @@ def counterfactual(
     from_condition: Annotated[
         str | None, typer.Option("--from", help="Convert the cells of this condition alone.")
     ] = None,
-    route: Annotated[str, typer.Option(help="cgmvae: w or z.")] = "w",
-    labels: Annotated[str, typer.Option(help="cgmvae: auto, observed or predicted.")] = "auto",
+    route: Annotated[
+        str | None, typer.Option(help="cgmvae: w, z or shift.", show_default="w")
+    ] = None,
+    keep_residual: Annotated[
+        str | None,
+        typer.Option(
+            help="cgmvae: keep what the model leaves unexplained of each cell: yes, centred or no.",
+            show_default="no",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="cgmvae: auto, observed or predicted.", show_default="auto")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
     _check_outputs(cells, overwrite, output)
+    if keep_residual is not None and keep_residual not in _RESIDUALS:
+        raise ValueError(
+            f"--keep-residual is {keep_residual!r}, but may be {', '.join(_RESIDUALS)}."
+        )
     adata = _read(cells)
     model = _load(model_dir, adata)
+    name = type(model).__name__
     if not hasattr(model, "counterfactual"):
         raise ValueError(
-            f"{model_dir} holds a {type(model).__name__}, which knows no conditions. "
-            "Train a cgmvae or cvae."
+            f"{model_dir} holds a {name}, which knows no conditions. Train a cgmvae or cvae."
         )
     indices = None
     if from_condition is not None:
@@ -274,11 +300,47 @@ def counterfactual(
         indices = (adata.obs[key].astype(str) == from_condition).to_numpy()
         if not indices.any():
             raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from).")
-    options = {"route": route, "labels": labels}
-    if type(model).__name__ != "CGMVAE":
-        _refuse_unused(context, type(model).__name__.lower(), tuple(options))
-        options = {}
+    options = _given(context, ("route", "keep_residual", "labels"))
+    _refuse_unused(name.lower(), set(options) - _arguments(model.counterfactual))
+    if keep_residual is not None:
+        options["keep_residual"] = _RESIDUALS[keep_residual]
     _write(model.counterfactual(to=to, indices=indices, **options), output)
+
+
+def _given(context: typer.Context, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Options that the user typed, by name."""
+    return {
+        name: value
+        for name, value in context.params.items()
+        if (names is None or name in names)
+        and context.get_parameter_source(name).name == "COMMANDLINE"
+    }
+
+
+def _arguments(function: Callable) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def _sort_options(context: typer.Context, model: str, cls: type) -> tuple[dict, dict, dict]:
+    """Arguments of ``setup_anndata``, the class and ``train``; an option of none is refused."""
+    given = _given(context)
+    for own in ("cells", "model_dir", "output", "overwrite", "model", "seed"):
+        given.pop(own, None)
+    if "n_latent_z" in given and "n_latent_z" not in _arguments(cls):
+        given["n_latent"] = given.pop("n_latent_z")
+    takers = (cls.setup_anndata, cls, cls.train)
+    sorted_options = tuple(
+        {name: value for name, value in given.items() if name in _arguments(taker)}
+        for taker in takers
+    )
+    _refuse_unused(model, set(given).difference(*sorted_options))
+    return sorted_options
+
+
+def _refuse_unused(model: str, names: set[str]) -> None:
+    if names:
+        option = min(names).replace("_", "-")
+        raise ValueError(f"--{option} means nothing to {model}. Leave it out.")
 
 
 def _model_class(name: str):
@@ -327,14 +389,6 @@ def _check_outputs(cells: Path, overwrite: bool, *paths: Path) -> None:
             raise FileExistsError(f"{path} exists already. Pass --overwrite or another path.")
 
 
-def _refuse_unused(context: typer.Context, model: str, names: tuple[str, ...]) -> None:
-    """Raise ValueError if the user typed an option that the model has no use for."""
-    for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"--{name.replace('_', '-')} means nothing to {model}. Leave it out.")
-
-
 def _parse_stages(text: str | None) -> list[tuple[float, int]] | None:
     if text is None:
         return None
@@ -347,14 +401,25 @@ def _parse_stages(text: str | None) -> list[tuple[float, int]] | None:
         ) from None
 
 
+def _say(text: object) -> None:
+    line = " ".join(str(text).split())
+    Console(stderr=True, soft_wrap=True).print(f"mixvi: {line}", markup=False)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    _say(f"warning: {message}")
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line and exit code 2."""
+    warnings.showwarning = _show_warning
     try:
         app()
+    except _Interrupted as stopped:
+        _say(stopped)
+        sys.exit(INTERRUPTED)
     except _USER_ERRORS as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        message = " ".join(str(text).split())
-        Console(stderr=True, soft_wrap=True).print(f"mixvi: {message}", markup=False)
+        _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
         sys.exit(2)
 
 
