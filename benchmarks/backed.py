@@ -206,7 +206,7 @@ def shuffle(path: Path, n_windows: int | None, epochs: int, seed: int) -> dict:
     scvi.settings.seed = seed
     model.train(epochs, init=None, data_on="host" if n_windows is None else "disk", **CPU)
     torch.manual_seed(0)
-    return {"elbo": model.get_elbo(return_terms=False)}
+    return {"elbo": model.get_elbo()}
 
 
 def main() -> None:

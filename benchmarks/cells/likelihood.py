@@ -48,9 +48,9 @@ def gmvae(case: str, seed: int) -> dict[str, float]:
     model.train(SETTINGS["epochs"], **CPU)
     n = SETTINGS["n_samples"]
     return {
-        "held_out": model.get_marginal_ll(test, n_samples=n),
-        "train": model.get_marginal_ll(train, indices=np.arange(test.n_obs), n_samples=n),
-        "elbo_held_out": model.get_elbo(test, return_terms=False),
+        "held_out": model.get_marginal_ll(test, n_mc_samples=n),
+        "train": model.get_marginal_ll(train, indices=np.arange(test.n_obs), n_mc_samples=n),
+        "elbo_held_out": model.get_elbo(test),
     }
 
 

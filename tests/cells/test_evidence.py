@@ -3,26 +3,65 @@ import pytest
 import torch
 from conftest import CPU
 
-from mixvi import CGMVAE, GMVAE
+from mixvi import CGMVAE, CVAE, GMVAE, VAE
+
+CONDITION = {"condition_key": "condition"}
+MODELS = {
+    "VAE": (VAE, {"n_latent": 1}, {}),
+    "CVAE": (CVAE, {"n_latent": 1, "prior": "learned"}, CONDITION),
+    "GMVAE": (GMVAE, {"n_components": 3, "n_latent_z": 1, "n_latent_w": 1}, {}),
+    "CGMVAE": (
+        CGMVAE,
+        {"n_components": 3, "n_latent_z": 1, "n_latent_w": 1, "w_prior": "learned"},
+        CONDITION,
+    ),
+}
+
+
+@pytest.fixture(params=MODELS)
+def any_model(request, toy, fit):
+    """One model of each kind with a posterior, hardly trained."""
+    cls, options, setup = MODELS[request.param]
+    return fit(cls, toy, epochs=1, setup=setup, **options)
 
 
 def test_marginal_likelihood_is_above_the_elbo_and_grows_with_draws(toy, fit):
     model = fit(GMVAE, toy, epochs=20, n_components=5, n_latent_z=3, n_latent_w=2)
-    elbo = model.get_elbo(return_terms=False)
-    few, many = (model.get_marginal_ll(n_samples=n) for n in (2, 200))
+    elbo = model.get_elbo()
+    few, many = (model.get_marginal_ll(n_mc_samples=n) for n in (2, 200))
     assert elbo < few < many
-    assert many == pytest.approx(model.get_marginal_ll(n_samples=200), abs=0.5)
+    assert many == pytest.approx(model.get_marginal_ll(n_mc_samples=200), abs=0.5)
 
 
-def test_a_model_that_can_be_integrated_by_hand(toy, fit):
+def test_a_model_that_can_be_integrated_by_hand(toy, any_model):
     """With a decoder that ignores z, p(x) is a unit Gaussian whatever the prior of z."""
-    model = fit(GMVAE, toy, epochs=1, n_components=3, n_latent_z=1, n_latent_w=1)
-    last = model.module.decoder.linears[-1]
+    last = any_model.module.decoder.linears[-1]
     # wide posteriors: narrow ones would need far more draws
-    for network in (model.module.decoder, model.module.encoder):
+    for network in (any_model.module.decoder, any_model.module.encoder):
         torch.nn.init.zeros_(network.linears[-1].weight)
-    exact = -0.5 * ((toy.X - last.bias.detach().numpy()) ** 2 + np.log(2 * np.pi)).sum(1).mean()
-    assert model.get_marginal_ll(n_samples=2000) == pytest.approx(exact, abs=0.2)
+    per_gene = (toy.X - last.bias.detach().numpy()) ** 2 + np.log(2 * np.pi)
+    exact = -0.5 * per_gene.sum(1)
+    assert any_model.get_marginal_ll(n_mc_samples=2000) == pytest.approx(exact.mean(), abs=0.2)
+    each = any_model.get_marginal_ll(indices=[7, 3], n_mc_samples=2000, return_mean=False)
+    np.testing.assert_allclose(each, exact[[7, 3]], atol=0.3)
+
+
+def test_each_cells_bound_averages_to_the_models(toy, any_model):
+    def seeded(verb, **options):
+        torch.manual_seed(0)
+        return verb(toy, **options)
+
+    for verb in (any_model.get_elbo, any_model.get_marginal_ll):
+        options = {} if verb == any_model.get_elbo else {"n_mc_samples": 3}
+        each = seeded(verb, return_mean=False, **options)
+        assert each.shape == (toy.n_obs,)
+        assert seeded(verb, **options) == pytest.approx(float(each.double().mean()))
+    each = seeded(any_model.get_elbo, return_mean=False)
+    table = seeded(any_model.get_elbo, return_terms=True, return_mean=False)
+    np.testing.assert_allclose(table["total"], -each, rtol=1e-5)
+    assert table.index.equals(toy.obs_names)
+    means = seeded(any_model.get_elbo, return_terms=True)
+    np.testing.assert_allclose(means, table.mean())
 
 
 def test_squared_error_has_no_likelihood(toy, fit):

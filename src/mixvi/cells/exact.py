@@ -81,5 +81,5 @@ def train_exact(
 
 def _state(model: GMVAE) -> dict:
     probs = model.predict(soft=True).to_numpy()
-    elbo = model.get_elbo(return_terms=False)
+    elbo = model.get_elbo()
     return {"elbo": elbo, "used_components": used_components(probs)}

@@ -12,7 +12,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.assignment import ComponentAssignment, assign
-from mixvi.cells.evidence import EvidenceMixin
+from mixvi.cells.evidence import MixtureEvidenceMixin
 from mixvi.cells.expression import ExpressionMixin
 from mixvi.cells.generation import GenerationMixin
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
@@ -25,7 +25,7 @@ from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import Rows
 
 
-class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, MixviModel):
+class GMVAE(RegimesMixin, GenerationMixin, MixtureEvidenceMixin, ExpressionMixin, MixviModel):
     """Gaussian-mixture VAE: clusters with probabilities, from none, some or all labels.
 
     The mixture lives in the latent z; its components depend on a style latent w; each cell has its
@@ -372,7 +372,8 @@ class GMVAE(RegimesMixin, GenerationMixin, EvidenceMixin, ExpressionMixin, Mixvi
                 str(j): str(label) for j, label in self.assignment_["mapping"].items()
             }
         if self.module.likelihood.has_elbo:
-            notes["elbo_terms"] = self.get_elbo(adata, batch_size=batch_size).to_dict()
+            terms = self.get_elbo(adata, return_terms=True, batch_size=batch_size)
+            notes["elbo_terms"] = terms.to_dict()
         notes["used_components"] = int((probs.mean() > 0.5 / self.n_components).sum())
         mean, variance = self.get_latent_representation(adata, which="w", return_dist=True)
         kl_w = 0.5 * (variance + mean**2 - 1 - np.log(variance)).mean(axis=0)

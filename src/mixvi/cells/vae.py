@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mixvi.cells.expression import ExpressionMixin
 from mixvi.core import arguments
-from mixvi.core.data import checks
 from mixvi.core.maths.mixture import gaussian_kl_per_dim, gaussian_log_prob, reparameterise
 from mixvi.core.maths.networks import bounded_gaussian
+from mixvi.core.model.evidence import EvidenceMixin
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import MixviModule, Rows
 
@@ -95,7 +95,7 @@ class VAEModule(MixviModule):
         return {"active_z": float((collected["kl_per_z"] > 0.01).sum())}
 
 
-class VAE(ExpressionMixin, MixviModel):
+class VAE(EvidenceMixin, ExpressionMixin, MixviModel):
     """Variational autoencoder; sigma-VAE with ``likelihood="gaussian_sigma"``.
 
     Parameters
@@ -154,25 +154,35 @@ class VAE(ExpressionMixin, MixviModel):
         )
         self._finish(module, locals(), f"VAE with n_latent={n_latent}, likelihood={likelihood}")
 
-    @torch.inference_mode()
     def get_elbo(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
-        return_terms: bool = True,
+        return_mean: bool = True,
+        return_terms: bool = False,
         z_kl: str = "analytic",
         batch_size: int | None = None,
-    ) -> pd.Series | float:
-        """Terms of minus the ELBO, constants included, as means over cells.
+    ) -> float | Tensor | pd.Series | pd.DataFrame:
+        """The evidence lower bound in nats, constants included; higher is better.
 
         Parameters
         ----------
+        adata, indices
+            Cells to score, by default those the model was built on.
+        return_mean
+            The mean over cells, or the value of each.
         return_terms
-            A Series with ``R``, ``Z`` and their sum ``total`` (lower is better), or the ELBO itself
-            as a float (higher is better).
+            Instead, the terms ``R`` and ``Z`` of minus the ELBO and their sum ``total`` (lower is
+            better), by name.
         z_kl
             ``"analytic"`` or ``"mc"`` (one sample; Kolb 2022, eq. 4.10).
+        batch_size
+            How many cells at a time.
+
+        Returns
+        -------
+        A float, or a tensor ``(n_obs,)``; of terms a Series, or a DataFrame by cell name.
 
         Raises
         ------
@@ -180,19 +190,22 @@ class VAE(ExpressionMixin, MixviModel):
             For ``likelihood="mse"``, which has no ELBO.
         """
         arguments.check_choice("z_kl", z_kl, ("analytic", "mc"))
-        checks.check_has_elbo(self.module.likelihood.name, self.module.likelihood.has_elbo)
-        adata = self._validate_anndata(adata)
-        parts = []
-        for rows in self._batches(adata, indices, batch_size):
-            out = self.module.inference(rows)
-            raw = self.module.decode(out["z"], rows)
-            terms = self.module.terms(out, raw, z_kl)
-            parts.append(torch.stack(list(terms.values()), dim=-1).cpu())
-        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=list(terms))
-        if not return_terms:
-            return -float(means.sum())
-        means["total"] = means.sum()
-        return means
+        return self._elbo(
+            lambda rows: self._elbo_terms(rows, z_kl),
+            adata,
+            indices,
+            return_mean=return_mean,
+            return_terms=return_terms,
+            batch_size=batch_size,
+        )
+
+    def _elbo_terms(self, rows: Rows, z_kl: str) -> dict[str, Tensor]:
+        out = self.module.inference(rows)
+        return self.module.terms(out, self.module.decode(out["z"], rows), z_kl)
+
+    def _log_weight(self, rows: Rows) -> Tensor:
+        terms = self._elbo_terms(rows, z_kl="mc")
+        return -terms["R"] - terms["Z"]
 
     @torch.inference_mode()
     def sample(self, n: int, *, use_mean: bool = True) -> AnnData:
