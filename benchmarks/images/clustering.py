@@ -226,7 +226,7 @@ def main() -> None:
     """Run all seeds and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, help="as many of the 63,000, drawn anew by seed")
+    parser.add_argument("--images", type=int, help="as many of the 70,000, drawn anew by seed")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--mpcc-epochs", type=int, default=SETTINGS["mpcc_train"]["max_epochs"])

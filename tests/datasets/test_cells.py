@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
 from mixvi import datasets
 from mixvi.datasets.cells import check_data
@@ -56,6 +58,55 @@ def test_kang(part, shape, stimulated, types, columns):
     assert_raw_counts(adata)
 
 
+@pytest.mark.parametrize(
+    ("load", "file", "shape", "column", "n"),
+    [
+        (datasets.sorted_pbmc, datasets.SORTED_PBMC, (2140, 8863), "sorted_population", 9),
+        (datasets.papalexi_eccite, datasets.PAPALEXI, (20729, 299), "target", 26),
+        (datasets.shalek_bmdc, datasets.SHALEK, (1059, 2000), "condition", 15),
+    ],
+    ids=["sorted", "knockouts", "stimuli"],
+)
+def test_labels_that_are_independent_of_the_rna(load, file, shape, column, n):
+    skip_without(file)
+    adata = load()
+    assert adata.shape == shape
+    assert adata.obs[column].nunique() == n
+    assert_raw_counts(adata)
+
+
+def test_pbmc3k_is_made_of_what_scanpy_downloads(monkeypatch, tmp_path):
+    """Equal to the file in cells, genes, counts and types."""
+    skip_without(datasets.PBMC3K)
+    expected = datasets.pbmc3k()
+    # 62 further cells, which express rare genes, and an unexpressed gene, as in scanpy's raw data
+    more = anndata.AnnData(
+        sparse.csr_matrix(np.ones((62, expected.n_vars), np.float32)),
+        obs=pd.DataFrame(index=[f"other_{i}" for i in range(62)]),
+        var=expected.var[[]],
+    )
+    rare = anndata.AnnData(
+        sparse.csr_matrix((2700, 1), dtype=np.float32),
+        obs=pd.DataFrame(index=[*expected.obs_names, *more.obs_names]),
+        var=pd.DataFrame(index=["RARE"]),
+    )
+    plain = anndata.AnnData(expected.X, obs=expected.obs[[]], var=expected.var[[]])
+    raw = anndata.concat([anndata.concat([plain, more]), rare], axis=1)
+    processed = anndata.AnnData(
+        obs=pd.DataFrame({"louvain": expected.obs["cell_type"]}, index=expected.obs_names)
+    )
+    monkeypatch.setattr("scanpy.datasets.pbmc3k", lambda: raw)
+    monkeypatch.setattr("scanpy.datasets.pbmc3k_processed", lambda: processed)
+    monkeypatch.setenv("MIXVI_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("MIXVI_DATA_URL", raising=False)
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
+    made = datasets.pbmc3k()
+    assert_raw_counts(made)
+    assert list(made.var_names) == list(expected.var_names)
+    assert (made.X != expected.X).nnz == 0
+    assert made.obs["cell_type"].astype(str).equals(expected.obs["cell_type"].astype(str))
+
+
 def test_interferon_raises_isg15():
     skip_without(datasets.KANG["both_1556"])
     adata = datasets.kang()
@@ -75,9 +126,11 @@ def test_loaders_check_what_they_read(load, monkeypatch, tmp_path):
     """A file that passed its checksum is still checked."""
     path = tmp_path / "few.h5ad"
     anndata.AnnData(np.zeros((2, 3), np.float32)).write_h5ad(path)
-    monkeypatch.setattr("mixvi.datasets.cells.fetch", lambda file: path)
+    monkeypatch.setattr("mixvi.datasets.cells.fetch", lambda file, verify: path)
+    monkeypatch.setattr("mixvi.datasets.cells.find", lambda file, verify: path)
     with pytest.raises(ValueError, match=r"shape \(2, 3\), but"):
         load()
+    assert load(verify=False).shape == (2, 3)
 
 
 def test_a_difference_is_named():

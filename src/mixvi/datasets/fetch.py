@@ -35,13 +35,13 @@ class DataFile:
         return {"sha256": "SHA-256", "md5": "MD5"}[self.algorithm]
 
 
-def find(file: DataFile) -> Path | None:
-    """Path of a file on this machine, checksum verified; None if it is not here.
+def find(file: DataFile, verify: bool = True) -> Path | None:
+    """Path of a file on this machine; None if it is not here.
 
     Raises
     ------
     ValueError
-        If the file is there but its checksum is another.
+        If ``verify``, and its checksum is another.
     """
     places = [Path(pooch.os_cache("mixvi"))]
     if os.environ.get(DATA_DIR_VARIABLE):
@@ -49,24 +49,37 @@ def find(file: DataFile) -> Path | None:
     for place in places:
         path = place / file.folder / file.name
         if path.is_file():
-            with open(path, "rb") as handle:
-                found = hashlib.file_digest(
-                    handle, partial(hashlib.new, file.algorithm, usedforsecurity=False)
-                ).hexdigest()
-            if found != file.checksum:
-                raise ValueError(
-                    f"{path} is not the expected file: its {file.sum_name} is {found}, not "
-                    f"{file.checksum}. Delete or replace it."
-                )
+            if verify:
+                check_sum(file, path)
             return path
     return None
 
 
-def fetch(file: DataFile) -> Path:
+def check_sum(file: DataFile, path: Path) -> None:
+    """Raise ValueError unless the file at ``path`` has the expected checksum."""
+    with open(path, "rb") as handle:
+        algorithm = partial(hashlib.new, file.algorithm, usedforsecurity=False)
+        found = hashlib.file_digest(handle, algorithm).hexdigest()
+    if found != file.checksum:
+        raise ValueError(
+            f"{path} is not the expected file: its {file.sum_name} is {found}, not "
+            f"{file.checksum}. Put the expected file there ({file.origin}), or pass verify=False "
+            "to take this one as it is."
+        )
+
+
+def fetch(file: DataFile, verify: bool = True) -> Path:
     """Path of a file: found on this machine, or downloaded.
 
     It is downloaded from ``MIXVI_DATA_URL`` if that is set, else from its authors if they serve it.
     A download goes to the cache and is kept only if its checksum is right.
+
+    Parameters
+    ----------
+    file
+        The file.
+    verify
+        Whether a file that is here must have the expected checksum.
 
     Raises
     ------
@@ -75,7 +88,7 @@ def fetch(file: DataFile) -> Path:
     ValueError
         If its checksum is another.
     """
-    path = find(file)
+    path = find(file, verify)
     if path is not None:
         return path
     base = os.environ.get(DATA_URL_VARIABLE)
