@@ -1,7 +1,7 @@
 """Acceptance rows 1-8: MNIST through GMVAE with the bernoulli likelihood.
 
 Trained on the first 50,000 training images, scored on the last 10,000 (and on the 10,000 official
-test images at hand, which are of the cleaner half). Maps from components to digits are fitted on
+test images). Maps from components to digits are fitted on
 the training images for ``held_out`` and on the scored ones for ``held_out_own_map``, the thesis's
 way. Clusterings never see a digit; the semi-supervised runs see 5 % of the training ones.
 """
