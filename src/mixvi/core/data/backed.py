@@ -2,10 +2,10 @@
 
 Own code, because others' loaders fall short of what ``train`` promises for any file. scvi-tools'
 ``DataSplitter`` and anndata's ``AnnLoader`` ask the file for the scattered rows of each minibatch
-and wait for them (how slow that is: ``benchmarks/backed.py``). annbatch 0.3 reads as is done here and
-takes a sampler of one's own, but reads sparse matrices from zarr alone, so that an h5ad file would
-have to be written anew first, and its minibatches in scvi-tools 1.5 have no condition. What is left
-to do here is thus: windows of an HDF5 file, chosen rows with their repetitions, and the condition.
+and wait for them (how slow that is: ``benchmarks/backed.py``). annbatch 0.3 reads as is done here
+and takes a sampler of one's own, but reads sparse matrices from zarr alone, so that an h5ad file
+would have to be written anew first, and its minibatches in scvi-tools 1.5 have no condition. What
+is left to do here is thus: windows of an HDF5 file, chosen and repeated rows, and the condition.
 Where that suffices, ``train(datamodule=scvi.dataloaders.AnnbatchDataModule(...))`` takes it.
 """
 
