@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from benchmarks.record import COMMIT, RESULTS, quiet, write
+from benchmarks.record import COMMIT, RESULTS, add_device, quiet, use_device, write
 
 # numba's OpenMP threads do not survive a fork
 numba.config.THREADING_LAYER = "workqueue"
@@ -26,10 +26,13 @@ _COSTS = ("seconds", "peak_mb")
 
 
 def seeds(description: str) -> int:
-    """``--seeds`` of a benchmark's command line."""
+    """``--seeds`` of a benchmark's command line; ``--device`` is taken, too."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=5)
-    return parser.parse_args().seeds
+    add_device(parser)
+    given = parser.parse_args()
+    use_device(given.device)
+    return given.seeds
 
 
 def in_child(method: Method, *args: Any) -> dict:
@@ -180,21 +183,24 @@ def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:
     for case, method in dict.fromkeys((r["case"], r["method"]) for r in runs):
         ours = [r for r in runs if (r["case"], r["method"]) == (case, method)]
         keys = [k for k, v in ours[0].items() if isinstance(v, float | int) and k != "seed"]
-        medians = {k: float(np.median([r[k] for r in ours])) for k in keys}
+        # what is measured once stands in one of the runs
+        medians = {k: float(np.median([r[k] for r in ours if k in r])) for k in keys}
         out.setdefault(case, {})[method] = medians
     return out
 
 
-def table(name: str, runs: Sequence[dict]) -> str:
-    """Markdown: medians over seeds with the range in brackets."""
+def table(name: str, runs: Sequence[dict], note: str | None = None) -> str:
+    """Markdown: medians over seeds with the range in brackets; ``note`` says how they came."""
     medians = summary(runs)
     keys = list(dict.fromkeys(k for of in medians.values() for row in of.values() for k in row))
     keys = [k for k in keys if k not in _COSTS] + [k for k in keys if k in _COSTS]
     n = len({r["seed"] for r in runs})
+    if note is None:
+        note = f"Median of {n} seeds, range in brackets; one CPU thread; memory of the process."
     lines = [
         f"# {name}",
         "",
-        f"Median of {n} seeds, range in brackets; one CPU thread; memory of the whole process.",
+        note,
         "",
         "| case | method | " + " | ".join(keys) + " |",
         "| --- | --- |" + " --- |" * len(keys),
@@ -210,7 +216,12 @@ def table(name: str, runs: Sequence[dict]) -> str:
 def _cell(row: dict, runs: Sequence[dict], key: str) -> str:
     if key not in row:
         return "–"
-    values = [r[key] for r in runs]
-    form = "{:.0f}" if abs(row[key]) >= 100 else "{:.1f}" if abs(row[key]) >= 10 else "{:.3f}"
+    values = [r[key] for r in runs if key in r]
+    if all(isinstance(value, bool) for value in values):
+        return " to ".join(sorted({"yes" if value else "no" for value in values}))
+    size = abs(row[key])
+    form = "{:.0f}" if size >= 100 else "{:.1f}" if size >= 10 else "{:.3f}"
+    if 0.0 < size < 1e-3:
+        form = "{:.0e}"
     median, low, high = (form.format(v) for v in (row[key], min(values), max(values)))
     return median if low == high else f"{median} ({low}–{high})"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import platform
 import subprocess
 import warnings
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,23 @@ import numpy as np
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-# read at the start: the code that runs
-COMMIT = subprocess.run(
-    ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent
-).stdout.strip()
 PACKAGES = ("mixvi", "scvi-tools", "torch", "lightning", "anndata", "scanpy", "numpy")
+DEVICES = {"cpu": "cpu", "cuda": "gpu"}
+# what every training of a benchmark is given; see use_device
+TRAINER: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+
+
+def _said(*command: str) -> str:
+    """What a command prints; nothing if it is not there or fails."""
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent)
+    except OSError:
+        return ""
+    return ran.stdout.strip() if ran.returncode == 0 else ""
+
+
+# read at the start: the code that runs; a copy without history is told its commit
+COMMIT = _said("git", "rev-parse", "HEAD") or os.environ.get("MIXVI_COMMIT", "")
 
 
 def quiet(threads: int = 1) -> None:
@@ -31,22 +45,50 @@ def quiet(threads: int = 1) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device`` of a benchmark's command line; :func:`use_device` takes what it says."""
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where models train")
+
+
+def use_device(device: str) -> None:
+    """Let every training of this process and its children run on ``"cpu"`` or ``"cuda"``."""
+    TRAINER["accelerator"] = DEVICES[device]
+
+
+def machine() -> dict[str, Any]:
+    """What ran; asked of the driver, because CUDA that was begun here would fail in children."""
+    uses_gpu = TRAINER["accelerator"] != "cpu"
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerator": _gpu() if uses_gpu else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def _gpu() -> dict[str, str] | None:
+    """Name, driver and memory of the first GPU, and the CUDA that torch was built for."""
+    asked = ("name", "driver_version", "memory.total")
+    said = _said("nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader")
+    if not said:
+        return None
+    found = dict(zip(asked, said.splitlines()[0].split(", "), strict=True))
+    return found | {"cuda": str(torch.version.cuda)}
+
+
 def write(
     name: str,
     settings: dict[str, Any],
     runs: list[dict],
     summary: dict[str, Any],
     echo: bool = True,
+    folder: Path = RESULTS,
 ) -> None:
-    """Write ``results/<name>.json`` and, with ``echo``, print the summary."""
+    """Write ``<name>.json`` into the folder of results and, with ``echo``, print the summary."""
     record = {
         "benchmark": name,
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "threads": torch.get_num_threads(),
-        },
+        "machine": machine(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "commit": COMMIT,
@@ -54,11 +96,18 @@ def write(
         "summary": summary,
         "runs": runs,
     }
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, default=_plain) + "\n")
+    text = json.dumps(record, indent=1, default=_plain) + "\n"
+    write_whole(folder / f"{name}.json", text)
     if echo:
         print(json.dumps(summary, indent=1, default=_plain))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it finds the old or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def medians(runs: list[dict], keys: list[str]) -> dict[str, float]:

@@ -21,11 +21,11 @@ import scvi
 import torch
 from anndata import AnnData
 from benchmarks.compare import in_child, summary, table
-from benchmarks.record import RESULTS, quiet, write
+from benchmarks.record import RESULTS, TRAINER, add_device, quiet, use_device, write
 from scipy import sparse
 
 import mixvi
-from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.data.loading import Minibatches, MinibatchSampler, place_rows, registered_fields
 from mixvi.core.data.resident import SPARSE_KEY
 
 N_GENES = 2000
@@ -33,7 +33,6 @@ DENSITY = 0.07
 N_HIDDEN, N_LAYERS, N_LATENT = 128, 1, 10
 WARM_UP = 15
 N_INFERRED = 20_000
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 
 
 def synthetic(n_cells: int, seed: int = 0) -> AnnData:
@@ -59,24 +58,31 @@ def synthetic(n_cells: int, seed: int = 0) -> AnnData:
     return cells
 
 
-class _Clock(pl.Callback):
+def now() -> float:
+    """Seconds on a clock, once all that was asked of a GPU is done."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Clock(pl.Callback):
     """Seconds of the steps after the warm-up, from the end of one step to the end of another."""
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    def __init__(self, steps: int, warm_up: int = WARM_UP):
+        self.steps, self.warm_up = steps, warm_up
         self.seconds = 0.0
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        if trainer.global_step == WARM_UP:
-            self._start = time.perf_counter()
-        if trainer.global_step == WARM_UP + self.steps:
-            self.seconds = time.perf_counter() - self._start
+        if trainer.global_step == self.warm_up:
+            self.begin = now()
+        if trainer.global_step == self.warm_up + self.steps:
+            self.seconds = now() - self.begin
             trainer.should_stop = True
             trainer.limit_train_batches = 0
 
 
 def _timed_training(model, cells: AnnData, batch_size: int, steps: int, **options) -> float:
-    clock = _Clock(steps)
+    clock = Clock(steps)
     n_epochs = -(-(WARM_UP + steps) * batch_size // cells.n_obs) + 1
     model.train(
         max_epochs=n_epochs,
@@ -85,7 +91,7 @@ def _timed_training(model, cells: AnnData, batch_size: int, steps: int, **option
         train_size=1.0,
         callbacks=[clock],
         **options,
-        **CPU,
+        **TRAINER,
     )
     return steps * batch_size / clock.seconds
 
@@ -93,9 +99,9 @@ def _timed_training(model, cells: AnnData, batch_size: int, steps: int, **option
 def _timed_inference(model, cells: AnnData, batch_size: int) -> float:
     rows = np.arange(min(N_INFERRED, cells.n_obs))
     model.get_latent_representation(indices=rows[: 4 * batch_size], batch_size=batch_size)
-    start = time.perf_counter()
+    start = now()
     model.get_latent_representation(indices=rows, batch_size=batch_size)
-    return len(rows) / (time.perf_counter() - start)
+    return len(rows) / (now() - start)
 
 
 def _scvi(cells: AnnData, batch_size: int, steps: int) -> dict[str, float]:
@@ -150,43 +156,48 @@ def _gmvae(
     rate = _timed_training(model, cells, batch_size, steps, init=None)
     out = {"training": rate, "inference": _timed_inference(model, cells, batch_size)}
     if labels_key is None:
-        out["loader_share"] = _loading(model, batch_size, steps) * rate / batch_size
-        batches = list(_minibatches(model, batch_size, min(64, WARM_UP + steps)))
+        out["loader_share"] = loading(model, batch_size, steps) * rate / batch_size
+        batches = list(minibatches(model, batch_size, min(64, WARM_UP + steps)))
         dense = [{k: v for k, v in batch.items() if k != SPARSE_KEY} for batch in batches]
-        out["limit"] = _bare_loop(model, batches, steps)
-        out["limit_dense"] = _bare_loop(model, dense, steps)
+        out["limit"] = bare_loop(model, batches, steps)
+        out["limit_dense"] = bare_loop(model, dense, steps)
         out["training_over_limit"] = max(out["limit"], out["limit_dense"]) / rate
     return out
 
 
-def _minibatches(model: mixvi.GMVAE, batch_size: int, n: int) -> Iterator[dict]:
+def minibatches(
+    model: mixvi.GMVAE, batch_size: int, n: int, data_on: str = "auto"
+) -> Iterator[dict]:
+    """Shuffled minibatches as training has them, on the model's device."""
+    fields = registered_fields(model.adata_manager)
     rows = np.random.default_rng(0).permutation(model.adata.n_obs)[: n * batch_size]
-    data = MinibatchModule(model.adata_manager, np.sort(rows), batch_size, train_size=1.0)
-    data.setup()
-    return iter(data.train_dataloader())
+    sampler = MinibatchSampler(np.sort(rows), batch_size)
+    return iter(Minibatches(place_rows(fields, model.device, data_on), sampler))
 
 
-def _loading(model: mixvi.GMVAE, batch_size: int, steps: int) -> float:
+def loading(model: mixvi.GMVAE, batch_size: int, steps: int, data_on: str = "auto") -> float:
     """Seconds a minibatch, each let go before the next as in training."""
-    start = time.perf_counter()
-    n = sum(1 for _ in _minibatches(model, batch_size, steps))
-    return (time.perf_counter() - start) / n
+    batches = minibatches(model, batch_size, steps, data_on)
+    start = now()
+    n = sum(1 for _ in batches)
+    return (now() - start) / n
 
 
-def _bare_loop(model: mixvi.GMVAE, batches: list[dict], steps: int) -> float:
+def bare_loop(model: mixvi.GMVAE, batches: list[dict], steps: int) -> float:
+    """Cells a second of the module alone, on minibatches that are there."""
     module = model.module.train()
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     n_cells = 0
     for i in range(WARM_UP + steps):
         if i == WARM_UP:
-            start = time.perf_counter()
+            start = now()
         batch = batches[i % len(batches)]
         optimizer.zero_grad()
         module(batch)[2].loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 100.0)
         optimizer.step()
         n_cells += (i >= WARM_UP) * len(batch["labels"])
-    return n_cells / (time.perf_counter() - start)
+    return n_cells / (now() - start)
 
 
 METHODS: dict[str, Callable[..., dict[str, float]]] = {
@@ -218,8 +229,10 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--timed", type=int, default=20_000)
+    add_device(parser)
     args = parser.parse_args()
     quiet()
+    use_device(args.device)
     settings = {
         "n_genes": N_GENES,
         "density": DENSITY,
