@@ -68,16 +68,12 @@ class AE(MixviModel):
     n_hidden, n_layers
         Width and number of hidden layers; ``n_layers=0`` gives the linear autoencoder, whose code
         spans the principal subspace (Plaut 2018).
-    dropout_rate, use_batch_norm
-        Of the hidden layers.
     likelihood
         The reconstruction loss by name; ``"mse"`` is the thesis's squared error.
     output_activation
         ``"relu"`` or ``"softplus"`` for data that are never negative.
     noise
         Standard deviation of Gaussian noise on the encoder's input in training.
-    inject_covariates
-        Feed covariates to every layer instead of the first.
     """
 
     _prefix = "ae"

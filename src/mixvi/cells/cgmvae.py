@@ -36,16 +36,6 @@ class CGMVAE(GMVAE):
         ``"learned"``: p(w | c), w separates them.
     condition_in
         ``"all"``: every network sees the condition (the thesis); ``"x_only"``: encoder and decoder.
-    n_components, n_latent_z, n_latent_w, n_hidden, n_layers, dropout_rate, use_batch_norm
-        See :class:`mixvi.GMVAE`.
-    likelihood, output_activation, sigma, dispersion
-        See :class:`mixvi.VAE`.
-    y_prior, y_posterior, d_term, alpha, y_regulariser, y_floor, w_free_bits, z_kl
-        See :class:`mixvi.GMVAE`.
-    classification_weight, components_per_class, classifier_sees_x, shared_trunk, term_weights
-        See :class:`mixvi.GMVAE`.
-    inject_covariates
-        See :class:`mixvi.GMVAE`.
     """
 
     _needs_condition = True

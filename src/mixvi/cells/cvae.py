@@ -79,10 +79,6 @@ class CVAE(VAE):
         ``"fixed"`` or ``"learned"``.
     decoder_sees_c
         Whether the decoder is given the condition.
-    n_latent, n_hidden, n_layers, dropout_rate, use_batch_norm, likelihood, output_activation
-        See :class:`mixvi.VAE`.
-    sigma, dispersion, inject_covariates
-        See :class:`mixvi.VAE`.
     """
 
     _prefix = "cvae"

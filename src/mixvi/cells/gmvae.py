@@ -40,10 +40,6 @@ class GMVAE(RegimesMixin, GenerationMixin, MixtureEvidenceMixin, ExpressionMixin
         owns component t; surplus components are for cells without a label.
     n_latent_z, n_latent_w
         Sizes of z and w.
-    n_hidden, n_layers, dropout_rate, use_batch_norm
-        Of every network.
-    likelihood, output_activation, sigma, dispersion
-        See :class:`mixvi.VAE`.
     y_prior
         ``"dirichlet"`` (Kolb 2022) or ``"categorical"``, fixed and uniform (Dilokthanakul et al.
         2016).
@@ -59,7 +55,7 @@ class GMVAE(RegimesMixin, GenerationMixin, MixtureEvidenceMixin, ExpressionMixin
         nats; ``"batch_mean"``: components are used evenly over the minibatch, for the case that
         components die (with the categorical prior in place of the per-cell term).
     y_floor
-        See ``y_regulariser``.
+        Nats that the y term of a cell counts at least, with ``y_regulariser="floor"``.
     w_free_bits
         Nats a dimension of w may use without cost (Kingma et al. 2016, "free bits"); above 0, w
         holds what varies within a component instead of collapsing to its prior.
@@ -75,8 +71,6 @@ class GMVAE(RegimesMixin, GenerationMixin, MixtureEvidenceMixin, ExpressionMixin
         One encoder for z and w, or one each.
     term_weights
         Weights of ``"R"``, ``"Z"``, ``"W"``, ``"Y"``, ``"D"`` in training, 1 each.
-    inject_covariates
-        Feed covariates to every layer instead of the first.
 
     Examples
     --------

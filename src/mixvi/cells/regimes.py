@@ -83,19 +83,15 @@ class RegimesMixin:
             ``None``: at random, as in the thesis; components may then die or merge. Of data on
             disk, at most 50,000 cells are clustered, and others join the nearest cluster.
         init_epochs
-            See ``init``.
-        max_epochs, stages, lr, weight_decay, batch_size, early_stopping, train_size
-            See :meth:`mixvi.VAE.train`.
-        validation_size, shuffle_set_split, accelerator, devices, data_on
-            See :meth:`mixvi.VAE.train`.
-        plan_kwargs, **trainer_kwargs
-            See :meth:`mixvi.VAE.train`.
+            Epochs of that start.
         datamodule
-            See :meth:`mixvi.VAE.train`. Cells have no numbers then: ``init=None`` is needed, and
-            ``clusters``, ``indices`` and ``labelled_fraction`` are not possible. The mode is by the
-            labels of the AnnData that the model was built on.
-        checkpoint_dir, resume
-            See :meth:`mixvi.VAE.train`; a run that was stopped in ``init``'s epochs goes on there.
+            Source of minibatches instead of the AnnData, as for :meth:`mixvi.VAE.train`. Cells have
+            no numbers then: ``init=None`` is needed, and ``clusters``, ``indices`` and
+            ``labelled_fraction`` are not possible. The mode is by the labels of the AnnData that
+            the model was built on.
+        checkpoint_dir
+            Directory for a checkpoint an epoch, those of ``init`` included; ``None``: none are
+            written.
 
         Raises
         ------

@@ -104,19 +104,6 @@ class VAE(EvidenceMixin, ExpressionMixin, MixviModel):
         AnnData registered with :meth:`setup_anndata`.
     n_latent
         Size of z.
-    n_hidden, n_layers, dropout_rate, use_batch_norm
-        Of encoder and decoder.
-    likelihood
-        ``"gaussian"``, ``"mse"``, ``"gaussian_sigma"``, ``"bernoulli"``, ``"poisson"``, ``"nb"`` or
-        ``"zinb"`` (see :mod:`mixvi.core.maths.likelihoods`).
-    output_activation
-        ``"relu"`` or ``"softplus"`` for Gaussian likelihoods on data that are never negative.
-    sigma
-        With ``"gaussian_sigma"``: ``"shared"``, ``"feature"`` or ``"analytic"``.
-    dispersion
-        With ``"nb"`` and ``"zinb"``: ``"gene"`` or ``"gene-batch"``.
-    inject_covariates
-        Feed covariates to every layer instead of the first.
     """
 
     _prefix = "vae"

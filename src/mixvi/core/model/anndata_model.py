@@ -14,6 +14,7 @@ from scvi.model.base import BaseModelClass
 from scvi.module.base import BaseModuleClass
 
 from mixvi.core.data.loading import inference_loader
+from mixvi.core.model.docstrings import explain_arguments
 from mixvi.core.model.saved_model import SavedModelMixin
 from mixvi.core.training.threads import few_threads
 
@@ -22,6 +23,10 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
     """Registered data, their rows on the model's device, and safe files."""
 
     module: BaseModuleClass
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        explain_arguments(cls)
 
     def _finish(self, module: BaseModuleClass, init_locals: dict, summary: str) -> None:
         """Take the module, remember how the model was built, and check the data's support."""
