@@ -10,7 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
-from mixvi.core.data.backed import BackedMatrix, is_backed
+from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
+from mixvi.core.maths.sparse import distinct_entries
 
 _MAX_FITTED = 20_000
 _MIN_FITTED = 1_000
@@ -113,7 +114,7 @@ class PrincipalAxes:
         groups: np.ndarray | None = None,
         indices: np.ndarray | None = None,
     ):
-        self._x = BackedMatrix(x) if is_backed(x) else x
+        self._x = _readable(x)
         self._is_count = is_count
         self._groups = np.zeros(x.shape[0], dtype=int) if groups is None else groups
         self.indices = np.arange(x.shape[0]) if indices is None else indices
@@ -123,7 +124,7 @@ class PrincipalAxes:
         if len(fitted) > most:
             fitted = np.sort(np.random.default_rng(seed).choice(fitted, most, replace=False))
         raw = self._dense(fitted)
-        self._target = np.median(raw.sum(axis=1)) if is_count else 1.0
+        self._target = np.median(row_sums(raw)) if is_count else 1.0
         values = self._logged(raw)
         groups = self._groups[fitted]
         self._centres = {g: values[groups == g].mean(axis=0) for g in np.unique(groups)}
@@ -169,7 +170,7 @@ class PrincipalAxes:
         else:
             block = self._x[rows]
         if sparse.issparse(block):
-            return block.astype(np.float32).toarray()
+            return block.toarray().astype(np.float32, copy=False)
         return np.array(block, dtype=np.float32)
 
     def _logged(self, raw: np.ndarray) -> np.ndarray:
@@ -185,3 +186,10 @@ class PrincipalAxes:
         for group in np.unique(groups):
             values[groups == group] -= self._centres.get(group, self._overall)
         return values
+
+
+def _readable(x):
+    """What gives rows of the matrix: a reader if it is on disk, CSR if it is sparse."""
+    if is_backed(x):
+        return BackedMatrix(x)
+    return distinct_entries(x).tocsr() if sparse.issparse(x) else x

@@ -15,11 +15,20 @@ def _sparse(x):
     return SparseRows(*map(torch.from_numpy, parts), matrix.shape[1])
 
 
-@pytest.fixture(params=["dense", "sparse", "all entries"])
+def _with_stored_zeros(x):
+    """Every third entry is stored, whatever its value, and all that are not zero."""
+    stored = (x != 0) | (torch.arange(x.numel()).view(x.shape) % 3 == 0)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), stored.sum(1).cumsum(0)])
+    return SparseRows(offsets, stored.nonzero()[:, 1], x[stored], x.shape[1])
+
+
+@pytest.fixture(params=["dense", "sparse", "stored zeros", "all entries"])
 def shape_of(request, monkeypatch):
-    """The three ways in which counts reach a likelihood."""
+    """The ways in which counts reach a likelihood."""
     if request.param == "sparse":
         return _sparse
+    if request.param == "stored zeros":
+        return _with_stored_zeros
     if request.param == "all entries":
         monkeypatch.setattr(
             counts.Entries,
@@ -102,14 +111,15 @@ def test_a_rate_of_zero_costs_no_nan():
     assert torch.isfinite(loss).all() and torch.isfinite(raw.grad).all()
 
 
+@pytest.mark.parametrize("shape", [_sparse, _with_stored_zeros])
 @pytest.mark.parametrize("by_column", [False, True])
-def test_sparse_product_is_the_dense_one(by_column):
+def test_sparse_product_is_the_dense_one(by_column, shape):
     x = _problem(torch.float32)[0]
     weight = torch.randn(5, G)
     weight = weight.t().contiguous().t() if by_column else weight
     bias = torch.randn(5)
     results = []
-    for data in (x, _sparse(x)):
+    for data in (x, shape(x)):
         w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
         out = linear(data, w, b)
         out.square().sum().backward()
@@ -118,10 +128,12 @@ def test_sparse_product_is_the_dense_one(by_column):
         torch.testing.assert_close(ours, dense)
 
 
-def test_sparse_rows_are_their_dense_form():
+@pytest.mark.parametrize("shape", [_sparse, _with_stored_zeros])
+def test_sparse_rows_are_their_dense_form(shape):
     x = _problem(torch.float32)[0]
-    rows = _sparse(x)
+    rows = shape(x)
     assert len(rows) == B
     torch.testing.assert_close(rows.dense(), x)
     torch.testing.assert_close(rows.log1p().dense(), x.log1p())
+    torch.testing.assert_close(rows.row_sums(), x.sum(1))
     assert not rows.pays() and _sparse(torch.eye(11)).pays()

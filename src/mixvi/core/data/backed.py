@@ -19,6 +19,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
@@ -27,6 +28,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 
 from mixvi.core.data.resident import ResidentRows
+from mixvi.core.maths.sparse import distinct_entries
 from mixvi.core.settings import settings
 
 # rows that nobody asked for are read if there are no more than this between two that are wanted
@@ -85,6 +87,18 @@ def read_backed(path: str | Path) -> AnnData:
 def _left_on_disk(element):
     # an array is a leaf, a sparse matrix a group of three
     return element if hasattr(element, "dtype") else sparse_dataset(element)
+
+
+def row_sums(x) -> np.ndarray:
+    """Sum of each row of a matrix, in memory or on disk, in double precision, ``(n_obs,)``."""
+    if is_backed(x):
+        return BackedMatrix(x).row_sums()
+    if isinstance(x, pd.DataFrame):
+        x = x.to_numpy()
+    if sparse.issparse(x):
+        x = distinct_entries(x)
+    # the matrix's own type may be too small for sums: half precision ends at 65,504
+    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
 
 
 class BackedMatrix:
@@ -150,7 +164,8 @@ class BackedMatrix:
         indptr = np.concatenate([[0], ends])
         for start, stop, first, last in self._spans(rows):
             low, high = int(self._starts[start]), int(self._starts[stop])
-            block = self._values[low:high], self._columns[low:high]
+            # single precision at once: scipy takes no rows of half
+            block = self._values[low:high].astype(np.float32), self._columns[low:high]
             if last - first < stop - start:
                 found = self._starts[start : stop + 1] - low
                 block = sparse.csr_matrix((*block, found), shape=(stop - start, self.shape[1]))
@@ -158,7 +173,10 @@ class BackedMatrix:
                 block = block.data, block.indices
             values[indptr[first] : indptr[last]] = block[0]
             columns[indptr[first] : indptr[last]] = block[1]
-        return sparse.csr_matrix((values, columns, indptr), shape=(len(rows), self.shape[1]))
+        out = sparse.csr_matrix((values, columns, indptr), shape=(len(rows), self.shape[1]))
+        # in place, for the copy is our own; nothing if no entry repeats
+        out.sum_duplicates()
+        return out
 
     def _spans(self, rows: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
         """First row and end of each stretch to read, and where its rows begin and end in ``rows``.
@@ -213,10 +231,9 @@ class BackedMatrix:
             start = stop
 
     def row_sums(self) -> np.ndarray:
-        """Sum of each row, ``(n_obs,)``."""
+        """Sum of each row in double precision, ``(n_obs,)``."""
         everything = np.arange(self.shape[0])
-        sums = [np.asarray(self.read(part).sum(axis=1)).ravel() for part in self.parts(everything)]
-        return np.concatenate(sums)
+        return np.concatenate([row_sums(self.read(part)) for part in self.parts(everything)])
 
     def shuffled(self, rows: np.ndarray, multiple: int, share: float = 1.0) -> list[np.ndarray]:
         """Rows in a random order that is read in large stretches.

@@ -15,7 +15,8 @@ from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
 
 from mixvi.core.arguments import near_matches
-from mixvi.core.data.backed import BackedMatrix, is_backed
+from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
+from mixvi.core.maths.sparse import distinct_entries
 
 _CHUNK_ROWS = 4096
 
@@ -146,6 +147,8 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
     if not is_count and likelihood != "bernoulli":
         return
     whole = True
+    if sparse.issparse(x):
+        x = distinct_entries(x)
     for values in _chunks(x):
         if values.size and values.min() < 0:
             raise ValueError(
@@ -171,8 +174,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
 
 def check_library(x, name: str, likelihood: str) -> None:
     """Raise if a cell has no counts at all, whose library size would be zero."""
-    totals = BackedMatrix(x).row_sums() if is_backed(x) else np.asarray(x.sum(axis=1)).ravel()
-    n_empty = int((totals <= 0).sum())
+    n_empty = int((row_sums(x) <= 0).sum())
     if n_empty:
         raise ValueError(
             f"{n_empty} cells have no counts in {name}, so likelihood={likelihood!r} has no "

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.strategies import Strategy
-from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from torch import Tensor
@@ -25,16 +24,14 @@ DATA_ON = ("auto", "disk", "host", "device")
 def registered_fields(
     manager: AnnDataManager, extra: dict[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """Registry key to matrix; CSC is converted, so that a minibatch costs its own rows alone.
+    """Registry key to matrix, as it is registered.
 
     ``extra`` are further arrays ``(n_obs, ...)``. Only ``X`` may be on disk.
     """
     fields = dict(extra or {})
     for key in manager.data_registry:
         values = manager.get_from_registry(key)
-        if sparse.issparse(values):
-            values = values.tocsr()
-        elif isinstance(values, pd.DataFrame):
+        if isinstance(values, pd.DataFrame):
             values = values.to_numpy()
         if isinstance(values, np.ndarray) and values.ndim == 1:
             values = values.reshape(-1, 1)

@@ -10,7 +10,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.core.maths.sparse import SparseRows
+from mixvi.core.maths.sparse import SparseRows, distinct_entries
 
 SPARSE_KEY = "X_sparse"
 
@@ -25,7 +25,8 @@ class ResidentRows:
     Parameters
     ----------
     fields
-        Registry key to array ``(n_obs, ...)`` or CSR matrix.
+        Registry key to array ``(n_obs, ...)`` or sparse matrix. One that is not CSR, or repeats
+        entries, is copied into that form, so that a minibatch costs its own rows alone.
     device
         Where the tensors lie.
     minibatch_device
@@ -49,6 +50,7 @@ class ResidentRows:
         self._sparse: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
         for key, values in fields.items():
             if sparse.issparse(values):
+                values = distinct_entries(values).tocsr()
                 parts = (values.indptr, values.indices, values.data)
                 self._sparse[key] = (*(self._tensor(part) for part in parts), values.shape[1])
             elif is_code(key, values):

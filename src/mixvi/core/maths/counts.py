@@ -196,6 +196,6 @@ def zero_inflated_loss(
     )
     at_zero = entries.pick(log_zero)
     correction = zi_x - at_zero + inside + F.softplus(at_zero - zi_x)
-    if entries.flat is None:
-        correction = torch.where(x > 0, correction, 0.0)
+    # zeros may be among the entries: dense ones, and those that a sparse matrix stores
+    correction = torch.where(x > 0, correction, 0.0)
     return whole.sum(-1) + entries.row_sums(correction)

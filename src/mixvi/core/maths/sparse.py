@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -11,6 +12,31 @@ from torch.nn import functional as F
 
 # denser than this, a dense product is as fast on a CPU
 MAX_DENSITY = 0.25
+
+
+def distinct_entries(x):
+    """A sparse matrix with every entry stored once, of a type that scipy computes in.
+
+    scipy allows entries that repeat, which stand for their sum; much of it sums them in place.
+
+    Parameters
+    ----------
+    x
+        CSR or CSC matrix or array of scipy; not changed.
+
+    Returns
+    -------
+    ``x`` itself if it is that already, else a copy.
+    """
+    if x.dtype == np.float16:
+        # scipy stores these, but takes no rows of them
+        x = x.astype(np.float32)
+    if x.has_canonical_format:
+        return x
+    # sums of small integers would overflow in their own type
+    x = x.astype(np.float64)
+    x.sum_duplicates()
+    return x
 
 
 @dataclass(frozen=True)
@@ -22,7 +48,7 @@ class SparseRows:
     offsets
         Where each row's entries begin, ``(B + 1,)``.
     columns, values
-        Column and value of each nonzero entry, ``(nnz,)``.
+        Column and value of each entry, ``(nnz,)``: no column twice in a row; values may be zero.
     n_columns
         Width of the matrix.
     """

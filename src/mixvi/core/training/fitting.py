@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.core import arguments
-from mixvi.core.data.backed import BackedMatrix, is_backed
+from mixvi.core.data.backed import row_sums
 from mixvi.core.data.loading import DATA_ON, MinibatchModule
 from mixvi.core.training.plan import StagedTrainingPlan, take_early_stopping
 from mixvi.core.training.resuming import Checkpoints
@@ -233,7 +233,7 @@ class FittingMixin(RunnerMixin):
                 library = np.asarray(manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY))
             else:
                 x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-                library = BackedMatrix(x).row_sums() if is_backed(x) else x.sum(axis=1)
+                library = row_sums(x)
             library = np.asarray(library).ravel()[indices]
             module.typical_library.fill_(float(np.median(library)))
         module.typical_batch.fill_(batch)

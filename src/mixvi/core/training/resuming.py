@@ -31,6 +31,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
 from mixvi.core.data.files import from_json, to_json
+from mixvi.core.maths.sparse import distinct_entries
 
 FORMAT_VERSION = 1
 RUN_NAME = "run.json"
@@ -330,7 +331,7 @@ def _sums(x) -> dict[str, Any]:
     """Shape, total, total weighted by row number, and number of values that are not 0."""
     if sparse.issparse(x):
         # blocks of rows of a CSC matrix cost the whole matrix each
-        x = x.tocsr()
+        x = distinct_entries(x).tocsr()
     total = weighted = 0.0
     filled = 0
     for start in range(0, x.shape[0], _CHUNK_ROWS):
