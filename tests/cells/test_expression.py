@@ -67,6 +67,103 @@ def test_bad_input(planted, fit):
         model.differential_expression(groupby="kinds")
     with pytest.raises(ValueError, match="either groupby"):
         model.differential_expression()
-    model = fit(GMVAE, planted, epochs=1, likelihood="mse", n_components=2)
-    with pytest.raises(ValueError, match="'mse'"):
-        model.differential_expression(groupby="kind")
+
+
+@pytest.mark.parametrize(
+    ("values", "group", "name"),
+    [
+        (np.array([0, 1]), 1, "1"),
+        (np.array([0, 1]), "1", "1"),
+        (np.array([0, 1]), [1], "1"),
+        (np.array([1, 0]), 0, "0"),
+        (np.array([0.0, 1.0]), 1, "1.0"),
+        (np.array([False, True]), True, "True"),
+        (np.array([False, True]), "True", "True"),
+        (np.array(["a", "b"]), ("b",), "b"),
+    ],
+)
+def test_groups_of_any_type(planted, fit, values, group, name):
+    """A group may be given as it stands in the column or as text, alone or in a list."""
+    model = fit(VAE, planted, epochs=20, setup={"layer": "counts"}, likelihood="nb")
+    planted.obs["group"] = values[planted.obs["kind"].cat.codes]
+    planted.obs["group as categories"] = planted.obs["group"].astype("category")
+    for groupby in ("group", "group as categories"):
+        found = model.differential_expression(groupby=groupby, group1=group)
+        assert set(found["group1"]) == {name} and len(found) == 30
+        assert len(set(found["lfc_mean"].nlargest(10).index) & set(GENES[:10])) >= 9
+        other = next(value for value in values if str(value) != name)
+        back = model.differential_expression(groupby=groupby, group1=other, group2=name)
+        assert set(back["comparison"]) == {f"{other} vs {name}"}
+        assert len(set(back["lfc_mean"].nsmallest(10).index) & set(GENES[:10])) >= 9
+        assert set(model.differential_expression(groupby=groupby)["group1"]) == set(
+            map(str, values)
+        )
+    assert (planted.obs["group"] == values[planted.obs["kind"].cat.codes]).all()
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "mse", "gaussian_sigma"])
+def test_decoded_means_compare_by_their_difference(planted, fit, likelihood):
+    """Of logged data: natural log fold changes, as large as between the cells themselves."""
+    x = planted.layers["counts"] * 20
+    planted.layers["logged"] = np.log1p(x)
+    setup = {"layer": "logged", "labels_key": "kind"}
+    model = fit(GMVAE, planted, epochs=60, setup=setup, likelihood=likelihood, n_components=2)
+    found = model.differential_expression(groupby="component", delta=0.5)
+    found = found[found["group1"] == "1"]
+    real = planted.layers["logged"][planted.obs["kind"] == "b"].mean(0)
+    real -= planted.layers["logged"][planted.obs["kind"] == "a"].mean(0)
+    change = found.loc[GENES, "lfc_mean"]
+    assert np.corrcoef(change, real)[0, 1] > 0.98
+    # decoders shrink towards the mean
+    assert 0.75 < change @ real / (real @ real) < 1.1
+    assert np.corrcoef(np.abs(real), found.loc[GENES, "proba_de"])[0, 1] > 0.7
+    vanilla = model.differential_expression(groupby="kind", group1="b", mode="vanilla")
+    assert np.corrcoef(real, vanilla.loc[GENES, "bayes_factor"])[0, 1] > 0.7
+
+
+def test_statistics_of_the_data(planted, fit):
+    """Those of scvi-tools, and finite where half precision would overflow."""
+    from scvi.model._utils import scrna_raw_counts_properties
+
+    model = fit(VAE, planted, epochs=1, setup={"layer": "counts"}, likelihood="nb")
+    found = model.differential_expression(groupby="kind", group1="b").loc[GENES]
+    mask = (planted.obs["kind"] == "b").to_numpy()
+    for name, theirs in scrna_raw_counts_properties(model.adata_manager, mask, ~mask).items():
+        np.testing.assert_allclose(found[name], theirs, rtol=1e-6)
+    half = planted.copy()
+    half.layers["counts"] = (planted.layers["counts"] * 1000).astype(np.float16)
+    found = model.differential_expression(half, groupby="kind", group1="b").loc[GENES]
+    np.testing.assert_allclose(found["raw_normalized_mean1"].sum(), 1e4, rtol=1e-3)
+
+
+def test_outlying_cells_are_left_out(planted, fit):
+    """Ten cells of type a that are called b blur the genes of b less where they are left out."""
+    model = fit(VAE, planted, epochs=40, setup={"layer": "counts"}, likelihood="nb")
+    kind = planted.obs["kind"].astype(str).to_numpy()
+    kind[np.flatnonzero(kind == "a")[:10]] = "b"
+    planted.obs["called"] = kind
+    change = [
+        model.differential_expression(
+            groupby="called", group1="b", group2="a", filter_outlier_cells=leave_out
+        )
+        .loc[GENES[:10], "lfc_mean"]
+        .mean()
+        for leave_out in (False, True)
+    ]
+    assert change[1] > change[0] + 0.05
+
+
+def test_masks_with_names_are_put_in_order(planted, fit):
+    model = fit(VAE, planted, epochs=1, setup={"layer": "counts"}, likelihood="nb")
+    mask = planted.obs["kind"] == "b"
+    straight = model.differential_expression(idx1=mask, idx2=~mask).loc[GENES, "raw_mean1"]
+    mixed = mask.sample(frac=1, random_state=0)
+    found = model.differential_expression(idx1=mixed, idx2=~mixed.sample(frac=1, random_state=1))
+    np.testing.assert_array_equal(found.loc[GENES, "raw_mean1"], straight)
+    expected = model.get_latent_representation(indices=np.flatnonzero(mask))
+    for chosen in (mask, mixed, planted.obs_names[mask], list(planted.obs_names[mask])):
+        np.testing.assert_array_equal(model.get_latent_representation(indices=chosen), expected)
+    with pytest.raises(ValueError, match="1 names that are not in adata.obs_names, e.g. 'cell'"):
+        model.get_latent_representation(indices=["cell", "cell_0"])
+    with pytest.raises(ValueError, match="none is 'cell_1'"):
+        model.get_latent_representation(indices=mask.drop("cell_1"))

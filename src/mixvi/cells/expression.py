@@ -1,30 +1,37 @@
-"""Differential expression of the count models, on scvi-tools' machinery."""
+"""Differential expression, on scvi-tools' machinery."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scvi.model._utils import scrna_raw_counts_properties
+from pandas.api.types import is_list_like
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 from scvi.model.base._de_core import _de_core
 
 from mixvi.core import arguments
 from mixvi.core.data import checks
+from mixvi.core.data.alignment import in_order_of
+from mixvi.core.data.backed import row_sums
+from mixvi.core.maths.sparse import distinct_entries
 
 COMPONENT = "component"
 
 
 class ExpressionMixin:
-    """``differential_expression`` of models with count likelihoods."""
+    """``differential_expression`` of models of expression."""
 
     def differential_expression(
         self,
         adata: AnnData | None = None,
         groupby: str | None = None,
-        group1: str | Sequence[str] | None = None,
-        group2: str | None = None,
+        group1: Any = None,
+        group2: Any = None,
         idx1: Sequence[int] | Sequence[bool] | str | None = None,
         idx2: Sequence[int] | Sequence[bool] | str | None = None,
         *,
@@ -37,6 +44,7 @@ class ExpressionMixin:
         batchid2: Sequence[str] | None = None,
         fdr_target: float = 0.05,
         silent: bool = True,
+        filter_outlier_cells: bool = False,
         **kwargs,
     ) -> pd.DataFrame:
         """Genes that differ between groups of cells, with probabilities.
@@ -47,59 +55,66 @@ class ExpressionMixin:
             Cells; not changed.
         groupby
             Column of ``obs`` (labels, conditions, any other), or ``"component"`` for the model's
-            most probable components, numbered as text.
+            most probable components.
         group1, group2
-            Groups to compare: each of ``group1`` (default: all) with ``group2`` (default: the
-            rest).
+            Groups to compare, as they stand in the column or as text: each of ``group1`` (one, or
+            a list; default: all) with ``group2`` (default: the rest).
         idx1, idx2
             Instead of ``groupby``: row numbers, masks or queries of ``obs``; ``idx2=None``: the
-            rest.
+            rest. A mask with cell names is put in the order of the cells.
         mode
-            ``"change"`` (Boyeau et al. 2019: log fold changes beyond ``delta``) or ``"vanilla"``
-            (Lopez et al. 2018).
-        delta, all_stats, batch_correction, batchid1, batchid2, fdr_target, silent, **kwargs
+            ``"change"`` (Boyeau et al. 2019: changes beyond ``delta``) or ``"vanilla"`` (Lopez et
+            al. 2018).
+        delta
+            Smallest change that counts: of log2 proportions with count likelihoods, else of the
+            decoded means, in units of the data.
+        filter_outlier_cells
+            Leave out cells whose latents lie far from those of their group.
+        all_stats, batch_correction, batchid1, batchid2, fdr_target, silent, **kwargs
             As in :meth:`scvi.model.SCVI.differential_expression`.
 
         Returns
         -------
         DataFrame with a row for each gene and comparison: ``proba_de``, ``bayes_factor``,
-        ``scale1``, ``scale2``, ``lfc_mean``, ``raw_mean1``, ... as in scvi-tools.
+        ``scale1``, ``scale2``, ``lfc_mean``, ``raw_mean1``, ... as in scvi-tools. ``scale*`` are
+        decoded proportions with count likelihoods, else decoded means, and ``lfc_*`` are then
+        their differences: natural log fold changes of data after ``log1p``. ``group1`` and
+        ``group2`` are text.
 
         Raises
         ------
         KeyError
             If the column is missing.
         ValueError
-            If the likelihood has no normalised scale, or a group is unknown or empty.
+            If a group is unknown or empty.
         """
-        if not self.module.likelihood.is_count:
-            raise ValueError(
-                f"differential_expression needs likelihood='nb', 'zinb' or 'poisson', whose "
-                f"proportions compare, but the model has {self.module.likelihood.name!r}."
-            )
         arguments.check_choice("mode", mode, ("change", "vanilla"))
         if (groupby is None) == (idx1 is None):
             raise ValueError(
                 "Name either groupby (a column of obs, or 'component') or idx1 (cells)."
             )
         adata = self._validate_anndata(adata)
+        is_count = self.module.likelihood.is_count
+        if not is_count and mode == "change":
+            # means of data that are logged or centred compare by their difference
+            kwargs = {"change_fn": _difference, "pseudocounts": 0.0} | kwargs
         obs = adata.obs
         try:
             # scvi-tools writes helper columns into obs: into this copy, dropped again below
             adata.obs = obs.copy()
             if groupby is not None:
-                groupby = self._grouped(adata, groupby, group1, group2)
+                group1, group2 = self._as_text(adata, groupby, group1, group2)
             return _de_core(
                 self.get_anndata_manager(adata, required=True),
                 lambda *args, **options: self._sampled_scales(*args, batch_size, **options),
-                None,
+                self.get_latent_representation if filter_outlier_cells else None,
                 groupby,
-                [group1] if isinstance(group1, str) else group1,
+                group1,
                 group2,
-                idx1,
-                idx2,
+                in_order_of(adata.obs_names, idx1, "idx1"),
+                in_order_of(adata.obs_names, idx2, "idx2"),
                 all_stats,
-                scrna_raw_counts_properties,
+                lambda manager, *groups: _group_means(manager, groups, is_count),
                 adata.var_names,
                 mode,
                 batchid1,
@@ -113,26 +128,22 @@ class ExpressionMixin:
         finally:
             adata.obs = obs
 
-    def _grouped(
-        self, adata: AnnData, groupby: str, group1: str | Sequence[str] | None, group2: str | None
-    ) -> str:
-        """Write components as a column where they are asked for, and check the groups' names."""
+    def _as_text(
+        self, adata: AnnData, groupby: str, group1: Any, group2: Any
+    ) -> tuple[list[str] | None, str | None]:
+        """Write the groups as a column of text, whatever they were, and find those asked for."""
         if groupby == COMPONENT and COMPONENT not in adata.obs and hasattr(self, "n_components"):
-            found = self.predict(adata).astype(str).astype("category")
-            adata.obs[COMPONENT] = found
+            adata.obs[COMPONENT] = self.predict(adata)
         checks.check_key(adata, "obs", groupby, "groupby")
-        known = list(
-            adata.obs[groupby].astype("category").cat.remove_unused_categories().cat.categories
-        )
-        asked = [group1] if isinstance(group1, str) else list(group1 or [])
-        for argument, names in (("group1", asked), ("group2", [group2] if group2 else [])):
-            for name in names:
-                if str(name) not in known:
-                    raise ValueError(
-                        f"{argument}={name!r} is no group of {groupby!r} with cells. "
-                        + arguments.near_matches(name, known)
-                    )
-        return groupby
+        column = adata.obs[groupby].astype("category").cat.remove_unused_categories()
+        groups = column.cat.categories
+        adata.obs[groupby] = column.cat.rename_categories([str(group) for group in groups])
+        if group1 is not None:
+            several = group1 if is_list_like(group1) else [group1]
+            group1 = [_group_name(group, groups, groupby, "group1") for group in several]
+        if group2 is not None:
+            group2 = _group_name(group2, groups, groupby, "group2")
+        return group1, group2
 
     def _sampled_scales(
         self,
@@ -143,7 +154,7 @@ class ExpressionMixin:
         transform_batch: str | None = None,
         n_samples_overall: int | None = None,
     ) -> np.ndarray:
-        """Proportions ``(n, G)`` at draws of z, of cells drawn with replacement."""
+        """Proportions or means ``(n, G)`` at draws of z, of cells drawn with replacement."""
         indices = self._check_indices(adata, indices)
         if n_samples_overall is not None:
             indices = np.random.choice(indices, n_samples_overall)
@@ -155,3 +166,52 @@ class ExpressionMixin:
             return_numpy=True,
             batch_size=batch_size,
         )
+
+
+def _difference(scales1: np.ndarray, scales2: np.ndarray, pseudocounts: float) -> np.ndarray:
+    """Change of decoded means; its third argument is there because scvi-tools passes it."""
+    return scales1 - scales2
+
+
+def _group_name(group: Any, groups: pd.Index, groupby: str, argument: str) -> str:
+    """Name of a group that is given by its value or its name."""
+    if group in groups:
+        return str(groups[groups.get_loc(group)])
+    names = [str(known) for known in groups]
+    if str(group) not in names:
+        raise ValueError(
+            f"{argument}={group!r} is no group of {groupby!r} with cells. "
+            + arguments.near_matches(group, names)
+        )
+    return str(group)
+
+
+def _group_means(
+    manager: AnnDataManager, groups: tuple[np.ndarray, np.ndarray], is_count: bool
+) -> dict[str, np.ndarray]:
+    """Means ``(G,)`` of two groups of cells as scvi-tools names them, of any data type.
+
+    Parameters
+    ----------
+    manager
+        Of the cells.
+    groups
+        Masks ``(n_obs,)``.
+    is_count
+        Whether means of counts per 10,000 are given as well.
+    """
+    x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    names = ["raw_mean", "non_zeros_proportion", *(["raw_normalized_mean"] if is_count else [])]
+    means: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for group in groups:
+        block = x[group]
+        if sparse.issparse(block):
+            block = distinct_entries(block)
+        values = [block, block != 0]
+        if is_count:
+            share = sparse.diags_array(1e4 / row_sums(block).clip(1e-9))
+            values.append(share @ block)
+        for name, of_cells in zip(names, values, strict=True):
+            mean = of_cells.mean(axis=0, dtype=np.float64)
+            means[name].append(np.asarray(mean).ravel())
+    return {f"{name}{i + 1}": means[name][i] for name in names for i in range(2)}

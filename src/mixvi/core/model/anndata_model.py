@@ -7,12 +7,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import settings
 from scvi.model.base import BaseModelClass
 from scvi.module.base import BaseModuleClass
 
+from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.loading import inference_loader
 from mixvi.core.model.docstrings import explain_arguments
 from mixvi.core.model.saved_model import SavedModelMixin
@@ -65,8 +67,11 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
         return super()._validate_anndata(adata, copy_if_view)
 
     def _check_indices(self, adata: AnnData, indices: Sequence[int] | None) -> np.ndarray:
+        """Row numbers of the cells that ``indices`` choose: by number, by mask or by name."""
         if indices is None:
             return np.arange(adata.n_obs)
+        if isinstance(indices, pd.Series) and indices.dtype == bool:
+            indices = in_order_of(adata.obs_names, indices, "indices")
         indices = np.asarray(indices)
         if indices.dtype == bool:
             if len(indices) != adata.n_obs:
@@ -76,9 +81,12 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
             return np.flatnonzero(indices)
         if indices.size == 0:
             return indices.astype(int)
+        if all(isinstance(name, str) for name in indices.ravel()):
+            return _rows_named(adata.obs_names, indices)
         if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= adata.n_obs:
             raise ValueError(
-                f"indices must be row numbers from 0 to {adata.n_obs - 1} or a boolean mask."
+                f"indices must be row numbers from 0 to {adata.n_obs - 1}, a boolean mask or names "
+                "of cells."
             )
         return indices
 
@@ -125,6 +133,23 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
             "mixvi_version": version("mixvi"),
             "settings": _without_none(self.init_params_),
         }
+
+
+def _rows_named(names: pd.Index, chosen: np.ndarray) -> np.ndarray:
+    """Row numbers of the rows called ``chosen``."""
+    if not names.is_unique:
+        raise ValueError(
+            "indices are names, but adata.obs_names repeat. Pass row numbers, or call "
+            "adata.obs_names_make_unique() first."
+        )
+    rows = names.get_indexer(chosen)
+    if (rows < 0).any():
+        missing = chosen[rows < 0]
+        raise ValueError(
+            f"indices has {len(missing)} names that are not in adata.obs_names, e.g. "
+            f"{str(missing[0])!r}."
+        )
+    return rows
 
 
 def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
