@@ -30,7 +30,7 @@ import torch
 from anndata.experimental import AnnLoader
 from anndata.io import sparse_dataset, write_elem
 from benchmarks.compare import in_child
-from benchmarks.record import quiet, write
+from benchmarks.record import TRAINER, quiet, write
 from scipy import sparse
 from scvi.dataloaders import AnnDataLoader
 
@@ -43,7 +43,6 @@ N_TYPES = 10
 N_READS = 260
 MODEL = {"likelihood": "nb", "n_components": N_TYPES, "n_hidden": 128, "n_layers": 1}
 MODEL |= {"n_latent_z": 10, "n_latent_w": 10}
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 BLOCK = 20_000
 WARM_UP = 50
 
@@ -130,7 +129,7 @@ def _model(cells: ad.AnnData) -> mixvi.GMVAE:
 def _train(cells: ad.AnnData, batch_size: int, max_steps: int) -> tuple[dict, mixvi.GMVAE]:
     clock = _Clock(batch_size)
     model = _model(cells)
-    options = {"init": None, "batch_size": batch_size, "callbacks": [clock], **CPU}
+    options = {"init": None, "batch_size": batch_size, "callbacks": [clock], **TRAINER}
     model.train(1, max_steps=max_steps, **options)
     return clock.figures, model
 
@@ -204,7 +203,7 @@ def shuffle(path: Path, n_windows: int | None, epochs: int, seed: int) -> dict:
         mixvi.settings.backed_memory = int(share * mixvi.settings.backed_memory)
     model = _model(cells)
     scvi.settings.seed = seed
-    model.train(epochs, init=None, data_on="host" if n_windows is None else "disk", **CPU)
+    model.train(epochs, init=None, data_on="host" if n_windows is None else "disk", **TRAINER)
     torch.manual_seed(0)
     return {"elbo": model.get_elbo()}
 

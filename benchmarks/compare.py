@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from benchmarks.record import COMMIT, RESULTS, add_device, quiet, use_device, write
+from benchmarks.record import COMMIT, RESULTS, TRAINER, add_device, quiet, use_device, write
 
 # numba's OpenMP threads do not survive a fork
 numba.config.THREADING_LAYER = "workqueue"
@@ -196,7 +196,8 @@ def table(name: str, runs: Sequence[dict], note: str | None = None) -> str:
     keys = [k for k in keys if k not in _COSTS] + [k for k in keys if k in _COSTS]
     n = len({r["seed"] for r in runs})
     if note is None:
-        note = f"Median of {n} seeds, range in brackets; one CPU thread; memory of the process."
+        where = "one CPU thread" if TRAINER["accelerator"] == "cpu" else "trained on a GPU"
+        note = f"Median of {n} seeds, range in brackets; {where}; memory of the whole process."
     lines = [
         f"# {name}",
         "",

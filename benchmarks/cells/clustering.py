@@ -11,12 +11,12 @@ import time
 import numpy as np
 import scvi
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.cells import cluster_cells
 from mixvi.metrics import clustering_report
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang control_12261, donor as batch",
     "n_cells": 4000,
@@ -56,7 +56,7 @@ def _gmvae(seed: int, init: str) -> dict[str, dict[str, float]]:
         scvi.settings.seed = seed
         start = time.perf_counter()
         model = mixvi.GMVAE(cells, n_components=k, **SETTINGS["gmvae"])
-        model.train(SETTINGS["gmvae_epochs"], init=init, **CPU)
+        model.train(SETTINGS["gmvae_epochs"], init=init, **TRAINER)
         clusters = model.predict()
         out[f"K={k}"] = _scores(clusters, types) | {"seconds": time.perf_counter() - start}
     return out
@@ -90,7 +90,7 @@ def scvi_leiden(case: str, seed: int) -> dict[str, dict[str, float]]:
     start = time.perf_counter()
     scvi.model.SCVI.setup_anndata(cells, batch_key="donor")
     model = scvi.model.SCVI(cells, **SETTINGS["scvi"])
-    model.train(SETTINGS["scvi_epochs"], **CPU)
+    model.train(SETTINGS["scvi_epochs"], **TRAINER)
     cells.obsm["z"] = model.get_latent_representation()
     trained = time.perf_counter() - start
     out = {}

@@ -14,6 +14,7 @@ import scvi
 from anndata import AnnData
 from benchmarks.cells.kang import held_out, prepared
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.cells import (
@@ -24,7 +25,6 @@ from mixvi.cells import (
 )
 from mixvi.metrics import energy_distance, mean_expression_r2, top_de_genes, variance_ratio
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 KEYS = {"labels_key": "cell_type", "condition_key": "condition"}
 SETTINGS = {
     "data": "kang both_1556",
@@ -93,7 +93,7 @@ def cgmvae(case: str, seed: int) -> dict[str, dict[str, float]]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(train, **KEYS)
     model = mixvi.CGMVAE(train, **SETTINGS["network"], **SETTINGS["cgmvae"])
-    model.train(**SETTINGS["train"], **CPU)
+    model.train(**SETTINGS["train"], **TRAINER)
     routes = {
         "shift, centred residual": {"route": "shift", "keep_residual": "centred"},
         "shift, residual": {"route": "shift", "keep_residual": True},
@@ -112,7 +112,7 @@ def latent_shift(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.VAE.setup_anndata(train)
     model = mixvi.VAE(train, **SETTINGS["network"], **SETTINGS["vae"])
-    model.train(**SETTINGS["train"], **CPU)
+    model.train(**SETTINGS["train"], **TRAINER)
     return _scores(predict_latent_shift(model, control, to="stim", seed=seed, **KEYS), real)
 
 
@@ -130,7 +130,7 @@ def cvae(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     options = SETTINGS["network"] | SETTINGS["vae"]
     model = train_label_condition_cvae(
-        train, **KEYS, model_kwargs=options, **SETTINGS["train"], **CPU
+        train, **KEYS, model_kwargs=options, **SETTINGS["train"], **TRAINER
     )
     return _scores(predict_label_condition_cvae(model, control, to="stim", **KEYS), real)
 

@@ -10,12 +10,12 @@ import argparse
 import numpy as np
 import scvi
 from benchmarks.compare import compare
+from benchmarks.record import TRAINER, add_device, use_device
 
 import mixvi
 from mixvi.cells import cluster_cells, spread_labels, train_guided
 from mixvi.metrics import accuracy_by_overlap, component_table, overlap_map
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "model": {
         "n_latent_z": 16,
@@ -33,8 +33,11 @@ SETTINGS = {
     "supervised": {"stages": [(1e-3, 15), (1e-4, 5)]},
     "guided": {"supervised_stages": [(1e-3, 8)], "unsupervised_stages": [(1e-5, 6)]},
 }
-OPTIONS = {"batch_size": SETTINGS["batch_size"], **CPU}
 PICTURES: dict = {}
+
+
+def _options() -> dict:
+    return {"batch_size": SETTINGS["batch_size"], **TRAINER}
 
 
 def _articles(name: str) -> np.ndarray:
@@ -65,7 +68,7 @@ def unsupervised(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.GMVAE.setup_anndata(PICTURES["train"])
     model = mixvi.GMVAE(PICTURES["train"], n_components=20, **SETTINGS["model"])
-    model.train(mode="unsupervised", **SETTINGS["unsupervised"], **OPTIONS)
+    model.train(mode="unsupervised", **SETTINGS["unsupervised"], **_options())
     return _scores(model)
 
 
@@ -74,8 +77,8 @@ def semi_supervised(case: str, seed: int) -> dict[str, float]:
     model = _with_labels(SETTINGS["share"], seed)
     clusters = cluster_cells(model.adata, n_clusters=SETTINGS["n_clusters"], seed=seed)
     spread = spread_labels(clusters, model.adata.obs["shown"])
-    model.train(mode="guided", clusters=spread, stages=[(1e-3, 8)], **OPTIONS)
-    model.train(mode="semi", **SETTINGS["labels"], **OPTIONS)
+    model.train(mode="guided", clusters=spread, stages=[(1e-3, 8)], **_options())
+    model.train(mode="semi", **SETTINGS["labels"], **_options())
     return _scores(model, model.component_labels)
 
 
@@ -86,7 +89,7 @@ def guided(case: str, seed: int) -> dict[str, float]:
     mixvi.GMVAE.setup_anndata(PICTURES["train"])
     k = clusters.nunique()
     model = mixvi.GMVAE(PICTURES["train"], n_components=k, **SETTINGS["model"])
-    result = train_guided(model, clusters, **SETTINGS["guided"], **OPTIONS)
+    result = train_guided(model, clusters, **SETTINGS["guided"], **_options())
     alone = cluster_cells(PICTURES["test"], seed=seed)
     return _scores(model) | {
         "leiden_train": accuracy_by_overlap(clusters, _articles("train")),
@@ -99,7 +102,7 @@ def guided(case: str, seed: int) -> dict[str, float]:
 def supervised(case: str, seed: int) -> dict[str, float]:
     """Row 13."""
     model = _with_labels(1.0, seed)
-    model.train(mode="supervised", **SETTINGS["supervised"], **OPTIONS)
+    model.train(mode="supervised", **SETTINGS["supervised"], **_options())
     return _scores(model, model.component_labels)
 
 
@@ -116,7 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     pictures = mixvi.datasets.fashion_mnist(given.directory)
     for name in ("train", "test"):
         PICTURES[name] = pictures[pictures.obs["split"] == name].copy()

@@ -12,8 +12,9 @@ import numpy as np
 import scvi
 from anndata import AnnData
 from benchmarks.cells.kang import held_out
-from benchmarks.cells.kang_both import CELLS, CPU, SETTINGS
+from benchmarks.cells.kang_both import CELLS, SETTINGS
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.metrics import mean_expression_r2, variance_ratio
@@ -28,7 +29,7 @@ def cgmvae(free_bits: float, case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(train, labels_key="cell_type", condition_key="condition")
     model = mixvi.CGMVAE(train, w_free_bits=free_bits, **SETTINGS["supervised"])
-    model.train(stages=SETTINGS["supervised_stages"], **CPU)
+    model.train(stages=SETTINGS["supervised_stages"], **TRAINER)
     control = test[test.obs["condition"] == "ctrl"].copy()
     real = test[test.obs["condition"] == "stim"].copy()
     out = {

@@ -11,12 +11,12 @@ from __future__ import annotations
 import scvi
 from benchmarks.cells.kang import prepared
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 from scib_metrics.benchmark import BatchCorrection, Benchmarker, BioConservation
 
 import mixvi
 from mixvi.cells.initial import principal_components
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang both_1556, condition to be mixed",
     "gmvae": {
@@ -70,7 +70,7 @@ def _mixture(cls: type[mixvi.GMVAE], seed: int, **keys: str) -> dict[str, float]
     scvi.settings.seed = seed
     cls.setup_anndata(cells, layer="counts", **keys)
     model = cls(cells, **SETTINGS["gmvae"])
-    model.train(SETTINGS["gmvae_epochs"], **CPU)
+    model.train(SETTINGS["gmvae_epochs"], **TRAINER)
     return _scores(model.get_latent_representation())
 
 
@@ -80,7 +80,7 @@ def scvi_(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(cells, layer="counts", batch_key="condition")
     model = scvi.model.SCVI(cells, **SETTINGS["scvi"])
-    model.train(SETTINGS["scvi_epochs"], **CPU)
+    model.train(SETTINGS["scvi_epochs"], **TRAINER)
     return _scores(model.get_latent_representation())
 
 

@@ -12,6 +12,7 @@ import scvi
 import torch
 from benchmarks.cells.kang import held_out, prepared
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.metrics import (
@@ -23,7 +24,6 @@ from mixvi.metrics import (
     overlap_map,
 )
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang both_1556",
     "held_out": 0.25,
@@ -70,7 +70,7 @@ def unsupervised(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(train, condition_key="condition")
     model = mixvi.CGMVAE(train, **SETTINGS["unsupervised"])
-    model.train(stages=SETTINGS["unsupervised_stages"], **CPU)
+    model.train(stages=SETTINGS["unsupervised_stages"], **TRAINER)
     mapping = overlap_map(component_table(model.predict(), _types(train)))
     found = model.predict(test)
     return {
@@ -87,7 +87,7 @@ def supervised(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(train, labels_key="cell_type", condition_key="condition")
     model = mixvi.CGMVAE(train, **SETTINGS["supervised"])
-    model.train(stages=SETTINGS["supervised_stages"], **CPU)
+    model.train(stages=SETTINGS["supervised_stages"], **TRAINER)
     control = test[test.obs["condition"] == "ctrl"]
     real = test[test.obs["condition"] == "stim"]
     converted = model.counterfactual(control.copy(), to="stim", route="w")
@@ -131,7 +131,7 @@ def conditions_alone(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(train, condition_key="condition")
     model = mixvi.CGMVAE(train, **SETTINGS["supervised"] | {"n_components": 16})
-    model.train(stages=SETTINGS["supervised_stages"], **CPU)
+    model.train(stages=SETTINGS["supervised_stages"], **TRAINER)
     control, real = (rest[rest.obs["condition"] == c].copy() for c in ("ctrl", "stim"))
     converted = model.counterfactual(control, to="stim", route="w")
     kept = model.counterfactual(control, to="stim", route="shift", keep_residual=True)

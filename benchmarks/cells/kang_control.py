@@ -12,12 +12,12 @@ import scanpy as sc
 import scvi
 import torch
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.cells import cluster_cells, join_studies, transfer_labels
 from mixvi.metrics import accuracy_by_overlap, component_table, overlap_map, per_label_recall
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang control_12261 without megakaryocytes; source: pbmc3k without megakaryocytes",
     "n_train": 4000,
@@ -90,7 +90,7 @@ def unsupervised(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.GMVAE.setup_anndata(train)
     model = mixvi.GMVAE(train, **SETTINGS["unsupervised"])
-    model.train(stages=SETTINGS["unsupervised_stages"], **CPU)
+    model.train(stages=SETTINGS["unsupervised_stages"], **TRAINER)
     found, held = model.predict(), model.predict(valid)
     mapping = overlap_map(component_table(found, _types(train)))
     recall = per_label_recall(found.map(mapping).to_numpy(), _types(train))
@@ -118,7 +118,7 @@ def _transfer(seed: int, **options) -> dict[str, float]:
         stages=SETTINGS["transfer_stages"],
         seed=seed,
         **options,
-        **CPU,
+        **TRAINER,
     )
     joint = join_studies(source, valid, "cluster")
     ours = np.flatnonzero(joint.obs["study"] == "target")

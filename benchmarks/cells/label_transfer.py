@@ -11,13 +11,13 @@ import pandas as pd
 import scvi
 from benchmarks.cells.kang import prepared
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 import mixvi
 from mixvi.cells.initial import principal_components
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang both_1556",
     "cgmvae": {
@@ -83,7 +83,7 @@ def cgmvae(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(cells, labels_key="shown", condition_key="condition")
     model = mixvi.CGMVAE(cells, **SETTINGS["cgmvae"])
-    model.train(mode="semi", **SETTINGS["cgmvae_train"], **CPU)
+    model.train(mode="semi", **SETTINGS["cgmvae_train"], **TRAINER)
     probs = model.predict(soft=True, level="label", n_samples=SETTINGS["n_samples"])
     return _scores(probs, ~shown)
 
@@ -95,9 +95,11 @@ def scanvi(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(cells, layer="counts", labels_key="shown", batch_key="condition")
     first = scvi.model.SCVI(cells, **SETTINGS["scanvi"])
-    first.train(SETTINGS["scvi_epochs"], **CPU)
+    first.train(SETTINGS["scvi_epochs"], **TRAINER)
     model = scvi.model.SCANVI.from_scvi_model(first, unlabeled_category="Unknown")
-    model.train(SETTINGS["scanvi_epochs"], n_samples_per_label=SETTINGS["samples_per_label"], **CPU)
+    model.train(
+        SETTINGS["scanvi_epochs"], n_samples_per_label=SETTINGS["samples_per_label"], **TRAINER
+    )
     return _scores(model.predict(soft=True), ~shown)
 
 

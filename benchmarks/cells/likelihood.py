@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import scvi
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "data": "kang control_12261, donor as batch",
     "n_cells": 3000,
@@ -45,7 +45,7 @@ def gmvae(case: str, seed: int) -> dict[str, float]:
         n_latent_w=SETTINGS["n_latent"],
         **SETTINGS["network"],
     )
-    model.train(SETTINGS["epochs"], **CPU)
+    model.train(SETTINGS["epochs"], **TRAINER)
     n = SETTINGS["n_samples"]
     return {
         "held_out": model.get_marginal_ll(test, n_mc_samples=n),
@@ -62,7 +62,7 @@ def scvi_(case: str, seed: int) -> dict[str, float]:
     model = scvi.model.SCVI(
         train, gene_likelihood=case, n_latent=SETTINGS["n_latent"], **SETTINGS["network"]
     )
-    model.train(SETTINGS["epochs"], train_size=1.0, **CPU)
+    model.train(SETTINGS["epochs"], train_size=1.0, **TRAINER)
     n = SETTINGS["n_samples"]
     return {
         "held_out": float(model.get_marginal_ll(test, n_mc_samples=n)),

@@ -13,13 +13,13 @@ import argparse
 import numpy as np
 import scvi
 from benchmarks.compare import compare
+from benchmarks.record import TRAINER, add_device, use_device
 from sklearn.neighbors import KNeighborsClassifier
 
 import mixvi
 from mixvi.cells import cluster_cells, spread_labels, train_guided
 from mixvi.metrics import accuracy_by_overlap, component_table, overlap_map, used_components
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "model": {
         "n_latent_z": 16,
@@ -78,7 +78,7 @@ def _clustered(n_components: int, seed: int) -> dict[str, float]:
         init_epochs=own["init_epochs"],
         stages=own["stages"],
         batch_size=SETTINGS["batch_size"],
-        **CPU,
+        **TRAINER,
     )
     return _scores(model)
 
@@ -105,7 +105,7 @@ def semi_supervised(case: str, seed: int) -> dict[str, float]:
         dropout_rate=own["dropout_rate"],
         classification_weight=own["classification_weight"],
     )
-    options = {"batch_size": SETTINGS["batch_size"], **CPU}
+    options = {"batch_size": SETTINGS["batch_size"], **TRAINER}
     clusters = cluster_cells(TRAIN, n_clusters=own["n_clusters"], seed=seed)
     spread = spread_labels(clusters, TRAIN.obs["shown"])
     model.train(mode="guided", clusters=spread, stages=own["first_stages"], **options)
@@ -134,7 +134,7 @@ def guided(case: str, seed: int) -> dict[str, float]:
     clusters = cluster_cells(TRAIN, seed=seed)
     mixvi.GMVAE.setup_anndata(TRAIN)
     model = _model(clusters.nunique())
-    options = {"batch_size": SETTINGS["batch_size"], **CPU}
+    options = {"batch_size": SETTINGS["batch_size"], **TRAINER}
     first = train_guided(
         model, clusters, supervised_stages=own["supervised"], unsupervised_stages=None, **options
     )
@@ -167,7 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     for group in given.groups:
         compare(f"cells/mnist_{group}", GROUPS[group], ["MNIST"], SETTINGS, given.seeds)
 

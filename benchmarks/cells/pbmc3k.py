@@ -12,12 +12,12 @@ import scanpy as sc
 import scvi
 import torch
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 
 import mixvi
 from mixvi.cells import cluster_cells, train_alternating, train_guided
 from mixvi.metrics import accuracy_by_overlap, clustering_report
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "genes": 2000,
     "scaling": "log-normalised, per gene, clipped at 10",
@@ -79,14 +79,14 @@ def _scores(model: mixvi.GMVAE) -> dict[str, float]:
 def unsupervised(case: str, seed: int) -> dict[str, float]:
     """Row 15, from k-means."""
     model = _model(9, seed)
-    model.train(stages=SETTINGS["stages"], batch_size=SETTINGS["batch_size"], **CPU)
+    model.train(stages=SETTINGS["stages"], batch_size=SETTINGS["batch_size"], **TRAINER)
     return _scores(model)
 
 
 def unsupervised_leiden(case: str, seed: int) -> dict[str, float]:
     """Row 15, from Leiden clusters."""
     model = _model(9, seed)
-    options = {"batch_size": SETTINGS["batch_size"], **CPU}
+    options = {"batch_size": SETTINGS["batch_size"], **TRAINER}
     model.train(stages=SETTINGS["stages"], init="leiden", **options)
     return _scores(model)
 
@@ -94,7 +94,7 @@ def unsupervised_leiden(case: str, seed: int) -> dict[str, float]:
 def _alternating(case: str, seed: int, key: str) -> dict[str, float]:
     model = _model(10, seed)
     model.adata.obs["cluster"] = cluster_cells(model.adata, seed=seed, resolution=1.0)
-    options = {"batch_size": SETTINGS["batch_size"], **CPU}
+    options = {"batch_size": SETTINGS["batch_size"], **TRAINER}
     train_alternating(model, key, seed=seed, **SETTINGS["alternating"], **options)
     return _scores(model)
 
@@ -113,7 +113,7 @@ def guided(case: str, seed: int) -> dict[str, float]:
     """Row 17."""
     clusters = cluster_cells(CELLS, n_clusters=9, seed=seed)
     model = _model(9, seed)
-    options = {"batch_size": SETTINGS["batch_size"], **CPU}
+    options = {"batch_size": SETTINGS["batch_size"], **TRAINER}
     result = train_guided(model, clusters, **SETTINGS["guided"], **options)
     return {
         **_scores(model),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import scvi
 from benchmarks.compare import compare, seeds
+from benchmarks.record import TRAINER
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 import mixvi
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SETTINGS = {
     "model": {
         "n_components": 5,
@@ -35,7 +35,7 @@ def _run(w_prior: str, init: str | None, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.CGMVAE.setup_anndata(adata, condition_key="condition")
     model = mixvi.CGMVAE(adata, w_prior=w_prior, **SETTINGS["model"])
-    model.train(init=init, **SETTINGS["train"], **CPU)
+    model.train(init=init, **SETTINGS["train"], **TRAINER)
     types, conditions = (adata.obs[key].astype(str) for key in ("cell_type", "condition"))
     report = mixvi.metrics.clustering_report(model.predict(), types)
     w = model.get_latent_representation(which="w")

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import scvi
 from benchmarks.compare import compare
 from benchmarks.images.feature_network import feature_network
+from benchmarks.record import TRAINER, add_device, use_device
 
 import mixvi
 from mixvi.images import MPCC, GenerativeInference, mpcc_recipe
@@ -28,7 +29,7 @@ SETTINGS: dict = {
         "backbone": "resnet",
         "backbone_kwargs": {"n_channels": 96},
     },
-    "train": {"batch_size": 64, "enable_progress_bar": False},
+    "train": {"batch_size": 64},
     "classifier": {"width": 32, "max_epochs": 10},
     "mpcc": {},
 }
@@ -112,7 +113,7 @@ def two_variables(objective: str, seed: int) -> dict:
     GenerativeInference.setup_anndata(train)
     model = GenerativeInference(train, objective, **SETTINGS["two_variables"])
     curve = Curve(model, [probe, quality])
-    model.train(100_000, callbacks=[curve], **SETTINGS["train"])
+    model.train(100_000, callbacks=[curve], **SETTINGS["train"], **TRAINER)
     return probe(model) | quality(model) | {"curve": curve.points}
 
 
@@ -125,7 +126,7 @@ def mpcc(seed: int) -> dict:
     model = MPCC(train, **recipe.model_kwargs | SETTINGS["mpcc"])
     curve = Curve(model, [clusters, quality])
     settings = recipe.train_kwargs | SETTINGS["train"] | {"max_epochs": 100_000, "batch_size": 50}
-    model.train(**settings, callbacks=[curve])
+    model.train(**settings, callbacks=[curve], **TRAINER)
     return clusters(model) | quality(model) | {"curve": curve.points}
 
 
@@ -146,7 +147,9 @@ def main() -> None:
     parser.add_argument("--inception", action="store_true", help="the standard network for FID")
     parser.add_argument("--channels", type=int, help="instead of 96, to try the script on a CPU")
     parser.add_argument("--name", default="images/cifar10", help="of the record")
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     SETTINGS["minutes"] = given.minutes
     SETTINGS["curve_minutes"] = given.minutes / 6
     if given.channels is not None:

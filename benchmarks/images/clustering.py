@@ -16,6 +16,7 @@ import numpy as np
 import scvi
 import torch
 from benchmarks.compare import compare
+from benchmarks.record import TRAINER, add_device, use_device
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -24,8 +25,6 @@ import mixvi
 from mixvi.images import MPCC, VaDE
 from mixvi.metrics import accuracy_by_overlap, clustering_report
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
-FAST = CPU | {"precision": "bf16-mixed"}
 SETTINGS = {
     "n_images": None,
     "n_clusters": 10,
@@ -134,9 +133,10 @@ class Curve(pl.Callback):
             return
         module = plan.module
         module.eval()
-        found = [module.prior.assign(module.encode(x)[0]) for x in self._x.split(500)]
+        parts = self._x.to(module.device).split(500)
+        found = torch.cat([module.prior.assign(module.encode(x)[0]) for x in parts])
         module.train()
-        accuracy = accuracy_by_overlap(torch.cat(found).numpy(), self._digits)
+        accuracy = accuracy_by_overlap(found.cpu().numpy(), self._digits)
         seconds = time.perf_counter() - self._start
         self.points.append({"epoch": self._epoch, "accuracy": accuracy, "seconds": seconds})
 
@@ -149,7 +149,7 @@ def vade(case: str, seed: int, train: str = "vade_train") -> dict:
     model = VaDE(images, SETTINGS["n_clusters"], **SETTINGS["vade"])
     settings = SETTINGS[train]
     curve = Curve(model, images, digits, n_before=settings["pretrain_epochs"])
-    model.train(**settings, callbacks=[curve], **FAST)
+    model.train(**settings, callbacks=[curve], **TRAINER, precision="bf16-mixed")
     return _scores(model.get_cluster_assignments(), digits) | {"curve": curve.points}
 
 
@@ -165,7 +165,7 @@ def mpcc(case: str, seed: int, options: dict | None = None, train: str = "mpcc_t
     MPCC.setup_anndata(images)
     model = MPCC(images, SETTINGS["n_clusters"], **(SETTINGS["mpcc"] | (options or {})))
     curve = Curve(model, images, digits)
-    model.train(**SETTINGS[train], callbacks=[curve], **FAST)
+    model.train(**SETTINGS[train], callbacks=[curve], **TRAINER, precision="bf16-mixed")
     return _scores(model.get_cluster_assignments(), digits) | {"curve": curve.points}
 
 
@@ -180,7 +180,7 @@ def gmvae(case: str, seed: int) -> dict[str, float]:
     scvi.settings.seed = seed
     mixvi.GMVAE.setup_anndata(images)
     model = mixvi.GMVAE(images, n_components=SETTINGS["n_clusters"], **SETTINGS["gmvae"])
-    model.train(mode="unsupervised", **SETTINGS["gmvae_train"], **CPU)
+    model.train(mode="unsupervised", **SETTINGS["gmvae_train"], **TRAINER)
     return _scores(model.predict(), digits)
 
 
@@ -233,7 +233,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of VaDE and MPCC each, to try the script")
     parser.add_argument("--name", default="images/clustering", help="of the record")
     parser.add_argument("--resume", action="store_true", help="run what the record lacks")
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     SETTINGS["n_images"] = given.images
     SETTINGS["mpcc_train"]["max_epochs"] = given.mpcc_epochs
     if given.epochs is not None:

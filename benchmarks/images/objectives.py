@@ -15,6 +15,7 @@ import numpy as np
 import scvi
 from benchmarks.compare import compare
 from benchmarks.images.feature_network import feature_network
+from benchmarks.record import TRAINER, add_device, use_device
 from scipy.stats import spearmanr
 
 import mixvi
@@ -29,7 +30,6 @@ from mixvi.metrics import (
     posterior_kl,
 )
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 LABEL = {"mnist": "digit", "fashion_mnist": "article"}
 HELD_OUT = {"mnist": "held_out", "fashion_mnist": "test"}
 SETTINGS = {
@@ -109,7 +109,7 @@ def row(name: str, n_latent: int, seed: int) -> dict[str, float]:
         backbone_kwargs=SETTINGS["backbone_kwargs"],
         objective_kwargs=options | (SETTINGS["gan_kwargs"] if name in GANS else {}),
     )
-    model.train(**training(model, name), **CPU)
+    model.train(**training(model, name), **TRAINER)
     mean, variance = model.get_latent_representation(return_dist=True)
     others = model.get_latent_representation(held_out)
     generated = model.sample(SETTINGS["n_generated"])
@@ -191,7 +191,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of each row, to try the script")
     parser.add_argument("--name", help="of the record")
     parser.add_argument("--resume", action="store_true", help="run what the record lacks")
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     SETTINGS.update(data=given.data, n_images=given.images)
     if given.thesis:
         SETTINGS.update(

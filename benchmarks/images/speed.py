@@ -8,7 +8,6 @@ nothing else: no records, no AnnData, no checks. Networks are the backbone's in 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import lightning.pytorch as pl
@@ -17,13 +16,13 @@ import scvi
 import torch
 from anndata import AnnData
 from benchmarks.compare import in_child, summary, table
-from benchmarks.record import RESULTS, quiet, write
+from benchmarks.record import RESULTS, TRAINER, add_device, quiet, use_device, write
+from benchmarks.speed import now
 from torch.nn import functional as F
 
 from mixvi.images import GenerativeInference
 from mixvi.images.backbones import make_backbone
 
-CPU = {"accelerator": "cpu", "enable_progress_bar": False}
 SHAPE = (1, 32, 32)
 N_LATENT, BATCH_SIZE = 10, 64
 ADAM = {"lr": 2e-4, "betas": (0.0, 0.999), "fused": True}
@@ -47,9 +46,9 @@ class Clock(pl.Callback):
     def on_train_batch_end(self, trainer, *args) -> None:
         self._n += 1
         if self._n == self._first:
-            self._start = time.perf_counter()
+            self._start = now()
         if self._n == self._last:
-            self.seconds = time.perf_counter() - self._start
+            self.seconds = now() - self._start
 
 
 def ours(images: np.ndarray, case: str) -> float:
@@ -62,7 +61,7 @@ def ours(images: np.ndarray, case: str) -> float:
         adata, objective, N_LATENT, backbone, objective_kwargs=steps, backbone_kwargs=options
     )
     clock = Clock(timed, warm_up)
-    model.train(1, batch_size=BATCH_SIZE, callbacks=[clock], **CPU)
+    model.train(1, batch_size=BATCH_SIZE, callbacks=[clock], **TRAINER)
     return clock.seconds / timed
 
 
@@ -73,15 +72,17 @@ def bare(images: np.ndarray, case: str) -> float:
     nets = {"encoder": backbone.encoder(), "generator": backbone.generator()}
     if objective == "aim":
         nets["critic"] = backbone.image_critic()
+    device = "cpu" if TRAINER["accelerator"] == "cpu" else "cuda"
     for net in nets.values():
-        net.to(memory_format=torch.channels_last).train()
-    x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        net.to(device, memory_format=torch.channels_last).train()
+    x = torch.from_numpy(images[: BATCH_SIZE * (timed + warm_up)])
+    x = x.to(device, memory_format=torch.channels_last)
     step = {"vae": _vae, "aim": _aim}[objective](nets)
-    for i, rows in enumerate(torch.randperm(BATCH_SIZE * (timed + warm_up)).split(BATCH_SIZE)):
+    for i, rows in enumerate(torch.randperm(len(x), device=device).split(BATCH_SIZE)):
         if i == warm_up:
-            start = time.perf_counter()
+            start = now()
         step(x[rows])
-    return (time.perf_counter() - start) / timed
+    return (now() - start) / timed
 
 
 def _vae(nets: dict) -> Callable[[torch.Tensor], None]:
@@ -110,15 +111,18 @@ def _aim(nets: dict) -> Callable[[torch.Tensor], None]:
         loss.backward()
         optimizers[name].step()
 
+    def draw(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(len(x), N_LATENT, device=x.device)
+
     def step(x: torch.Tensor) -> None:
         with torch.no_grad():
-            fake = generator(torch.randn(len(x), N_LATENT))
+            fake = generator(draw(x))
         update("critic", F.relu(1.0 - critic(x)).mean() + F.relu(1.0 + critic(fake)).mean())
         # its gradients would be thrown away
         critic.requires_grad_(False)
-        update("generator", -critic(generator(torch.randn(len(x), N_LATENT))).mean())
+        update("generator", -critic(generator(draw(x))).mean())
         critic.requires_grad_(True)
-        z = torch.randn(len(x), N_LATENT)
+        z = draw(x)
         with torch.no_grad():
             fake = generator(z)
         mu, log_var = encoder(fake)
@@ -146,7 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    add_device(parser)
     given = parser.parse_args()
+    use_device(given.device)
     quiet()
     settings = {
         "image_shape": SHAPE,
