@@ -37,6 +37,7 @@ from scvi.dataloaders import AnnDataLoader
 import mixvi
 from mixvi.core.data.backed import BackedMatrix
 from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.data.splitting import split_rows
 
 N_GENES = 2000
 N_TYPES = 10
@@ -181,7 +182,7 @@ def loading(path: Path, limit: int, batch_size: int) -> dict:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     cells = ad.read_h5ad(path, backed="r")
     manager = _model(cells).adata_manager
-    data = MinibatchModule(manager, np.arange(cells.n_obs), batch_size, train_size=1.0)
+    data = MinibatchModule(manager, split_rows(np.arange(cells.n_obs), 1.0), batch_size)
     data.setup()
     plain = AnnDataLoader(manager, batch_size=batch_size, shuffle=True)
     lazy = AnnLoader(cells, batch_size=batch_size, shuffle=True)

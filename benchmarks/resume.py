@@ -16,7 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import scvi
 import torch
@@ -25,6 +24,7 @@ from benchmarks.record import quiet, write
 from benchmarks.speed import synthetic
 
 import mixvi
+from mixvi.core.training.plan import StagedTrainingPlan
 from mixvi.core.training.resuming import PHASES, WholeFiles, read_checkpoint
 
 N_CELLS = 2000
@@ -35,21 +35,25 @@ MODEL = {"n_components": 10, "likelihood": "nb", "n_hidden": 128, "n_layers": 1}
 CELLS = synthetic(N_CELLS)
 
 
-class _Begun(pl.Callback):
-    """First epoch of this process and the running one, over both phases, for another to read."""
+def _count_epochs(counts) -> None:
+    """Note the first epoch of this process and the running one, over both parts of training."""
+    begin = StagedTrainingPlan.on_train_epoch_start
 
-    def __init__(self, counts):
-        self._counts = counts
+    def on_train_epoch_start(plan: StagedTrainingPlan) -> None:
+        # callbacks do not see the epochs in which components start
+        before = 0 if plan.trainer.max_epochs == INIT_EPOCHS else INIT_EPOCHS
+        if counts[0] < 0:
+            counts[0] = before + plan.current_epoch
+        counts[1] = before + plan.current_epoch
+        begin(plan)
 
-    def on_train_epoch_start(self, trainer, pl_module) -> None:
-        before = 0 if trainer.max_epochs == INIT_EPOCHS else INIT_EPOCHS
-        if self._counts[0] < 0:
-            self._counts[0] = before + trainer.current_epoch
-        self._counts[1] = before + trainer.current_epoch
+    StagedTrainingPlan.on_train_epoch_start = on_train_epoch_start
 
 
 def _train(seed: int, counts, directory: Path | None, out: Path | None) -> dict:
     quiet()
+    # this process is a child of its own, and trains once
+    _count_epochs(counts)
     scvi.settings.seed = seed
     mixvi.GMVAE.setup_anndata(CELLS)
     model = mixvi.GMVAE(CELLS, **MODEL)
@@ -62,11 +66,14 @@ def _train(seed: int, counts, directory: Path | None, out: Path | None) -> dict:
         enable_progress_bar=False,
         checkpoint_dir=directory,
         resume=directory is not None,
-        callbacks=[_Begun(counts)],
     )
     seconds = time.perf_counter() - start
     if out is not None:
-        history = {name: table[name].tolist() for name, table in model.history.items()}
+        tables = {"start": model.start_history, "training": model.history}
+        history = {
+            part: {name: table[name].tolist() for name, table in parts.items()}
+            for part, parts in tables.items()
+        }
         torch.save({"weights": model.module.state_dict(), "history": history}, out)
     return {"train_seconds": seconds}
 

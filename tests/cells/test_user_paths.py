@@ -265,15 +265,18 @@ def test_early_stopping(toy, fit):
     assert len(model.validation_indices) == 50
 
 
-def test_validation_is_recorded_after_components_have_started(toy):
-    """The starting epochs have no validation cells; the records say which epochs have."""
+def test_the_start_has_records_of_its_own(toy):
+    """``history`` has the epochs that were asked for; the start comes before and validates none."""
     GMVAE.setup_anndata(toy)
     model = GMVAE(toy, n_components=5, n_hidden=16, n_layers=1)
     model.train(3, init_epochs=2, train_size=0.8, **CPU)
-    assert list(model.history["elbo_train"].index) == [0, 1, 2, 3, 4]
-    assert list(model.history["elbo_validation"].index) == [2, 3, 4]
+    assert list(model.history["elbo_train"].index) == [0, 1, 2]
+    assert list(model.history["elbo_validation"].index) == [0, 1, 2]
+    assert list(model.start_history["elbo_train"].index) == [0, 1]
+    assert "elbo_validation" not in model.start_history
     model.train(2, train_size=0.8, **CPU)
-    assert list(model.history["elbo_validation"].index) == [2, 3, 4, 5, 6]
+    assert list(model.history["elbo_validation"].index) == [0, 1, 2, 3, 4]
+    assert len(model.start_history["elbo_train"]) == 2
 
 
 def test_a_lost_run_names_its_term(toy):

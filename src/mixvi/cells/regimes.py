@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,21 @@ from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
-from mixvi.core.training.fitting import NO_SETTINGS, check_training
+from mixvi.core.training.fitting import Fit
+from mixvi.core.training.resuming import TrainingRun
+from mixvi.core.training.running import NO_SETTINGS
 
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
+# the arguments of train that other models have not
+_OWN_SETTINGS = (
+    "mode",
+    "clusters",
+    "indices",
+    "labelled_fraction",
+    "label_weighting",
+    "init",
+    "init_epochs",
+)
 
 
 class RegimesMixin:
@@ -44,6 +57,7 @@ class RegimesMixin:
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
+        datasplitter_kwargs: dict | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
@@ -76,12 +90,16 @@ class RegimesMixin:
             How the components of an untrained model start. Without labels, ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
-            then clusters are forgotten and training goes on unsupervised. ``"leiden"``: the same
+            then clusters are forgotten and training goes on unsupervised. Those epochs come before
+            the ones that are asked for, train the same cells, and have records of their own,
+            ``model.start_history``; callbacks and loggers do not see them. ``"leiden"``: the same
             with clusters of their neighbour graph, as many as there are components (needs igraph).
             With some labels, ``"logistic"``: a logistic regression on the principal components
             gives the other cells labels for ``init_epochs``, which helps where labels are few.
             ``None``: at random, as in the thesis; components may then die or merge. Of data on
-            disk, at most 50,000 cells are clustered, and others join the nearest cluster.
+            disk, at most 50,000 cells are clustered, and others join the nearest cluster. A model
+            that is trained already, or whose components are those of a frozen reference, goes on
+            from what it has.
         init_epochs
             Epochs of that start.
         datamodule
@@ -98,119 +116,104 @@ class RegimesMixin:
         ValueError
             If an argument is unusable, the mode does not fit the labels, or ``checkpoint_dir``
             holds another run or one that is not to be resumed.
-        FloatingPointError
-            If a loss term stops being finite; the term is named.
+        TypeError
+            If an argument is unknown.
+        FloatingPointError, KeyboardInterrupt
+            See :meth:`mixvi.VAE.train`.
         """
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         arguments.check_choice("mode", mode, MODES)
         arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
         arguments.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
+        arguments.check_positive("init_epochs", init_epochs)
+        if datamodule is not None:
+            _check_rowless(init, clusters, indices, labelled_fraction)
+
+        rows, labelled = self._training_indices(), self._labelled_cells()
+        if indices is not None:
+            rows = self._check_indices(self.adata, indices)
+        mode = self._regime(mode, labelled[rows], clusters, init)
+        if mode == "supervised":
+            rows = rows[labelled[rows]]
+        fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
+        _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
+        known = _as_components(self._cluster_codes(clusters)) if mode == "guided" else None
+        use_labels = mode in ("supervised", "semi")
+        reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": known}
+        weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
+        fit = replace(
+            fit,
+            minibatches=fit.minibatches | reading,
+            plan=fit.plan | {"loss_kwargs": weighing},
+        )
+
+        run = self._training_run(checkpoint_dir, resume, settings)
+        if self._components_start(mode, init):
+            fit = self._started(fit, init, init_epochs, run)
+        before = self.history_
+        try:
+            self._fit(fit, run)
+        finally:
+            # an interrupted model is used, too
+            if self.history_ is not before:
+                self._name_components(use_labels, np.flatnonzero(labelled))
+
+    def _regime(
+        self, mode: str, labelled: np.ndarray, clusters: str | Sequence | None, init: str | None
+    ) -> str:
+        """What ``mode`` means for cells of which ``labelled`` have a label."""
         if (clusters is not None) != (mode == "guided"):
             raise ValueError(
                 f"mode={mode!r} and clusters do not fit: pass clusters with mode='guided', and "
                 "only then."
             )
-        if datamodule is not None:
-            _check_rowless(init, clusters, indices, labelled_fraction)
-        everything = self._training_indices()
-        indices = everything if indices is None else self._check_indices(self.adata, indices)
-        of_cell = self._labelled_cells()
-        labelled = of_cell[indices]
-        mode = self._regime(mode, labelled)
-        if mode == "supervised":
-            indices = indices[labelled]
-        codes = self._cluster_codes(clusters) if mode == "guided" else None
-        _check_labelled_fraction(labelled_fraction, mode, labelled)
-        if init == "logistic" and mode != "semi":
-            raise ValueError(
-                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
-                f"{mode!r}."
-            )
-        common = {
-            "weight_decay": weight_decay,
-            "batch_size": batch_size,
-            "validation_size": validation_size,
-            "shuffle_set_split": shuffle_set_split,
-            "accelerator": accelerator,
-            "devices": devices,
-            "data_on": data_on,
-            "plan_kwargs": plan_kwargs,
-            "datamodule": datamodule,
-            **trainer_kwargs,
-        }
-        check_training(
-            len(indices),
-            max_epochs=max_epochs,
-            stages=stages,
-            lr=lr,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            train_size=train_size,
-            validation_size=validation_size,
-            data_on=data_on,
-        )
-        run = self._training_run(checkpoint_dir, resume, settings)
-        starts = "semi" if init == "logistic" else "unsupervised"
-        if init is not None and mode == starts and not self.is_trained_:
-            arguments.check_positive("init_epochs", init_epochs)
-            start = run and run.phase("start")
-            codes = np.zeros(len(everything), dtype=np.int64)
-            # a checkpoint has those that the run started with
-            if start is None or not start.exists:
-                # a row drawn many times would make clusters of its copies
-                once = np.unique(indices)
-                codes[once] = self._initial_codes(once, init)
-            # a schedule may watch validation cells, and there are none yet
-            at_start = (plan_kwargs or {}) | {"reduce_lr_on_plateau": False}
-            self._fit(
-                indices,
-                max_epochs=init_epochs,
-                stages=None,
-                lr=1e-3,
-                early_stopping=False,
-                train_size=1.0,
-                loss_kwargs={"use_labels": False},
-                extra=self._as_components(codes),
-                checkpoints=start,
-                **(common | {"validation_size": None, "plan_kwargs": at_start}),
-            )
-        use_labels = mode in ("supervised", "semi")
-        self._fit(
-            indices,
-            max_epochs=max_epochs,
-            stages=stages,
-            lr=lr,
-            early_stopping=early_stopping,
-            train_size=train_size,
-            loss_kwargs={"use_labels": use_labels, "label_weighting": label_weighting},
-            extra=self._as_components(codes) if mode == "guided" else None,
-            labelled=of_cell,
-            labelled_fraction=labelled_fraction,
-            checkpoints=run and run.phase("training"),
-            **common,
-        )
-        # an unsupervised continuation may move components: an older map no longer holds
-        self.assignment_ = None
-        self.trained_with_labels_ = use_labels
-        if self.trained_with_labels_:
-            trained = everything if self.train_indices is None else self.train_indices
-            self.assignment_ = {
-                "mapping": self._owned_labels(np.intersect1d(trained, np.flatnonzero(of_cell))),
-                "method": "training labels",
-            }
-
-    def _regime(self, mode: str, labelled: np.ndarray) -> str:
-        """What ``"auto"`` means for cells of which ``labelled`` have a label."""
-        if mode == "auto":
-            if not labelled.any():
-                return "unsupervised"
-            return "supervised" if labelled.all() else "semi"
         if mode in ("supervised", "semi") and not labelled.any():
             raise ValueError(
                 f"mode={mode!r} needs labels, but no cell has one. Register them with "
                 f"{type(self).__name__}.setup_anndata(adata, labels_key=...)."
             )
+        if mode == "auto":
+            some = "supervised" if labelled.all() else "semi"
+            mode = some if labelled.any() else "unsupervised"
+        if init == "logistic" and mode != "semi":
+            raise ValueError(
+                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
+                f"{mode!r}."
+            )
         return mode
+
+    def _components_start(self, mode: str, init: str | None) -> bool:
+        """Whether components have yet to find their places, and ``init`` can say where."""
+        served = "semi" if init == "logistic" else "unsupervised"
+        return init is not None and mode == served and self._movable and not self.is_trained_
+
+    @property
+    def _movable(self) -> bool:
+        """Whether training moves components; those of a frozen reference stay."""
+        return any(weight.requires_grad for weight in self.module.components.parameters())
+
+    def _started(self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None) -> Fit:
+        """Teach the components where they start; what is to be trained then, on the same rows."""
+        codes = np.zeros(self.adata.n_obs, dtype=np.int64)
+        # a checkpoint has those that the run started with
+        if run is None or not run.phase("start").exists:
+            # a row drawn many times would make clusters of its copies
+            once = np.unique(fit.split.train)
+            codes[once] = self._initial_codes(once, init)
+        start = fit.start(init_epochs, _as_components(codes), {"use_labels": False})
+        return replace(fit, split=self._fit(start, run))
+
+    def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
+        """Labels of the components after training, of which cells ``labelled`` have one."""
+        if self.assignment_ is not None and not self._movable:
+            return
+        # an unsupervised continuation may move components: an older map no longer holds
+        self.assignment_ = None
+        self.trained_with_labels_ = use_labels
+        if use_labels:
+            trained = self.train_indices
+            rows = labelled if trained is None else np.intersect1d(trained, labelled)
+            self.assignment_ = {"mapping": self._owned_labels(rows), "method": "training labels"}
 
     def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
         """Component codes that the rows ``indices`` start with."""
@@ -265,10 +268,6 @@ class RegimesMixin:
             )
         return codes.astype(np.int64)
 
-    @staticmethod
-    def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
-        return {COMPONENTS_KEY: codes.reshape(-1, 1)}
-
     def _labelled_cells(self) -> np.ndarray:
         """Mask of the cells with a label, ``(n_obs,)``."""
         return self._label_codes() >= 0
@@ -301,6 +300,11 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
+    """What minibatches bring beside the fields where components are known."""
+    return {COMPONENTS_KEY: codes.reshape(-1, 1)}
 
 
 def _check_rowless(init, clusters, indices, labelled_fraction) -> None:

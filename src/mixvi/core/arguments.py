@@ -20,11 +20,18 @@ def near_matches(name: str, known: Iterable) -> str:
     return f"Known: {shown}."
 
 
+def shown(value: object) -> str:
+    """How a message shows a value: NumPy's numbers as the numbers they are."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
-        raise ValueError(f"{argument}={value!r} is not known. {near_matches(str(value), choices)}")
+        raise ValueError(
+            f"{argument}={shown(value)} is not known. {near_matches(str(value), choices)}"
+        )
 
 
 def check_options(argument: str, options: Mapping | None, known: Iterable[str], owner: str) -> None:
@@ -42,13 +49,13 @@ def check_positive(argument: str, value: float, integer: bool = True) -> None:
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
         kind = "positive whole number" if integer else "positive number"
-        raise ValueError(f"{argument} must be a {kind}, but is {value!r}.")
+        raise ValueError(f"{argument} must be a {kind}, but is {shown(value)}.")
 
 
 def check_rate(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1)."""
     if not 0.0 <= value < 1.0:
-        raise ValueError(f"{argument} must lie in [0, 1), but is {value!r}.")
+        raise ValueError(f"{argument} must lie in [0, 1), but is {shown(value)}.")
 
 
 def check_stages(stages: object) -> None:

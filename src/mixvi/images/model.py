@@ -14,7 +14,7 @@ from scvi.data.fields import BaseAnnDataField
 from mixvi.core import arguments
 from mixvi.core.data.loading import MinibatchModule
 from mixvi.core.model.anndata_model import AnnDataModel
-from mixvi.core.training.fitting import check_training, split_size
+from mixvi.core.training.checks import check_training
 from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 from mixvi.core.training.threads import few_threads
 from mixvi.images.module import ImageModule
@@ -171,33 +171,23 @@ class ImageModel(RunnerMixin, AnnDataModel):
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         indices = self._training_indices()
         check_training(
-            len(indices),
             max_epochs=max_epochs,
             stages=None,
             lr=1.0 if isinstance(lr, dict) else lr,
             batch_size=batch_size,
-            early_stopping=False,
-            train_size=train_size,
-            validation_size=validation_size,
             data_on=data_on,
         )
-        data = MinibatchModule(
-            self.adata_manager,
-            indices,
-            batch_size,
-            split_size(train_size, early_stopping=False),
-            validation_size,
-            shuffle_set_split,
-            extra=self._further_rows(),
-            data_on=data_on,
-        )
-        batch_size = min(batch_size, data.n_train)
+        split = self._split(indices, train_size, validation_size, shuffle_set_split)
+        batch_size = int(min(batch_size, len(split.train)))
         if batch_size < self._smallest_batch():
             raise ValueError(
                 f"batch_size: minibatches have {batch_size} images, but this objective needs at "
                 f"least {self._smallest_batch()}, more than n_latent. Raise batch_size, or lower "
                 "n_latent."
             )
+        data = MinibatchModule(
+            self.adata_manager, split, batch_size, extra=self._further_rows(), data_on=data_on
+        )
         plan = StepwiseTrainingPlan(
             self.module, lr=lr, batch_size=batch_size, **(plan_kwargs or {})
         )

@@ -21,6 +21,7 @@ from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.core.data.backed import BackedMatrix, BackedRows
 from mixvi.core.data.loading import MinibatchModule, inference_loader, place_rows, registered_fields
 from mixvi.core.data.resident import ResidentRows
+from mixvi.core.data.splitting import split_rows
 from mixvi.core.maths.clustering import kmeans_clusters
 from mixvi.core.settings import Settings
 
@@ -114,7 +115,10 @@ def test_every_row_once_in_another_order_each_epoch(counts, tmp_path, kind, batc
     manager = prepared(adata, batch_key="batch", continuous_covariate_keys=["number"])
     chosen = np.arange(1, 200, 2) if batch_size == 7 else np.arange(200)
     data = MinibatchModule(
-        manager, chosen, batch_size, 1.0, extra={"components": np.arange(200).reshape(-1, 1)}
+        manager,
+        split_rows(chosen, 1.0),
+        batch_size,
+        extra={"components": np.arange(200).reshape(-1, 1)},
     )
     data.setup()
     loader = data.train_dataloader()
@@ -174,9 +178,8 @@ def test_labelled_fraction(counts, tmp_path, fraction, n_labelled, small):
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
     data = MinibatchModule(
         manager,
-        np.arange(200),
+        split_rows(np.arange(200), 1.0),
         10,
-        1.0,
         labelled=labelled,
         labelled_fraction=fraction,
         extra={"components": np.arange(200).reshape(-1, 1)},
@@ -196,13 +199,16 @@ def test_repeated_rows_and_validation(counts, tmp_path, small):
     manager = prepared(on_disk(counts, tmp_path, "zarr csr"))
     drawn = np.sort(np.random.default_rng(0).integers(0, 200, 300))
     data = MinibatchModule(
-        manager, drawn, 16, 0.8, extra={"components": np.arange(200).reshape(-1, 1)}
+        manager,
+        split_rows(drawn, 0.8),
+        16,
+        extra={"components": np.arange(200).reshape(-1, 1)},
     )
     data.setup()
     dense = counts.X.toarray()
     for loader, rows in (
-        (data.train_dataloader(), data.train_idx),
-        (data.val_dataloader(), data.val_idx),
+        (data.train_dataloader(), data.split.train),
+        (data.val_dataloader(), data.split.validation),
     ):
         batches = list(loader)
         read = torch.cat([batch["components"] for batch in batches]).ravel().numpy()
@@ -230,7 +236,7 @@ def test_inference_reads_any_order(counts, tmp_path, kind, small):
 
 def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small):
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
-    data = MinibatchModule(manager, np.arange(200), 16, 1.0)
+    data = MinibatchModule(manager, split_rows(np.arange(200), 1.0), 16)
     data.setup()
     loader = data.train_dataloader()
     reads = []
@@ -251,7 +257,7 @@ def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small):
 
 def test_a_loop_left_early_reads_no_further(counts, tmp_path, small):
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
-    data = MinibatchModule(manager, np.arange(200), 16, 1.0)
+    data = MinibatchModule(manager, split_rows(np.arange(200), 1.0), 16)
     data.setup()
     loader = data.train_dataloader()
     reads, read = [], loader._rows.matrix.read
@@ -274,7 +280,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch, how):
     del stored, x
     adata = mixvi.read_backed(tmp_path / "cells.h5ad")
     manager = prepared(adata)
-    data = MinibatchModule(manager, np.arange(16_000), 64, 1.0)
+    data = MinibatchModule(manager, split_rows(np.arange(16_000), 1.0), 64)
     data.setup()
     for loader in (data.train_dataloader(), inference_loader(manager, np.arange(16_000), 64)):
         tracemalloc.start()

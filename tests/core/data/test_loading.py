@@ -17,6 +17,7 @@ from mixvi.core.data.loading import (
     place_rows,
     registered_fields,
 )
+from mixvi.core.data.splitting import split_rows
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -159,22 +160,16 @@ def test_integer_counts_of_a_single_gene_are_data(counts):
     assert tensors["X"].dtype == torch.float32
 
 
-def test_splits(counts):
+def test_minibatches_of_a_split(counts):
     manager = setup(counts)
-    chosen = np.arange(0, 200, 2)
-    data = MinibatchModule(manager, chosen, 16, train_size=0.7, validation_size=0.2)
-    parts = [data.train_idx, data.val_idx, data.test_idx]
-    assert [len(part) for part in parts] == [70, 20, 10]
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), chosen)
+    split = split_rows(np.arange(0, 200, 2), 0.7, 0.2)
+    data = MinibatchModule(manager, split, 16)
     data.setup()
-    for loader, part in ((data.train_dataloader(), parts[0]), (data.val_dataloader(), parts[1])):
+    loaders = data.train_dataloader(), data.val_dataloader()
+    for loader, part in zip(loaders, split[:2], strict=True):
         seen = torch.cat([batch["X"] for batch in loader]).sum(0).numpy()
         np.testing.assert_allclose(seen, counts.X.toarray()[part].sum(0))
-    whole = MinibatchModule(manager, chosen, 16, train_size=1.0)
-    assert len(whole.train_idx) == 100 and whole.n_val == 0
-    ordered = MinibatchModule(manager, chosen, 16, train_size=0.7, shuffle_set_split=False)
-    np.testing.assert_array_equal(ordered.train_idx, chosen[:70])
-    np.testing.assert_array_equal(ordered.val_idx, chosen[70:])
+    assert MinibatchModule(manager, split_rows(np.arange(200), 1.0), 16).n_val == 0
 
 
 def test_the_split_keeps_the_labelled_share(counts):
@@ -184,9 +179,8 @@ def test_the_split_keeps_the_labelled_share(counts):
     manager = setup(counts, continuous_covariate_keys=["code"])
     data = MinibatchModule(
         manager,
-        np.arange(200),
+        split_rows(np.arange(200), 0.6),
         20,
-        train_size=0.6,
         labelled=labelled,
         labelled_fraction=0.25,
     )

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback
 
 import mixvi
+from mixvi.core.training.plan import StagedTrainingPlan
 
 torch.set_num_threads(1)
 folder, devices = Path(sys.argv[1]), int(sys.argv[2])
@@ -54,13 +54,13 @@ def kept(model):
     }
 
 
-class StopAt(Callback):
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.current_epoch == self.epoch:
+def stop_at(epoch):
+    def on_train_batch_end(plan, *args):
+        if plan.current_epoch == epoch:
             raise InterruptedError
+
+    # callbacks do not see the epochs in which components start
+    StagedTrainingPlan.on_train_batch_end = on_train_batch_end
 
 
 model = build(labels_key="label")
@@ -74,15 +74,18 @@ if devices > 1:
     model.train(4, **train)
     results["whole"] = kept(model)
     model = build()
+    stop_at(2)
     try:
-        model.train(4, checkpoint_dir=folder / "run", callbacks=[StopAt(2)], **train)
+        model.train(4, checkpoint_dir=folder / "run", **train)
     except InterruptedError:
         pass
     # in the first phase; then in the second
+    stop_at(3)
     try:
-        model.train(4, checkpoint_dir=folder / "run", resume=True, callbacks=[StopAt(3)], **train)
+        model.train(4, checkpoint_dir=folder / "run", resume=True, **train)
     except InterruptedError:
         pass
+    stop_at(None)
     model.train(4, checkpoint_dir=folder / "run", resume=True, **train)
     results["resumed"] = kept(model)
 torch.save(results, folder / f"rank{os.environ.get('LOCAL_RANK', 0)}.pt")

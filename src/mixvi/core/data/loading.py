@@ -1,4 +1,4 @@
-"""From AnnData to minibatches: rows of the registered fields, splits and samplers."""
+"""From AnnData to minibatches: rows of the registered fields, and samplers of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 
 from mixvi.core.data.backed import BackedMatrix, BackedRows, is_backed
 from mixvi.core.data.resident import ResidentRows
+from mixvi.core.data.splitting import Split
 
 DATA_ON = ("auto", "disk", "host", "device")
 
@@ -263,14 +264,10 @@ class MinibatchModule(pl.LightningDataModule):
     ----------
     manager
         The model's AnnData manager.
-    indices
-        Rows that may be used.
+    split
+        Which rows train and which are validated.
     batch_size, labelled, labelled_fraction
         See :class:`MinibatchSampler`; ``labelled`` is a mask over all rows of the AnnData.
-    train_size, validation_size
-        Shares of ``indices``; what is left over is a test set.
-    shuffle_set_split
-        Whether rows are shuffled before the split.
     extra
         Further arrays ``(n_obs, ...)`` to read beside the fields.
     data_on
@@ -280,11 +277,8 @@ class MinibatchModule(pl.LightningDataModule):
     def __init__(
         self,
         manager: AnnDataManager,
-        indices: np.ndarray,
+        split: Split,
         batch_size: int,
-        train_size: float,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
         labelled: np.ndarray | None = None,
         labelled_fraction: float | None = None,
         extra: dict[str, np.ndarray] | None = None,
@@ -300,16 +294,22 @@ class MinibatchModule(pl.LightningDataModule):
         self._labelled_fraction = labelled_fraction
         self._rank, self._n_ranks = 0, 1
         self._generator: torch.Generator | None = None
-        rest = 1.0 - train_size
-        validation_size = rest if validation_size is None else validation_size
-        self.n_train = int(np.ceil(train_size * len(indices)))
-        self.n_val = min(int(validation_size * len(indices) + 1e-9), len(indices) - self.n_train)
-        order = indices
-        if shuffle_set_split:
-            order = indices[torch.randperm(len(indices)).numpy()]
-        self.train_idx = np.sort(order[: self.n_train])
-        self.val_idx = np.sort(order[self.n_train : self.n_train + self.n_val])
-        self.test_idx = np.sort(order[self.n_train + self.n_val :])
+        self.split = split
+
+    @property
+    def n_train(self) -> int:
+        """Number of training rows, under scvi-tools' name."""
+        return len(self.split.train)
+
+    @property
+    def n_val(self) -> int:
+        """Number of validation rows, under scvi-tools' name."""
+        return len(self.split.validation)
+
+    @property
+    def data_loader_kwargs(self) -> dict[str, int]:
+        """What scvi-tools' tracking records of minibatches."""
+        return {"batch_size": self.batch_size}
 
     def setup(self, stage: str | None = None) -> None:
         """Agree with the other processes (called by lightning)."""
@@ -320,8 +320,7 @@ class MinibatchModule(pl.LightningDataModule):
     def _agree(self, strategy: Strategy) -> None:
         """Split and extra arrays as the first process has them, one order, and noise of its own."""
         seed = int(torch.randint(2**62, ()))
-        drawn = (self.train_idx, self.val_idx, self.test_idx, self._extra, seed)
-        self.train_idx, self.val_idx, self.test_idx, self._extra, seed = strategy.broadcast(drawn)
+        self.split, self._extra, seed = strategy.broadcast((self.split, self._extra, seed))
         self._rank, self._n_ranks = strategy.global_rank, strategy.world_size
         self._generator = torch.Generator().manual_seed(seed)
         if self._rank > 0:
@@ -330,18 +329,15 @@ class MinibatchModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict:
         """Split, extra arrays and order, for a checkpoint (called by lightning)."""
-        arrays = {"train": self.train_idx, "validation": self.val_idx, "test": self.test_idx}
         return {
-            "split": {name: torch.from_numpy(rows) for name, rows in arrays.items()},
+            "split": {name: torch.from_numpy(rows) for name, rows in self.split._asdict().items()},
             "extra": {key: torch.from_numpy(rows) for key, rows in (self._extra or {}).items()},
             "order": None if self._generator is None else self._generator.get_state(),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take back what :meth:`state_dict` gave (called by lightning after ``setup``)."""
-        split = {name: rows.numpy() for name, rows in state_dict["split"].items()}
-        self.train_idx, self.val_idx = split["train"], split["validation"]
-        self.test_idx = split["test"]
+        self.split = Split(**{name: rows.numpy() for name, rows in state_dict["split"].items()})
         if state_dict["extra"]:
             self._extra = {key: rows.numpy() for key, rows in state_dict["extra"].items()}
             self._rows = None
@@ -351,9 +347,9 @@ class MinibatchModule(pl.LightningDataModule):
     def train_dataloader(self) -> Minibatches:
         """Shuffled minibatches of the training rows."""
         options = {
-            "indices": self.train_idx,
+            "indices": self.split.train,
             "batch_size": self.batch_size,
-            "labelled": None if self._labelled is None else self._labelled[self.train_idx],
+            "labelled": None if self._labelled is None else self._labelled[self.split.train],
             "labelled_fraction": self._labelled_fraction,
         }
         rows = self._placed()
@@ -367,7 +363,11 @@ class MinibatchModule(pl.LightningDataModule):
         if self.n_val == 0:
             return []
         batches = MinibatchSampler(
-            self.val_idx, self.batch_size, shuffle=False, rank=self._rank, n_ranks=self._n_ranks
+            self.split.validation,
+            self.batch_size,
+            shuffle=False,
+            rank=self._rank,
+            n_ranks=self._n_ranks,
         )
         return Minibatches(self._placed(), batches)
 

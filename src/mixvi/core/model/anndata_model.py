@@ -80,7 +80,7 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
                 )
             return np.flatnonzero(indices)
         if indices.size == 0:
-            return indices.astype(int)
+            return indices.astype(np.int64)
         if all(isinstance(name, str) for name in indices.ravel()):
             return _rows_named(adata.obs_names, indices)
         if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= adata.n_obs:
@@ -88,7 +88,7 @@ class AnnDataModel(SavedModelMixin, BaseModelClass):
                 f"indices must be row numbers from 0 to {adata.n_obs - 1}, a boolean mask or names "
                 "of cells."
             )
-        return indices
+        return indices.astype(np.int64)
 
     def _batches(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None

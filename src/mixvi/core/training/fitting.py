@@ -1,22 +1,91 @@
-"""``train``: settings checked, minibatches made, scvi-tools' runner started."""
+"""``train`` of models of expression: arguments settled, then one part of training after another."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
-from mixvi.core import arguments
 from mixvi.core.data.backed import row_sums
-from mixvi.core.data.loading import DATA_ON, MinibatchModule
-from mixvi.core.training.plan import StagedTrainingPlan, take_early_stopping
-from mixvi.core.training.resuming import Checkpoints
+from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.data.splitting import Split
+from mixvi.core.training.checks import (
+    check_datamodule,
+    check_device,
+    check_names,
+    check_training,
+    plan_settings,
+    trainer_settings,
+)
+from mixvi.core.training.plan import StagedTrainingPlan
+from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
+
+# what of the plan and the trainer belongs to the epochs that were asked for, not to those before
+_NOT_AT_START = {
+    "callbacks",
+    "ckpt_path",
+    "enable_checkpointing",
+    "log_save_dir",
+    "logger",
+    "learning_rate_monitor",
+    "lr",
+    "min_epochs",
+    "min_kl_weight",
+    "n_epochs_kl_warmup",
+    "n_steps_kl_warmup",
+    "reduce_lr_on_plateau",
+    "stages",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One part of training, settled.
+
+    Attributes
+    ----------
+    max_epochs
+        Passes over the training rows.
+    split
+        Rows that train and rows that are validated.
+    minibatches, plan, trainer
+        Arguments of :class:`mixvi.core.data.loading.MinibatchModule`, of
+        :class:`StagedTrainingPlan` and of :class:`scvi.train.Trainer`.
+    datamodule
+        Where minibatches come from, if not from the AnnData.
+    part
+        Its name: ``"training"`` is what was asked for.
+    """
+
+    max_epochs: int
+    split: Split
+    minibatches: dict[str, Any]
+    plan: dict[str, Any]
+    trainer: dict[str, Any]
+    datamodule: LightningDataModule | None = None
+    part: str = "training"
+
+    def start(self, max_epochs: int, extra: dict[str, np.ndarray], loss_kwargs: dict) -> Fit:
+        """A part before this one on the same rows: nothing is watched, validated or scheduled."""
+        plan = {k: v for k, v in self.plan.items() if k not in _NOT_AT_START}
+        trainer = {k: v for k, v in self.trainer.items() if k not in _NOT_AT_START}
+        return replace(
+            self,
+            part="start",
+            max_epochs=int(max_epochs),
+            minibatches=self.minibatches | {"labelled_fraction": None, "extra": extra},
+            plan=plan | {"loss_kwargs": loss_kwargs},
+            trainer=trainer | {"limit_val_batches": 0},
+        )
 
 
 class FittingMixin(RunnerMixin):
@@ -34,6 +103,7 @@ class FittingMixin(RunnerMixin):
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
+        datasplitter_kwargs: dict | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         data_on: str = "auto",
@@ -62,7 +132,11 @@ class FittingMixin(RunnerMixin):
         train_size, validation_size
             Shares of the cells. ``train_size=None``: all of them, or 0.9 with early stopping.
         shuffle_set_split
-            Whether cells are shuffled before the split.
+            Whether cells are shuffled before the split, by ``scvi.settings.seed``; validation cells
+            come first, as in scvi-tools.
+        datasplitter_kwargs
+            ``{"external_indexing": [training, validation, test]}``: numbers of the cells instead of
+            shares; the last may be left out, and cells in none of them are not used.
         accelerator, devices
             As in lightning: ``"cpu"``, ``"gpu"``, ``"mps"``, ``"auto"``. Several devices need
             ``strategy="ddp"`` (and ``num_nodes``) besides: each process takes minibatches of
@@ -76,7 +150,10 @@ class FittingMixin(RunnerMixin):
             ``mixvi.settings.backed_memory`` allows, else on the accelerator if they take at most
             40 % of the free memory there.
         plan_kwargs
-            Passed to :class:`mixvi.core.training.StagedTrainingPlan`.
+            Options of :class:`mixvi.core.training.plan.StagedTrainingPlan`, as in scvi-tools:
+            ``lr``, ``weight_decay``, ``optimizer``, ``n_epochs_kl_warmup``,
+            ``reduce_lr_on_plateau`` and such. KL terms have the weight 1 by default, from the first
+            epoch.
         datamodule
             Source of minibatches instead of the AnnData, such as those of ``scvi.dataloaders``:
             dicts of tensors under scvi-tools' registry keys, ``"X"`` as float32 and codes as in the
@@ -90,51 +167,28 @@ class FittingMixin(RunnerMixin):
             arguments and the data must be the same. Starts one if there is none, returns the
             trained model if it has ended.
         **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default.
+            Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default. Lines of
+            lightning are shown with ``scvi.settings.verbosity = logging.DEBUG``.
 
         Raises
         ------
         ValueError
             If an argument is unusable, or ``checkpoint_dir`` holds another run or one that is not
             to be resumed; nothing has been trained then.
+        TypeError
+            If an argument is unknown.
         FloatingPointError
-            If a loss term stops being finite; the term is named.
+            If a loss term or a weight stops being finite. It is named, and the model is that of the
+            last complete epoch.
+        KeyboardInterrupt
+            If training is interrupted; the model is that of the last complete epoch.
         """
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
-        indices = self._training_indices()
-        check_training(
-            len(indices),
-            max_epochs=max_epochs,
-            stages=stages,
-            lr=lr,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            train_size=train_size,
-            validation_size=validation_size,
-            data_on=data_on,
-        )
+        fit = self._settled(self._training_indices(), **settings)
         run = self._training_run(checkpoint_dir, resume, settings)
-        self._fit(
-            indices,
-            max_epochs=max_epochs,
-            stages=stages,
-            lr=lr,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            accelerator=accelerator,
-            devices=devices,
-            data_on=data_on,
-            plan_kwargs=plan_kwargs,
-            datamodule=datamodule,
-            checkpoints=run and run.phase("training"),
-            **trainer_kwargs,
-        )
+        self._fit(fit, run)
 
-    def _fit(
+    def _settled(
         self,
         indices: np.ndarray,
         *,
@@ -147,62 +201,75 @@ class FittingMixin(RunnerMixin):
         train_size: float | None,
         validation_size: float | None,
         shuffle_set_split: bool,
+        datasplitter_kwargs: dict | None,
         accelerator: str,
         devices: int | list[int] | str,
         data_on: str,
         plan_kwargs: dict | None,
-        loss_kwargs: dict | None = None,
-        labelled: np.ndarray | None = None,
-        labelled_fraction: float | None = None,
-        extra: dict[str, np.ndarray] | None = None,
-        checkpoints: Checkpoints | None = None,
-        datamodule: LightningDataModule | None = None,
-        **trainer_kwargs,
-    ) -> None:
-        """Run scvi-tools' runner with mixvi's plan and minibatches; settings are checked."""
+        datamodule: LightningDataModule | None,
+        trainer_kwargs: dict,
+    ) -> Fit:
+        """The arguments of ``train``, checked, for the rows ``indices``."""
+        check_names(trainer_kwargs, inspect.signature(self.train).parameters)
+        check_training(
+            max_epochs=max_epochs, stages=stages, lr=lr, batch_size=batch_size, data_on=data_on
+        )
+        check_device(accelerator, devices)
         if stages is not None:
-            max_epochs = sum(epochs for _, epochs in stages)
+            stages = [(float(stage_lr), int(n_epochs)) for stage_lr, n_epochs in stages]
+            max_epochs = sum(n_epochs for _, n_epochs in stages)
         if datamodule is not None:
-            _check_datamodule(datamodule, max_epochs, train_size, validation_size)
-        train_size = split_size(train_size, early_stopping)
-        data = datamodule or MinibatchModule(
-            self.adata_manager,
+            splitting = {
+                "train_size": train_size,
+                "validation_size": validation_size,
+                "datasplitter_kwargs": datasplitter_kwargs,
+            }
+            check_datamodule(datamodule, max_epochs, splitting)
+        split = self._split(
             indices,
-            batch_size,
             train_size,
             validation_size,
             shuffle_set_split,
-            labelled=labelled,
-            labelled_fraction=labelled_fraction,
-            extra=extra,
-            data_on=data_on,
+            datasplitter_kwargs,
+            validated=early_stopping and datamodule is None,
         )
-        trainer_kwargs.setdefault("gradient_clip_val", 100.0)
-        if early_stopping:
-            stopping = take_early_stopping(trainer_kwargs)
-            trainer_kwargs["callbacks"] = [*(trainer_kwargs.get("callbacks") or []), stopping]
-        self._set_typical_row(indices)
-        plan = StagedTrainingPlan(
-            self.module,
-            stages=stages,
-            lr=lr,
-            weight_decay=weight_decay,
-            loss_kwargs=loss_kwargs,
-            **(plan_kwargs or {}),
+        plan = plan_settings(
+            self.module, plan_kwargs, stages=stages, lr=lr, weight_decay=weight_decay
         )
+        watched = plan.get("lr_scheduler_metric", "elbo_validation")
+        trainer = trainer_settings(
+            trainer_kwargs,
+            early_stopping=early_stopping,
+            monitor=self._stopped_by,
+            watched_by_plan=watched if plan.get("reduce_lr_on_plateau") else None,
+            n_validation=None if datamodule is not None else len(split.validation),
+        )
+        trainer.setdefault("gradient_clip_val", 100.0)
+        return Fit(
+            max_epochs=int(max_epochs or _default_epochs(len(indices))),
+            split=split,
+            minibatches={"batch_size": int(batch_size), "data_on": data_on},
+            plan=plan,
+            trainer=trainer | {"accelerator": accelerator, "devices": devices},
+            datamodule=datamodule,
+        )
+
+    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
+        """Train one part; the rows it was trained on, which a resumed run remembers."""
+        data = fit.datamodule
+        if data is None:
+            data = MinibatchModule(self.adata_manager, fit.split, **fit.minibatches)
+        self._set_typical_row(fit.split.train)
+        plan = StagedTrainingPlan(self.module, **fit.plan)
         self._run(
             plan,
             data,
-            max_epochs=max_epochs or _default_epochs(len(indices)),
-            accelerator=accelerator,
-            devices=devices,
-            checkpoints=checkpoints,
-            **trainer_kwargs,
+            part=fit.part,
+            max_epochs=fit.max_epochs,
+            checkpoints=run and run.phase(fit.part),
+            **fit.trainer,
         )
-        if datamodule is not None:
-            # numbers of rows elsewhere
-            self.train_indices = self.validation_indices = self.test_indices = None
-        sunk = self.module.likelihood.floored_share()
+        sunk = self.module.likelihood.floored_share() if fit.part == "training" else 0.0
         if sunk:
             warnings.warn(
                 f"The decoder's scale has sunk to its floor for {sunk:.0%} of the genes: they are "
@@ -211,6 +278,7 @@ class FittingMixin(RunnerMixin):
                 UserWarning,
                 stacklevel=3,
             )
+        return fit.split if fit.datamodule is not None else data.split
 
     def _set_typical_row(self, indices: np.ndarray) -> None:
         """Most frequent categories, mean numbers and median library size of the training cells."""
@@ -240,74 +308,6 @@ class FittingMixin(RunnerMixin):
         module.typical_covariates.copy_(torch.as_tensor(np.concatenate(parts)))
 
 
-def _check_datamodule(
-    datamodule: object,
-    max_epochs: int | None,
-    train_size: float | None,
-    validation_size: float | None,
-) -> None:
-    """Raise for what a data module makes impossible."""
-    if not isinstance(datamodule, LightningDataModule):
-        raise TypeError(
-            f"datamodule must be a LightningDataModule, but is a {type(datamodule).__name__}."
-        )
-    if max_epochs is None:
-        raise ValueError(
-            "datamodule does not say how many cells there are: pass max_epochs or stages."
-        )
-    if train_size is not None or validation_size is not None:
-        raise ValueError(
-            "train_size and validation_size split the AnnData, but minibatches come from the "
-            "datamodule. Split there."
-        )
-
-
 def _default_epochs(n_obs: int) -> int:
     """scvi-tools' rule: 400 epochs, fewer beyond 20,000 cells, so that the steps stay alike."""
     return max(1, min(400, round(400 * 20_000 / n_obs)))
-
-
-def check_training(
-    n_cells: int,
-    *,
-    max_epochs: int | None,
-    stages: Sequence[tuple[float, int]] | None,
-    lr: float,
-    batch_size: int,
-    early_stopping: bool,
-    train_size: float | None,
-    validation_size: float | None,
-    data_on: str,
-) -> None:
-    """Raise ValueError for settings that cannot train ``n_cells`` cells."""
-    if stages is not None:
-        arguments.check_stages(stages)
-        if max_epochs is not None:
-            raise ValueError("Pass max_epochs or stages, not both: stages name their epochs.")
-    elif max_epochs is not None:
-        arguments.check_positive("max_epochs", max_epochs)
-    arguments.check_positive("lr", lr, integer=False)
-    arguments.check_choice("data_on", data_on, DATA_ON)
-    arguments.check_positive("batch_size", batch_size)
-    if batch_size < 2:
-        raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
-    train_size = split_size(train_size, early_stopping)
-    if not 0.0 < train_size <= 1.0:
-        raise ValueError(f"train_size must lie in (0, 1], but is {train_size!r}.")
-    rest = 1.0 - train_size
-    if validation_size is not None and not 0.0 <= validation_size <= rest + 1e-9:
-        raise ValueError(
-            f"validation_size={validation_size!r} and train_size={train_size!r} exceed 1 together."
-        )
-    if train_size * n_cells < 2:
-        raise ValueError(f"Of {n_cells} cells fewer than two are left to train on.")
-    if early_stopping and int(n_cells * (rest if validation_size is None else validation_size)) < 1:
-        raise ValueError(
-            "early_stopping needs validation cells, but train_size and validation_size leave "
-            "none. Lower train_size."
-        )
-
-
-def split_size(train_size: float | None, early_stopping: bool) -> float:
-    """Share of the rows that train: all, unless some have to say when to stop."""
-    return (0.9 if early_stopping else 1.0) if train_size is None else train_size

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
-from scvi.train import LoudEarlyStopping, TrainingPlan
+from scvi.train import TrainingPlan
 from torch import Tensor
 
 ADVICE = (
@@ -17,21 +17,34 @@ ADVICE = (
 
 
 class StagedTrainingPlan(TrainingPlan):
-    """scvi-tools' plan with staged learning rates, constant KL weights and records once an epoch.
+    """scvi-tools' plan with staged learning rates and records once an epoch.
+
+    Records are of the terms as they are, whatever weight the KL terms have in the loss.
 
     Parameters
     ----------
     module
         The module to train.
     stages
-        List of (learning rate, epochs). Adam starts anew at every stage, moments reset, as in the
-        thesis (Kolb 2022, section 9; spec 9.1). ``None``: ``lr`` throughout.
+        List of (learning rate, epochs). The optimizer starts anew at every stage, moments reset, as
+        in Kolb 2022, section 9. ``None``: ``lr`` throughout.
     lr, weight_decay, eps
-        Adam's settings. ``eps`` is torch's default, not scvi-tools' 0.01.
+        The optimizer's settings. ``eps`` is torch's default, not scvi-tools' 0.01.
+    optimizer, optimizer_creator, fused_optimizer
+        ``"Adam"``, ``"AdamW"``, or ``"Custom"`` with a function of the parameters; see
+        :class:`scvi.train.TrainingPlan`.
+    n_epochs_kl_warmup, n_steps_kl_warmup
+        Epochs, or minibatches, over which the weight of the KL terms rises from ``min_kl_weight``
+        to ``max_kl_weight``; ``None``, other than in scvi-tools: it is ``max_kl_weight`` from the
+        first.
+    max_kl_weight, min_kl_weight
+        See above. What labels cost is not a KL term.
+    reduce_lr_on_plateau, lr_factor, lr_patience, lr_threshold, lr_scheduler_metric, lr_min
+        Lower the learning rate where a record stops falling; see :class:`scvi.train.TrainingPlan`.
+    compile, compile_kwargs
+        Whether :func:`torch.compile` is used, and what it is given.
     loss_kwargs
         Passed to the module's ``loss``.
-    **kwargs
-        Passed to :class:`scvi.train.TrainingPlan`.
     """
 
     def __init__(
@@ -42,16 +55,43 @@ class StagedTrainingPlan(TrainingPlan):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         eps: float = 1e-8,
+        optimizer: str = "Adam",
+        optimizer_creator: Callable | None = None,
+        fused_optimizer: bool = True,
+        n_epochs_kl_warmup: int | None = None,
+        n_steps_kl_warmup: int | None = None,
+        max_kl_weight: float = 1.0,
+        min_kl_weight: float = 0.0,
+        reduce_lr_on_plateau: bool = False,
+        lr_factor: float = 0.6,
+        lr_patience: int = 30,
+        lr_threshold: float = 0.0,
+        lr_scheduler_metric: str = "elbo_validation",
+        lr_min: float = 0.0,
+        compile: bool = False,
+        compile_kwargs: dict | None = None,
         loss_kwargs: dict | None = None,
-        **kwargs,
     ):
         super().__init__(
             module,
             lr=stages[0][0] if stages else lr,
             weight_decay=weight_decay,
             eps=eps,
-            n_epochs_kl_warmup=None,
-            **kwargs,
+            optimizer=optimizer,
+            optimizer_creator=optimizer_creator,
+            fused_optimizer=fused_optimizer,
+            n_epochs_kl_warmup=n_epochs_kl_warmup,
+            n_steps_kl_warmup=n_steps_kl_warmup,
+            max_kl_weight=max_kl_weight,
+            min_kl_weight=min_kl_weight,
+            reduce_lr_on_plateau=reduce_lr_on_plateau,
+            lr_factor=lr_factor,
+            lr_patience=lr_patience,
+            lr_threshold=lr_threshold,
+            lr_scheduler_metric=lr_scheduler_metric,
+            lr_min=lr_min,
+            compile=compile,
+            compile_kwargs=compile_kwargs,
         )
         self.loss_kwargs.update(loss_kwargs or {})
         self._stage_starts = {}
@@ -61,16 +101,12 @@ class StagedTrainingPlan(TrainingPlan):
             epoch += n_epochs
         self._sums = {"train": _EpochSums(), "validation": _EpochSums()}
 
-    def get_optimizer_creator(self):
-        """Adam that updates all weights in one call, where device and precision allow it."""
-        creator = super().get_optimizer_creator()
-        if self.optimizer_name != "Adam" or self.device.type not in ("cpu", "cuda"):
-            return creator
-        # lightning does not clip gradients that an optimizer might unscale itself
-        fused = not self.trainer.precision_plugin.precision.endswith("-mixed")
-        return lambda params: torch.optim.Adam(
-            params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused
-        )
+    def get_optimizer_creator(self) -> Callable:
+        """scvi-tools' way to the optimizer, which updates all weights in one call if it can."""
+        if self.trainer.precision_plugin.precision.endswith("-mixed"):
+            # lightning does not clip gradients that an optimizer might unscale itself
+            self.fused_optimizer = False
+        return super().get_optimizer_creator()
 
     def on_train_epoch_start(self) -> None:
         """Begin the next stage where one is due."""
@@ -90,6 +126,8 @@ class StagedTrainingPlan(TrainingPlan):
         self._step(batch, "validation")
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        if "kl_weight" in self.loss_kwargs:
+            self.loss_kwargs["kl_weight"] = self.kl_weight
         _, _, output = self.module(batch, loss_kwargs=self.loss_kwargs)
         self._sums[stage].add(output)
         return output.loss
@@ -115,12 +153,15 @@ class StagedTrainingPlan(TrainingPlan):
         )
         loss_name = "train_loss" if stage == "train" else "validation_loss"
         self.log(loss_name, loss, prog_bar=stage == "train", sync_dist=self.use_sync_dist)
+        if stage == "train" and (self.n_epochs_kl_warmup or self.n_steps_kl_warmup):
+            self.log("kl_weight", self.kl_weight)
 
     def _over_processes(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value, reduce_op="sum")
 
     def on_train_end(self) -> None:
         """Give every process the same batch norm."""
+        super().on_train_end()
         if self.trainer.world_size == 1:
             return
         # each has seen rows of its own since the first process's were last handed round
@@ -172,38 +213,12 @@ class _EpochSums:
         return means, collected
 
 
-class EarlyStopping(LoudEarlyStopping):
-    """scvi-tools' callback, which a checkpoint restores with the epochs it has waited."""
-
-    def state_dict(self) -> dict:
-        """State for a checkpoint."""
-        return super().state_dict() | {"checks": self._current_step}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        super().load_state_dict(state_dict)
-        self._current_step = state_dict["checks"]
-
-
-def take_early_stopping(trainer_kwargs: dict) -> EarlyStopping:
-    """The callback by the ``early_stopping_*`` arguments of scvi-tools' trainer, taken out."""
-    defaults = {
-        "monitor": "elbo_validation",
-        "min_delta": 0.0,
-        "patience": 45,
-        "warmup_epochs": 0,
-        "mode": "min",
-    }
-    return EarlyStopping(
-        **{k: trainer_kwargs.pop(f"early_stopping_{k}", value) for k, value in defaults.items()}
-    )
-
-
 def check_finite(means: dict[str, float], epoch: int, advice: str = ADVICE) -> None:
     """Raise FloatingPointError that names the terms which are no longer numbers."""
     lost = [name for name, value in means.items() if not abs(value) < float("inf")]
     if lost:
+        kept = f"after epoch {epoch}" if epoch > 0 else "before this call of train"
         raise FloatingPointError(
-            f"Training stopped in epoch {epoch + 1}: {', '.join(lost)} is no longer finite. "
-            f"{advice}. The model's weights are not usable: build it anew."
+            f"Training stopped in epoch {epoch + 1}, where {', '.join(lost)} became NaN or "
+            f"infinite. The model is as it was {kept}. {advice}."
         )

@@ -32,8 +32,9 @@ from scvi.data import AnnDataManager
 
 from mixvi.core.data.files import from_json, to_json
 from mixvi.core.maths.sparse import distinct_entries
+from mixvi.core.training.records import records, take_back, to_plain
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RUN_NAME = "run.json"
 PHASES = ("start", "training")
 _STATE_KEY = "mixvi"
@@ -127,11 +128,16 @@ class Checkpoints(pl.Callback):
 
     Lightning's ModelCheckpoint writes before an epoch's records and learning-rate schedulers are
     done, and without random states: hence this callback. The file itself is lightning's.
+
+    Attributes
+    ----------
+    writing
+        Whether it is this callback's checkpoint that lightning is making.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._writing = self._finished = self._checked = False
+        self.writing = self._finished = self._checked = False
         self._random: dict | None = None
 
     @property
@@ -171,7 +177,7 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
     ) -> None:
         """Add to lightning's checkpoint."""
-        if not self._writing:
+        if not self.writing:
             return
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for count in (progress["total"], progress["current"]):
@@ -182,7 +188,7 @@ class Checkpoints(pl.Callback):
         checkpoint[_STATE_KEY] = {
             "finished": self._finished,
             "random": [trainer.strategy.broadcast(ours, src=rank) for rank in ranks],
-            "records": _records(trainer),
+            "records": to_plain(records(trainer)),
         }
 
     def on_load_checkpoint(
@@ -199,16 +205,14 @@ class Checkpoints(pl.Callback):
         self._random = state["random"][trainer.global_rank]
         # early stopping ends a run before its last epoch, and lightning does not remember that
         trainer.should_stop = state["finished"]
-        history = getattr(getattr(trainer.logger, "experiment", None), "data", None)
-        if isinstance(history, dict):
-            history.update(_tables(state["records"]))
+        take_back(trainer, state["records"])
 
     def _write(self, trainer: pl.Trainer) -> None:
-        self._writing = True
+        self.writing = True
         try:
             trainer.save_checkpoint(self._path, weights_only=False)
         finally:
-            self._writing = False
+            self.writing = False
         if not self._checked and trainer.is_global_zero:
             # a callback's or an optimizer's state may be more than tensors and numbers
             read_checkpoint(self._path)
@@ -356,6 +360,10 @@ def _described(value: Any) -> Any:
         values = np.asarray(value)
         plain = values.astype(str) if values.dtype == object else values
         return f"{values.shape} {_digest(np.ascontiguousarray(plain).tobytes())}"
+    if isinstance(value, dict):
+        return {str(name): _described(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(part) for part in value]
     try:
         return to_json(value)
     except TypeError:
@@ -393,25 +401,3 @@ def _read_run(directory: Path) -> dict:
             f"{FORMAT_VERSION}. Finish the run with the mixvi version that began it."
         )
     return record
-
-
-def _records(trainer: pl.Trainer) -> dict[str, list]:
-    """The epoch records so far, name to index name, index and values."""
-    history = getattr(getattr(trainer.logger, "experiment", None), "data", None)
-    if not isinstance(history, dict):
-        return {}
-    return {
-        name: [table.index.name, table.index.tolist(), [float(v) for v in table[name]]]
-        for name, table in history.items()
-    }
-
-
-def _tables(records: dict[str, list]) -> dict[str, pd.DataFrame]:
-    tables = {}
-    for name, (index_name, index, values) in records.items():
-        # dtypes as scvi-tools' logger makes them
-        tables[name] = pd.DataFrame(
-            {name: pd.Series(values, index=index, dtype=object)}, index=pd.Index(index)
-        )
-        tables[name].index.name = index_name
-    return tables
