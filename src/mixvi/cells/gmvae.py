@@ -21,11 +21,19 @@ from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.maths.networks import active_dropout
+from mixvi.core.model.abundance import AbundanceMixin
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import Rows
 
 
-class GMVAE(RegimesMixin, GenerationMixin, MixtureEvidenceMixin, ExpressionMixin, MixviModel):
+class GMVAE(
+    RegimesMixin,
+    GenerationMixin,
+    MixtureEvidenceMixin,
+    AbundanceMixin,
+    ExpressionMixin,
+    MixviModel,
+):
     """Gaussian-mixture VAE: clusters with probabilities, from none, some or all labels.
 
     The mixture lives in the latent z; its components depend on a style latent w; each cell has its

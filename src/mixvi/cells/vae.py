@@ -15,6 +15,7 @@ from mixvi.cells.expression import ExpressionMixin
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import gaussian_kl_per_dim, gaussian_log_prob, reparameterise
 from mixvi.core.maths.networks import bounded_gaussian
+from mixvi.core.model.abundance import AbundanceMixin
 from mixvi.core.model.evidence import EvidenceMixin
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import MixviModule, Rows
@@ -95,7 +96,7 @@ class VAEModule(MixviModule):
         return {"active_z": float((collected["kl_per_z"] > 0.01).sum())}
 
 
-class VAE(EvidenceMixin, ExpressionMixin, MixviModel):
+class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
     """Variational autoencoder; sigma-VAE with ``likelihood="gaussian_sigma"``.
 
     Parameters

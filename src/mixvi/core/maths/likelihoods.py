@@ -65,6 +65,12 @@ class Likelihood(nn.Module):
         activation = OUTPUT_ACTIVATIONS.get(self.output_activation)
         return raw if activation is None else activation(raw)
 
+    def parameters(
+        self, raw: Tensor, library: Tensor | None, batch: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Parameters of p(x | z) by scvi-tools' names, each ``(B, G)``."""
+        return {"mean": self.mean(raw, library)}
+
     @abstractmethod
     def neg_log_prob(
         self, x: Tensor, raw: Tensor, library: Tensor | None, batch: Tensor | None = None
@@ -99,6 +105,11 @@ class Gaussian(Likelihood):
     """Unit variance: ``0.5 ||x - mu||^2 + G/2 log 2 pi`` (Kolb 2022, eq. 4.14 with sigma = 1)."""
 
     name = "gaussian"
+
+    def parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.parameters`; ``"scale"`` is the standard deviation."""
+        mean = self.mean(raw, library)
+        return {"mean": mean, "scale": torch.ones_like(mean)}
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
@@ -168,6 +179,11 @@ class GaussianSigma(Likelihood):
         self.running_log_sigma.lerp_(log_sigma.detach(), momentum)
         self.updates += 1
         return log_sigma
+
+    def parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.parameters`; ``"scale"`` is the standard deviation."""
+        mean = self.mean(raw, library)
+        return {"mean": mean, "scale": self.log_sigma().exp().expand_as(mean)}
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
@@ -294,6 +310,11 @@ class NegativeBinomialCounts(_Count):
         """The count distribution with event axis ``(B, G)``."""
         return NegativeBinomial(mu=self.mean(raw, library), theta=self._theta(batch))
 
+    def parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.parameters`; the mean is the rate before dropout."""
+        counts = self.distribution(raw, library, batch)
+        return {"mean": counts.mu, "dispersions": counts.theta.expand_as(counts.mu)}
+
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
         return negative_binomial_loss(x, raw, library, self._log_theta(batch))
@@ -334,6 +355,11 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
             theta=self._theta(batch),
             zi_logits=raw[..., self.n_genes :],
         )
+
+    def parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.parameters`; ``"dropout"`` is the probability of extra zeros."""
+        dropout = torch.sigmoid(raw[..., self.n_genes :])
+        return super().parameters(raw, library, batch) | {"dropout": dropout}
 
     def _excess(self, x, raw, library, batch):
         # a count lost to dropout stays lost

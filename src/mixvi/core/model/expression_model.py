@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,12 @@ from mixvi.core.data.keys import CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.setup import anndata_fields, check_setup
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.model.module import MixviModule, Rows
+from mixvi.core.model.normalized_expression import NormalizedExpressionMixin
+from mixvi.core.model.posterior_predictive import PosteriorPredictiveMixin
 from mixvi.core.training.fitting import FittingMixin
 
 
-class MixviModel(FittingMixin, AnnDataModel):
+class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMixin, AnnDataModel):
     """Base of models of expression. Subclasses build ``self.module`` and add their own verbs."""
 
     _needs_condition: ClassVar[bool] = False
@@ -272,81 +274,11 @@ class MixviModel(FittingMixin, AnnDataModel):
 
     def _z(self, rows: Rows, use_mean: bool) -> torch.Tensor:
         posterior = self.module.encode(rows)
-        mean = posterior["mu_z"]
-        if use_mean:
+        mean, log_var = posterior["mu_z"], posterior.get("lv_z")
+        # a deterministic encoder has no variance
+        if use_mean or log_var is None:
             return mean
-        return mean + (0.5 * posterior["lv_z"]).exp() * torch.randn_like(mean)
-
-    @torch.inference_mode()
-    def get_normalized_expression(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        transform_condition: str | None = None,
-        transform_batch: str | None = None,
-        gene_list: Sequence[str] | None = None,
-        library_size: float | Literal["latent"] = 1,
-        n_samples: int = 1,
-        give_mean: bool = True,
-        return_numpy: bool = False,
-        batch_size: int | None = None,
-    ) -> pd.DataFrame | np.ndarray:
-        """Decoded expression, freed of library size (and of condition or batch on demand).
-
-        Parameters
-        ----------
-        transform_condition, transform_batch
-            Decode every cell as if it were of this condition or batch; z stays as encoded.
-        gene_list
-            Genes to return; default all.
-        library_size
-            Count likelihoods: the total that proportions are scaled to, or ``"latent"`` for the
-            cell's own library size. Other likelihoods ignore it.
-        n_samples, give_mean
-            z at its mean, or averaged over samples of it.
-        return_numpy
-            An array instead of a DataFrame.
-
-        Returns
-        -------
-        ``(n_obs, n_genes)``.
-        """
-        adata = self._validate_anndata(adata)
-        arguments.check_positive("n_samples", n_samples)
-        condition = self._code(transform_condition, self.conditions, "transform_condition")
-        batch = self._code(transform_batch, self.batches, "transform_batch")
-        genes = slice(None)
-        if gene_list is not None:
-            genes = self.var_names.get_indexer(gene_list)
-            if (genes < 0).any():
-                missing = list(gene_list)[int(np.argmin(genes))]
-                raise KeyError(
-                    f"gene_list has {missing!r}, which is not a gene of the model. "
-                    + arguments.near_matches(missing, self.var_names)
-                )
-        out = []
-        module = self.module
-        for rows in self._batches(adata, indices, batch_size):
-            target = rows
-            if condition is not None:
-                target = module.with_condition(target, torch.full_like(rows.condition, condition))
-            if batch is not None:
-                target = module.with_batch(target, torch.full_like(rows.batch, batch))
-            total = 0.0
-            for _ in range(n_samples):
-                raw = module.decode(self._z(rows, give_mean and n_samples == 1), target)
-                proportions = module.likelihood.proportions(raw)[:, genes]
-                if module.likelihood.is_count:
-                    scale = rows.library if library_size == "latent" else library_size
-                    proportions = proportions * scale
-                total = total + proportions
-            out.append((total / n_samples).cpu())
-        values = torch.cat(out).numpy()
-        if return_numpy:
-            return values
-        index = adata.obs_names[self._check_indices(adata, indices)]
-        return pd.DataFrame(values, index=index, columns=self.var_names[genes])
+        return mean + (0.5 * log_var).exp() * torch.randn_like(mean)
 
     def _code(self, value: Any, known: list, argument: str) -> int | None:
         """Code of a category, None for None; an error that names it if unknown."""
