@@ -35,8 +35,6 @@ class MixtureEvidenceMixin(EvidenceMixin):
 
         Parameters
         ----------
-        adata, indices
-            Cells to score, by default those the model was built on.
         return_mean
             The mean over cells, or the value of each.
         return_terms
@@ -47,8 +45,6 @@ class MixtureEvidenceMixin(EvidenceMixin):
             bound.
         use_labels
             The supervised bound for labelled cells instead of the unsupervised one.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------

@@ -156,8 +156,6 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
 
         Parameters
         ----------
-        adata, indices
-            Cells to score, by default those the model was built on.
         return_mean
             The mean over cells, or the value of each.
         return_terms
@@ -165,8 +163,6 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
             better), by name.
         z_kl
             ``"analytic"`` or ``"mc"`` (one sample; Kolb 2022, eq. 4.10).
-        batch_size
-            How many cells at a time.
 
         Returns
         -------

@@ -37,13 +37,9 @@ class AbundanceMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         dof
             Degrees of freedom of Student's t-distributions, whose tails are wider than the
             posteriors'; ``None``: the Gaussian posteriors.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------
@@ -80,8 +76,6 @@ class AbundanceMixin:
             Cells to give densities to; default ``adata``.
         sample_key
             Column of ``obs`` of both with the samples.
-        batch_size
-            How many cells at a time.
         num_cells_posterior
             At most so many cells, drawn at random, speak for a sample.
         dof

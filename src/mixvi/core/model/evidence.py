@@ -68,14 +68,10 @@ class EvidenceMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells to score, by default those the model was built on.
         n_mc_samples
             Draws a cell; more make the estimate less of an underestimate (Burda et al. 2016).
         return_mean
             The mean over cells, or the value of each.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------

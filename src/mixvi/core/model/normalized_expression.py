@@ -41,8 +41,6 @@ class NormalizedExpressionMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         transform_condition, transform_batch
             Decode every cell as if it were of this condition or batch; z stays as encoded. Several
             batches are averaged over.
@@ -61,8 +59,6 @@ class NormalizedExpressionMixin:
             The mean of several draws, or each.
         return_numpy
             An array instead of a DataFrame.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------

@@ -39,16 +39,12 @@ class PosteriorPredictiveMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         transform_batch
             Draw as if every cell were of this batch.
         n_samples
             Draws a cell.
         gene_list
             Names of the genes to return; default all.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------
@@ -101,14 +97,10 @@ class PosteriorPredictiveMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         n_samples
             Draws of z a cell.
         give_mean
             The mean over several draws; of one draw, the parameters at the mean of z.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------
@@ -146,12 +138,8 @@ class PosteriorPredictiveMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         give_mean
             As in scvi-tools.
-        batch_size
-            How many cells at a time.
 
         Raises
         ------
@@ -187,12 +175,8 @@ class PosteriorPredictiveMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         n_samples
             Draws a cell.
-        batch_size
-            How many cells at a time.
         rna_size_factor
             Count likelihoods: the library size that every cell is given.
         transform_batch
@@ -246,12 +230,8 @@ class PosteriorPredictiveMixin:
 
         Parameters
         ----------
-        adata, indices
-            Cells, by default those the model was built on.
         return_mean
             The mean over cells, or the value of each.
-        batch_size
-            How many cells at a time.
 
         Returns
         -------
