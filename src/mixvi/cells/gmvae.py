@@ -22,6 +22,7 @@ from mixvi.core.data import checks
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.maths.networks import active_dropout
 from mixvi.core.model.abundance import AbundanceMixin
+from mixvi.core.model.card import listed
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import Rows
 
@@ -160,6 +161,15 @@ class GMVAE(
     def component_labels(self) -> dict[int, Any] | None:
         """Label of each component as last assigned, or None."""
         return None if self.assignment_ is None else dict(self.assignment_["mapping"])
+
+    def _components_text(self) -> str | None:
+        used = (self.history_ or {}).get("used_components_train")
+        if used is None:
+            return None
+        text = f"{int(used.iloc[-1, 0])} of {self.n_components} in use"
+        if self.component_labels:
+            text += "; labels " + listed([f"{j}: {of}" for j, of in self.component_labels.items()])
+        return text
 
     def _component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
         """q(y | x), ``(B, K)``, at the means of z and w or at samples of them."""

@@ -16,12 +16,13 @@ from scvi.module.base import BaseModuleClass
 
 from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.loading import inference_loader
+from mixvi.core.model.card import CardMixin
 from mixvi.core.model.docstrings import explain_arguments
 from mixvi.core.model.saved_model import SavedModelMixin
 from mixvi.core.training.threads import few_threads
 
 
-class AnnDataModel(SavedModelMixin, BaseModelClass):
+class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
     """Registered data, their rows on the model's device, and safe files."""
 
     module: BaseModuleClass

@@ -17,6 +17,7 @@ from mixvi.core.data import checks
 from mixvi.core.data.keys import CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.setup import anndata_fields, check_setup
 from mixvi.core.model.anndata_model import AnnDataModel
+from mixvi.core.model.card import listed
 from mixvi.core.model.module import MixviModule, Rows
 from mixvi.core.model.normalized_expression import NormalizedExpressionMixin
 from mixvi.core.model.posterior_predictive import PosteriorPredictiveMixin
@@ -149,6 +150,26 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
     def batches(self) -> list:
         """Known batches, in the order of their codes."""
         return list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+
+    def _data_text(self) -> str:
+        """See :class:`CardMixin`: size, and each registered column with its categories."""
+        args, n = self._setup_args, self.summary_stats["n_cells"]
+        of = "not loaded; trained on " if self.adata is None else ""
+        texts = [f"{of}{n:,} cells x {len(self.var_names):,} genes of {self._x_name}"]
+        named = {"condition": self.conditions, "batch": self.batches, "labels": self.classes}
+        for name, values in named.items():
+            key = args[f"{name}_key"] or (name == "labels" and args["soft_labels_key"])
+            if key:
+                texts.append(f"{name} {key!r} ({len(values)}: {listed(values)})")
+        covariates = [
+            *(args["categorical_covariate_keys"] or ()),
+            *(args["continuous_covariate_keys"] or ()),
+        ]
+        if covariates:
+            texts.append(f"covariates {', '.join(map(repr, covariates))}")
+        if args["size_factor_key"] is not None:
+            texts.append(f"size factor {args['size_factor_key']!r}")
+        return "; ".join(texts)
 
     def _check_data(self, adata: AnnData) -> None:
         """Raise if the matrix is not in the support of the likelihood."""
