@@ -22,10 +22,17 @@ def test_vanilla():
         float(-real.mean() - fake.mean()), rel=1e-5
     )
     assert float(generator_loss(FAKE, "vanilla")) == pytest.approx(float(fake.mean()), rel=1e-5)
-    # minimax: what the critic loses the others win
+    # h is the same for both pairs, with the sign turned for real ones
+    h_real, h_fake = (-scores - (1 + torch.exp(-scores)).log() for scores in (REAL, FAKE))
     assert float(joint_loss(REAL, FAKE, "vanilla")) == pytest.approx(
-        -float(critic_loss(REAL, FAKE, "vanilla")), rel=1e-5
+        float(h_fake.mean() - h_real.mean()), rel=1e-5
     )
+
+
+def test_real_pairs_move_where_the_critic_is_sure_of_them():
+    real = torch.tensor([5.0], requires_grad=True)
+    joint_loss(real, torch.zeros(1), "vanilla").backward()
+    assert float(real.grad) == pytest.approx(0.9933, abs=1e-4)
 
 
 def test_vanilla_critic_finds_the_log_ratio():

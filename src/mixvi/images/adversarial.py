@@ -30,7 +30,7 @@ def generator_loss(fake: Tensor, kind: str = "hinge") -> Tensor:
 def joint_loss(real: Tensor, fake: Tensor, kind: str = "hinge") -> Tensor:
     """What makes real and fake pairs alike where both can move (Astorga 2021, eq. 4.1).
 
-    ``"hinge"``: ``E real - E fake``; ``"vanilla"``: ``-E softplus(-real) - E softplus(fake)``.
+    ``"hinge"``: ``E real - E fake``; ``"vanilla"``: ``E softplus(real) - E softplus(fake)``, of
+    which the gradient to real pairs does not vanish where the critic knows them.
     """
-    of_real = real.mean() if kind == "hinge" else -F.softplus(-real).mean()
-    return of_real + generator_loss(fake, kind)
+    return generator_loss(fake, kind) - generator_loss(real, kind)
