@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 INIT_STD = 0.02
 UPSAMPLING = ("bilinear", "nearest")
@@ -150,6 +151,23 @@ class LinearBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """``(B, n_in)`` to ``(B, n_hidden)``, never negative."""
         return F.relu(self.shortcut(h) + self.linear2(F.relu(self.linear1(h))))
+
+
+def renew_spectral_norms(network: nn.Module) -> None:
+    """One power iteration of every spectral norm, after weights were set rather than trained."""
+    for layer in network.modules():
+        if is_parametrized(layer):
+            # in training mode reading the weight iterates
+            layer.parametrizations.train()
+            _ = layer.weight
+
+
+def without_spectral_norm(network: nn.Module) -> nn.Module:
+    """The network with weights that may grow, from where its spectral norms had them."""
+    for layer in network.modules():
+        if is_parametrized(layer):
+            remove_parametrizations(layer, "weight")
+    return network
 
 
 @contextmanager

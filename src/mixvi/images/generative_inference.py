@@ -83,8 +83,9 @@ class GenerativeInference(ImageModel):
     backbone_kwargs
         Settings of the backbone, such as ``{"n_channels": 96}``.
     ema_decay, ema_start
-        Decay of a moving average of the generator for :meth:`sample`, and after how many of its
-        updates it starts; ``None``: no average.
+        Decay of a moving average of the generator, of which all images are that the model returns,
+        and after how many updates it starts; ``None``: no average. The decay is warmed up,
+        ``min(ema_decay, (1 + n) / (10 + n))`` at the n-th update of the average.
 
     Raises
     ------
@@ -163,7 +164,7 @@ class GenerativeInference(ImageModel):
         terms = []
         for x in self._batches(adata, indices, batch_size):
             posterior = self.module.inference(x)
-            x_hat = self.module.decode(posterior["z"])
+            x_hat = self.module.reconstruct(posterior["z"])
             kl = standard_gaussian_kl_per_dim(posterior["mu_z"], posterior["lv_z"]).sum(-1)
             loss = reconstruction_loss(x, x_hat, self.objective.recon_scale)
             terms.append(torch.stack([loss, kl], dim=-1).double().cpu())

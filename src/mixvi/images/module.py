@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mixvi.core.data.resident import SPARSE_KEY
 from mixvi.core.maths.mixture import reparameterise
-from mixvi.images.blocks import standing_statistics
+from mixvi.images.blocks import renew_spectral_norms, standing_statistics
 from mixvi.images.likelihoods import LOG_VAR_MAX, LOG_VAR_MIN
 from mixvi.images.steps import Loss, Step
 
@@ -39,7 +39,9 @@ class ImageModule(BaseModuleClass):
     networks
         Name to network; each is an attribute of the module and has an optimiser of its own.
     ema_decay
-        Decay of the moving average of the generator that ``sample`` uses; ``None``: no average.
+        Decay of the moving average of the generator that users see images of; ``None``: no average.
+        It is ``min(ema_decay, (1 + n) / (10 + n))`` at the average's n-th update, so that a short
+        run is not averaged with its beginning.
     ema_start
         Updates of the generator before the average starts.
     """
@@ -104,6 +106,15 @@ class ImageModule(BaseModuleClass):
         """Images ``(B, C, H, W)`` in [-1, 1]."""
         return self.generator(*self.generator_inputs(z))
 
+    @property
+    def shown_generator(self) -> nn.Module:
+        """The generator of all images that users see: the averaged one, if there is an average."""
+        return self.generator if self.averaged_generator is None else self.averaged_generator
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] by the shown generator, of codes of images."""
+        return self.shown_generator(*self.generator_inputs(z))
+
     def draw_prior(self, n: int) -> Tensor:
         """Draws of N(0, I), ``(n, n_latent)``."""
         return torch.randn(n, self.n_latent, device=self.device)
@@ -126,11 +137,8 @@ class ImageModule(BaseModuleClass):
 
     @contextmanager
     def for_sampling(self) -> Iterator[nn.Module]:
-        """The generator for draws of the prior, with standing statistics of 16 passes on them.
-
-        The averaged one, if there is an average.
-        """
-        generator = self.generator if self.averaged_generator is None else self.averaged_generator
+        """The shown generator, with standing statistics of 16 passes on draws of the prior."""
+        generator = self.shown_generator
         with standing_statistics(generator, lambda: self.draw_inputs(STANDING_BATCH)):
             yield generator
 
@@ -140,15 +148,21 @@ class ImageModule(BaseModuleClass):
         if self.averaged_generator is None:
             return
         self.n_generator_updates += 1
-        started = (self.n_generator_updates > self.ema_start).to(torch.float32)
+        n = (self.n_generator_updates - self.ema_start).clamp_min(0).float()
+        decay = ((1.0 + n) / (10.0 + n)).clamp_max(self.ema_decay)
         # until the start the average is the generator itself
-        weight = 1.0 - self.ema_decay * started
-        pairs = zip(self.averaged_generator.parameters(), self.generator.parameters(), strict=True)
+        weight = torch.where(n > 0, 1.0 - decay, 1.0)
+        pairs = zip(
+            self.averaged_generator.state_dict().values(),
+            self.generator.state_dict().values(),
+            strict=True,
+        )
         for averaged, present in pairs:
-            averaged.lerp_(present, weight.to(present.dtype))
-        buffers = zip(self.averaged_generator.buffers(), self.generator.buffers(), strict=True)
-        for averaged, present in buffers:
-            averaged.copy_(present)
+            if averaged.is_floating_point():
+                averaged.lerp_(present, weight.to(present.dtype))
+            else:
+                averaged.copy_(present)
+        renew_spectral_norms(self.averaged_generator)
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
         return {"x": self.rows(tensors)}

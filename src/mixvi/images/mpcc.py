@@ -243,8 +243,7 @@ class MPCC(TaughtModel, MPCCBase):
     legacy_sigma
         See :class:`mixvi.images.mixture_prior.GaussianMixturePrior`.
     ema_decay, ema_start
-        Decay of the moving average of the generator for :meth:`sample`, and after how many of its
-        updates it starts; ``None``: no average.
+        See :class:`mixvi.images.GenerativeInference`.
 
     Raises
     ------
