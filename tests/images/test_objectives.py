@@ -184,17 +184,42 @@ def test_alice_by_a_critic_of_image_pairs():
     assert {"encoder", "generator"} <= reached(module, loss_of(module, "joint")[0])
 
 
-def test_avb_in_formulas():
-    module = module_of("avb")
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_avb_in_formulas(adaptive):
+    module = module_of(o.AVB(adaptive_contrast=adaptive))
     critic, _ = loss_of(module, "critic")
     torch.manual_seed(1)
     mu, log_var = module.encode(X)
-    (posterior,) = module.pair_scores(X, mu + (0.5 * log_var).exp() * torch.randn_like(mu))
-    (prior,) = module.pair_scores(X, torch.randn(len(X), 3))
-    expected = -torch.sigmoid(posterior).log().mean() - (1 - torch.sigmoid(prior)).log().mean()
+    noise = torch.randn_like(mu)
+    z = mu + (0.5 * log_var).exp() * noise
+    # of a Gaussian the standardised code is its noise
+    (posterior,) = module.pair_scores(X, noise if adaptive else z)
+    (contrast,) = module.pair_scores(X, torch.randn(len(X), 3))
+    expected = -torch.sigmoid(posterior).log().mean() - torch.sigmoid(-contrast).log().mean()
     torch.testing.assert_close(critic, expected)
     _, terms = loss_of(module, "autoencoder")
-    torch.testing.assert_close(terms["kl_estimate"], posterior.mean())
+    estimate = posterior.mean()
+    if adaptive:
+        q = torch.distributions.Normal(mu, (0.5 * log_var).exp())
+        p = torch.distributions.Normal(0.0, 1.0)
+        estimate = estimate + (q.log_prob(z) - p.log_prob(z)).sum(1).mean()
+    torch.testing.assert_close(terms["kl_estimate"], estimate)
+
+
+def test_vae_gan_in_formulas():
+    module = module_of("vae_gan")
+    loss, terms = loss_of(module, "encoder")
+    torch.manual_seed(1)
+    mu, log_var = module.encode(X)
+    x_hat = module.decode(mu + (0.5 * log_var).exp() * torch.randn_like(mu))
+    # the first hidden layer of the critic
+    real, made = (module.image_critic.body[:3](images) for images in (X, x_hat))
+    error = 0.5 * (real - made).square().sum(1).mean() / real.var(0).mean()
+    kl = standard_gaussian_kl_per_dim(mu, log_var).sum(1).mean()
+    torch.testing.assert_close(terms, {"kl": kl, "feature_error": error})
+    torch.testing.assert_close(loss, kl + error)
+    scaled, _ = loss_of(module_of(o.VAEGAN(recon_scale=5.0)), "encoder")
+    torch.testing.assert_close(scaled, kl + 10.0 * error)
 
 
 def test_aae_takes_the_prior_for_real():

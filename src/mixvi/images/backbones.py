@@ -36,20 +36,28 @@ class Critic(nn.Module):
     Parameters
     ----------
     body
-        Network from the input to features ``(B, n_features)``.
+        Network from the input to features ``(B, n_features)``; layers in a row if it has a middle.
     n_features
         Their number.
+    n_middle
+        How many layers of the body give the features of its middle, which for images still have
+        places. ``None``: there is no such middle.
     """
 
-    def __init__(self, body: nn.Module, n_features: int):
+    def __init__(self, body: nn.Module, n_features: int, n_middle: int | None = None):
         super().__init__()
         self.body = body
         self.head = linear(n_features, 1)
         self.n_features = n_features
+        self.n_middle = n_middle
 
     def features(self, inputs: Tensor) -> Tensor:
         """Features ``(B, n_features)``."""
         return self.body(inputs)
+
+    def middle_features(self, inputs: Tensor) -> Tensor:
+        """Features of the middle of the body, flattened, ``(B, n)``."""
+        return self.body[: self.n_middle](inputs).flatten(1)
 
     def score(self, features: Tensor) -> Tensor:
         """Scores ``(B,)`` of features."""
@@ -201,7 +209,7 @@ class ResNetBackbone(Backbone):
             nn.ReLU(),
             SumPool(),
         )
-        return Critic(body, w)
+        return Critic(body, w, n_middle=2)
 
     def latent_critic(self) -> Critic:
         """One residual block of two linear layers with 8 C units."""
@@ -300,8 +308,8 @@ class ConvBackbone(Backbone):
         norm = nn.utils.parametrizations.spectral_norm
         body = self._down(n_channels or self.image_shape[0], norm)
         # without it the score is a sum over places, which sees no places together
-        body.append(norm(nn.Linear(prod(self.bottom), self.n_hidden)))
-        return Critic(body.append(nn.LeakyReLU(0.2)), self.n_hidden)
+        body.extend([norm(nn.Linear(prod(self.bottom), self.n_hidden)), nn.LeakyReLU(0.2)])
+        return Critic(body, self.n_hidden, n_middle=4)
 
     def latent_critic(self) -> Critic:
         """One residual block of two linear layers."""
@@ -373,7 +381,7 @@ class MLPBackbone(Backbone):
         _, height, width = self.image_shape
         n_in = (n_channels or self.image_shape[0]) * height * width
         layers = hidden(n_in, self.sizes, spectral=True)
-        return Critic(nn.Sequential(nn.Flatten(), *layers), self.sizes[-1])
+        return Critic(nn.Sequential(nn.Flatten(), *layers), self.sizes[-1], n_middle=3)
 
     def latent_critic(self) -> Critic:
         """Hidden layers with spectral norm."""

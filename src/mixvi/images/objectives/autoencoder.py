@@ -49,12 +49,16 @@ class Autoencoder(Objective):
 
     def autoencoder(self, nets: ImageModule, x: Tensor) -> Loss:
         """Reconstruction and restriction, from one code an image."""
-        mu, log_var = nets.encode(x)
-        codes = Codes(mu, log_var, reparameterise(mu, log_var))
+        codes = self.codes_of(nets, x)
         reconstruction = reconstruction_loss(x, nets.decode(codes.z), self.recon_scale).mean()
         name, restriction = self.restriction(nets, x, codes)
         terms = {"reconstruction": reconstruction, name: restriction}
         return reconstruction + self.beta * restriction, terms
+
+    def codes_of(self, nets: ImageModule, x: Tensor) -> Codes:
+        """Draws of q(z | x), one an image, and its moments."""
+        mu, log_var = nets.encode(x)
+        return Codes(mu, log_var, reparameterise(mu, log_var))
 
     @abstractmethod
     def restriction(self, nets: ImageModule, x: Tensor, codes: Codes) -> tuple[str, Tensor]:
