@@ -254,7 +254,7 @@ def test_teaching_that_cannot_be(images, monkeypatch):
         model.train(1, init="leiden", **CPU)
     assert type(model.module.image_critic) is Critic and model._further_rows() is None
     images.obs["label"] = np.resize(["x", "y", "z"], 192)
-    ConditionalMPCC.setup_anndata(images, "label")
+    ConditionalMPCC.setup_anndata(images, labels_key="label")
     with pytest.raises(ValueError, match="init='leiden' is not known"):
         ConditionalMPCC(images, conditioning="class_norm", **SMALL).train(1, init="leiden", **CPU)
 
@@ -306,7 +306,7 @@ def test_aim_mpcc_user_path(images, tmp_path):
 
 def test_conditional_mpcc():
     adata = blobs(600)
-    ConditionalMPCC.setup_anndata(adata, "kind", pixel_range=(-1, 1))
+    ConditionalMPCC.setup_anndata(adata, labels_key="kind", pixel_range=(-1, 1))
     options = {"backbone": "mlp", "backbone_kwargs": {"n_hidden": 64}, "conditioning": "class_norm"}
     model = ConditionalMPCC(adata, 4, d_steps=2, e_steps=2, ema_decay=None, **options)
     assert model.clusters == ["a", "b", "c"]
@@ -328,7 +328,7 @@ def test_conditional_mpcc():
 
 def test_conditional_critic_sees_the_class(images):
     images.obs["label"] = np.resize(["x", "y", "z"], 192)
-    ConditionalMPCC.setup_anndata(images, "label")
+    ConditionalMPCC.setup_anndata(images, labels_key="label")
     module = ConditionalMPCC(images, conditioning="class_norm", **SMALL).module.eval()
     critic, y = module.image_critic, torch.arange(32) % 3
     features = critic.features(X)
@@ -340,13 +340,13 @@ def test_conditional_critic_sees_the_class(images):
 
 def test_labels_that_cannot_train(images):
     with pytest.raises(KeyError, match="labels_key='kind' is not in adata.obs"):
-        ConditionalMPCC.setup_anndata(images, "kind")
+        ConditionalMPCC.setup_anndata(images, labels_key="kind")
     images.obs["kind"] = np.where(np.arange(192) % 2, "one", None)
     with pytest.raises(ValueError, match="labels_key.*96 missing values"):
-        ConditionalMPCC.setup_anndata(images, "kind")
+        ConditionalMPCC.setup_anndata(images, labels_key="kind")
     images.obs["kind"] = "one"
     with pytest.raises(ValueError, match="has one label alone"):
-        ConditionalMPCC.setup_anndata(images, "kind")
+        ConditionalMPCC.setup_anndata(images, labels_key="kind")
 
 
 def test_recipes(images):

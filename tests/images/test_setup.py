@@ -88,6 +88,10 @@ def test_nothing_of_the_users_is_changed():
         (of(X * 200), {}, ValueError, r"obsm\['image'\] has values from -180 to 180.*pixel_range"),
         (of(X.astype(int)), {}, TypeError, "holds int64; images are floats"),
         (of(X > 0), {}, TypeError, "holds bool"),
+        (of((X > 0).astype(np.uint8)), {}, ValueError, r"as uint8.*pixel_range=\(0, 1\)"),
+        (of(X / 4), {}, ValueError, r"range is \[-1, 1\] or \[0, 1\] cannot be told"),
+        (of((X + 1) / 510), {}, ValueError, "cannot be told. Say it by pixel_range"),
+        (of(X), {"pixel_range": "wide"}, ValueError, "pixel_range must be"),
         (of(X + np.nan), {}, ValueError, "NaN or infinite"),
         (of(X[:, 0]), {}, ValueError, r"add its axis: adata.obsm\['image'\] = .*\[:, None\]"),
         (of(X.reshape(64, -1)), {}, ValueError, "Flattened images belong into X"),
@@ -127,6 +131,51 @@ def test_images_of_another_kind_than_the_models(images, message):
     model = fitted(of(X))
     with pytest.raises(ValueError, match=message):
         model.get_latent_representation(of(images))
+
+
+BYTES = np.round((X + 1) * 127.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "scaled"),
+    [
+        (BYTES, BYTES / 255, "images \\* 255"),
+        (BYTES, (BYTES > 99).astype(np.uint8), "images \\* 255"),
+        (X, (X + 1) / 2, "images \\* 2 - 1"),
+        (X, (X > 0).astype(np.uint8), "images \\* 2 - 1"),
+    ],
+)
+def test_images_on_a_narrower_range_are_refused(trained, given, scaled, tmp_path):
+    """Else they would be all dark or all light: also after loading, for one image, in a file."""
+    model = fitted(of(trained))
+    message = r"but the model reads .* Scale them as those were: " + scaled
+    model.save(tmp_path / "model")
+    loaded = GenerativeInference.load(tmp_path / "model", adata=False)
+    for one in (model, loaded):
+        for images in (given, given[:1]):
+            with pytest.raises(ValueError, match=message):
+                one.get_latent_representation(of(images))
+    with pytest.raises(ValueError, match=message):
+        GenerativeInference.load(tmp_path / "model", of(given))
+
+
+def test_images_on_the_models_own_range_are_read_whatever_their_dtype():
+    model = fitted(of(BYTES))
+    codes = model.get_latent_representation()
+    for images in (BYTES.astype(np.float32), BYTES.astype(float), BYTES.astype(int)):
+        np.testing.assert_array_equal(model.get_latent_representation(of(images)), codes)
+    # what a model returns, and images that are black
+    model.get_latent_representation(of(model.sample(4)))
+    model.get_latent_representation(of(np.zeros((2, 1, 8, 8))))
+
+
+def test_light_images_are_read_by_a_model_that_knows_some():
+    some_light = np.concatenate([X[:32], np.abs(X[:32])])
+    model = fitted(of(some_light))
+    model.get_latent_representation(of(some_light[32:34]))
+    # but hardly so many without a dark one
+    with pytest.raises(ValueError, match="of its own images 50% lie in"):
+        model.get_latent_representation(of(some_light[32:]))
 
 
 def test_one_channel_to_a_model_of_three():

@@ -128,14 +128,16 @@ def test_classifier_bad_input(classifier):
         train(x, labels, max_epochs=0)
     with pytest.raises(ValueError, match="held_out have the shape"):
         train(x, labels, held_out=(x.repeat(2, axis=2), labels), **QUICK)
-    with pytest.warns(UserWarning, match="pass pixel_range"):
-        train((x + 1) / 2, labels, **(QUICK | {"max_epochs": 1}))
+    with pytest.warns(UserWarning, match="no value below 0 in the range"):
+        train((x + 1) / 2, labels, pixel_range=(-1, 1), **(QUICK | {"max_epochs": 1}))
     with pytest.raises(ValueError, match=r"images have .* \(1, 16, 8\)"):
         classifier.predict(x[..., :8])
     with pytest.raises(ValueError, match=r"real have .* \(3, 16, 16\)"):
         metrics.fid(*[x.repeat(3, axis=1)] * 2, classifier)
-    with pytest.warns(UserWarning, match="generated has no value below the middle"):
-        metrics.fid(x, (x + 1) / 2, classifier)
+    with pytest.warns(UserWarning, match="generated has no value below 0"):
+        metrics.fid(x, (x + 1) / 2, classifier, pixel_range=(-1, 1))
+    with pytest.warns(UserWarning, match="images has no value below 0"):
+        classifier.predict((x + 1) / 2)
 
 
 def test_digits_are_told_apart():

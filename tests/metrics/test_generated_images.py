@@ -13,6 +13,9 @@ from torch import nn
 from mixvi import metrics
 from mixvi.metrics import generated_images
 
+# small values, of which the range cannot be told
+SIGNED = {"pixel_range": (-1, 1)}
+
 
 def with_moments(n, mean, cov, seed):
     """Flat images whose sample mean and covariance are exactly these."""
@@ -42,30 +45,32 @@ def test_fid_of_gaussians_is_the_formula():
         - 2 * np.trace(sqrtm(covs[0] @ covs[1]).real)
     )
     for batch_size in (500, 64):
-        found = metrics.fid(real, generated, pixels, batch_size=batch_size)
+        found = metrics.fid(real, generated, pixels, batch_size=batch_size, **SIGNED)
         assert found == pytest.approx(expected, rel=1e-5)
-    assert metrics.fid(generated, real, nn.Flatten()) == pytest.approx(expected, rel=1e-5)
+    assert metrics.fid(generated, real, nn.Flatten(), **SIGNED) == pytest.approx(expected, rel=1e-5)
 
 
 def test_fid_of_one_dimension_by_hand():
     # (m1 - m2)^2 + (s1 - s2)^2
     real = with_moments(100, np.array([0.2]), np.array([[0.04]]), 0)
     generated = with_moments(200, np.array([-0.1]), np.array([[0.01]]), 1)
-    assert metrics.fid(real, generated, pixels) == pytest.approx(0.3**2 + 0.1**2, rel=1e-5)
+    assert metrics.fid(real, generated, pixels, **SIGNED) == pytest.approx(
+        0.3**2 + 0.1**2, rel=1e-5
+    )
     # only means differ
-    assert metrics.fid(real, real - 0.3, pixels) == pytest.approx(0.09, rel=1e-4)
-    assert metrics.fid(real, real, pixels) == pytest.approx(0, abs=1e-9)
+    assert metrics.fid(real, real - 0.3, pixels, **SIGNED) == pytest.approx(0.09, rel=1e-4)
+    assert metrics.fid(real, real, pixels, **SIGNED) == pytest.approx(0, abs=1e-9)
 
 
 def levels(classes):
-    """Images of one level each, which :func:`sure` reads."""
-    x = np.asarray(classes, dtype=np.float32)
-    return np.broadcast_to(x[:, None, None, None] / 10, (len(x), 1, 2, 2)).copy()
+    """Bytes of one level each, which :func:`sure` reads."""
+    x = 50 * np.asarray(classes, dtype=np.uint8)
+    return np.broadcast_to(x[:, None, None, None], (len(x), 1, 2, 2)).copy()
 
 
 def sure(images):
     """Logits that leave no doubt: double precision cannot hold the other probabilities."""
-    return 1000.0 * nn.functional.one_hot((images[:, 0, 0, 0] * 10).round().long(), 5)
+    return 1000.0 * nn.functional.one_hot(((images[:, 0, 0, 0] + 1) * 2.55).round().long(), 5)
 
 
 def test_is_of_a_sure_classifier_counts_the_classes():
@@ -92,7 +97,7 @@ def test_is_of_uneven_classes_and_of_no_knowledge():
 def test_is_of_a_doubtful_classifier_by_hand():
     # p(y | x) = (0.9, 0.1) or (0.1, 0.9), p(y) even: KL = ln 2 - H(0.9)
     def doubtful(images):
-        odds = np.log(9.0) * (2 * (images[:, 0, 0, 0] > 0.05) - 1.0)
+        odds = np.log(9.0) * (2 * (images[:, 0, 0, 0] > -0.8) - 1.0)
         return torch.stack([torch.zeros_like(odds), odds], dim=1)
 
     expected = 2 * np.exp(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
@@ -130,10 +135,53 @@ def test_images_may_be_bytes_tensors_or_an_anndata():
 def test_scores_follow_the_range():
     images = levels(np.arange(5).repeat(4))
     expected = metrics.inception_score(images, sure, 2)
-    shifted = (images + 1) / 2
-    assert metrics.inception_score(shifted, sure, 2, pixel_range=(0, 1)) == pytest.approx(expected)
+    for range_, values in (((0, 1), images / 255), ((-1, 1), images / 127.5 - 1)):
+        assert metrics.inception_score(values, sure, 2, pixel_range=range_) == expected
+        assert metrics.inception_score(values, sure, 2) == expected
     with pytest.raises(ValueError, match=r"pixel_range must be .* \(1, 0\)"):
         metrics.inception_score(images, sure, 2, pixel_range=(1, 0))
+
+
+def test_fid_is_the_same_on_every_scale():
+    """Bytes, [0, 1], [-1, 1] or 0 to 255, as far as it can be told."""
+    x, y = np.random.default_rng(0).integers(0, 256, (2, 60, 1, 2, 2), dtype=np.uint8)
+    expected = metrics.fid(x, y, pixels)
+    assert expected > 0
+    zero_one, signed, wide = (lambda b: b / 255), (lambda b: b / 127.5 - 1), np.float32
+    for of_x, of_y in (
+        (zero_one, zero_one),
+        (signed, signed),
+        (None, zero_one),
+        (None, signed),
+        (None, wide),
+        (zero_one, None),
+    ):
+        pair = (of_x(x) if of_x else x), (of_y(y) if of_y else y)
+        assert metrics.fid(*pair, pixels) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "words"),
+    [
+        ("signed", "zero_one", "generated has values from 0 to 1, but others are in"),
+        ("zero_one", "signed", "real has values from 0 to 1, but others are in"),
+        ("dim", "dim", "real with generated has values from -0.2 .*cannot be told.*pixel_range"),
+        ("bytes", "mask", "generated has values from 0 to 1 as uint8.*pixel_range"),
+        ("wide", "wide", "floats are expected in.*pixel_range"),
+    ],
+)
+def test_scales_that_cannot_be_told_are_asked_for(real, generated, words):
+    unit = np.linspace(0, 1, 80).reshape(20, 1, 2, 2)
+    images = {
+        "zero_one": unit,
+        "signed": 2 * unit - 1,
+        "dim": 0.5 * unit - 0.2,
+        "wide": 255 * unit,
+        "bytes": (255 * unit).astype(np.uint8),
+        "mask": unit.round().astype(np.uint8),
+    }
+    with pytest.raises(ValueError, match=words):
+        metrics.fid(images[real], images[generated], pixels)
 
 
 def test_a_module_is_evaluated_and_left_as_it_was():
@@ -158,7 +206,7 @@ def test_too_few_images_for_the_features_are_told():
     [
         (np.zeros((5, 4)), r"must be \(n, channels, height, width\) .* \(5, 4\)"),
         (np.zeros((0, 1, 2, 2)), "n > 0"),
-        (np.full((5, 1, 2, 2), 3.0), r"from 3 to 3, but floats must lie in \[-1, 1\]"),
+        (np.full((5, 1, 2, 2), 3.0), r"from 0 to 3, but floats are expected in \[-1, 1\]"),
         (np.full((5, 1, 2, 2), np.nan), "NaN or infinite"),
         (np.full((5, 1, 2, 2), 7), "has the dtype int64; pass bytes"),
         (np.full((5, 1, 2, 2), True), "must be numbers"),

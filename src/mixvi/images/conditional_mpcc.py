@@ -85,6 +85,7 @@ class ConditionalMPCC(MPCC):
     def setup_anndata(
         cls,
         adata: AnnData,
+        *,
         labels_key: str,
         image_key: str | None = None,
         layer: str | None = None,

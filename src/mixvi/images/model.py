@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField
 
@@ -18,7 +19,7 @@ from mixvi.core.training.checks import check_training
 from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 from mixvi.core.training.threads import few_threads
 from mixvi.images.module import ImageModule
-from mixvi.images.setup import image_field, resolve_images
+from mixvi.images.setup import LIGHT_KEY, image_field, resolve_images
 from mixvi.images.training import StepwiseTrainingPlan
 from mixvi.metrics.information import encoder_entropy, mutual_information
 
@@ -32,6 +33,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
     def setup_anndata(
         cls,
         adata: AnnData,
+        *,
         image_key: str | None = None,
         layer: str | None = None,
         image_shape: tuple[int, ...] | None = None,
@@ -57,7 +59,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
         pixel_range
             Smallest and largest value that a pixel may have; networks see it as [-1, 1], and
             images that a model returns are on this scale. ``None``: (0, 255) for uint8, (-1, 1)
-            for floats in [-1, 1] of which some are negative, (0, 1) for floats in [0, 1].
+            for floats in [-1, 1] of which some are below -0.5, (0, 1) for floats in [0, 1]. Images
+            given to the model later have to be on the same scale.
         **kwargs
             ``source_registry``, used when a model is loaded.
 
@@ -68,7 +71,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         TypeError
             If images are not numbers of a kind that is known.
         ValueError
-            If shape or range are not what is said, or values are not finite.
+            If shape or range are not what is said or cannot be told, or values are not finite.
         """
         method_args = cls._get_setup_method_args(
             **{k: v for k, v in locals().items() if k != "kwargs"}
@@ -80,19 +83,20 @@ class ImageModel(RunnerMixin, AnnDataModel):
         cls, adata: AnnData, method_args: dict, further: Sequence[BaseAnnDataField] = (), **kwargs
     ) -> None:
         """Register images, by the arguments of ``setup_anndata``, and further fields."""
-        is_query = kwargs.get("source_registry") is not None
+        source = kwargs.get("source_registry")
+        usual = None if source is None else _usual_light(source)
         # what was found is kept, so that a loaded model reads the same
-        method_args["setup_args"] = resolve_images(adata, method_args["setup_args"], is_query)
+        method_args["setup_args"], usual = resolve_images(adata, method_args["setup_args"], usual)
         if adata.is_view:
             # assigning makes the view an AnnData of its own; its parent stays as it is
             adata.uns = dict(adata.uns)
-        fields = [image_field(method_args["setup_args"]), *further]
+        fields = [image_field(method_args["setup_args"], usual), *further]
         manager = AnnDataManager(fields=fields, setup_method_args=method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
     def _check_registered(self, adata: AnnData) -> None:
-        resolve_images(adata, self._setup_args, is_query=True)
+        resolve_images(adata, self._setup_args, _usual_light(self.registry))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -258,7 +262,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
     ) -> np.ndarray:
         """The generator's image of each image's code, ``(n_obs, C, H, W)``.
 
-        On the scale of the registered images. Batch norm has the averages of training.
+        On the scale of the registered images, by the generator that :meth:`sample` uses. Batch norm
+        has the averages of training.
 
         Parameters
         ----------
@@ -276,7 +281,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
 
     def _reconstructed(self, x: torch.Tensor, give_mean: bool) -> torch.Tensor:
         posterior = self.module.inference(x)
-        return self.module.decode(posterior["mu_z" if give_mean else "z"])
+        return self.module.reconstruct(posterior["mu_z" if give_mean else "z"])
 
     @torch.inference_mode()
     def get_reconstruction_error(
@@ -329,8 +334,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
         """New images: z from the prior, then the generator, ``(n, C, H, W)``.
 
         On the scale of the registered images. Batch norm has standing statistics of 16 passes on
-        draws of the prior (Astorga 2021, section 6.3); a generator with a moving average is used
-        averaged.
+        draws of the prior (Astorga 2021, section 6.3). With ``ema_decay`` all images that a model
+        returns are of the moving average of its generator.
 
         Parameters
         ----------
@@ -356,7 +361,6 @@ class ImageModel(RunnerMixin, AnnDataModel):
                 inputs = self.module.draw_inputs(min(batch_size, n - start), **of)
                 yield inputs[0], generator(*inputs)
 
-    @torch.inference_mode()
     def decode_latent(self, z: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
         """Images of latent coordinates of your own, ``(n, C, H, W)``.
 
@@ -374,6 +378,7 @@ class ImageModel(RunnerMixin, AnnDataModel):
         """
         return self._decoded(z, batch_size)
 
+    @torch.inference_mode()
     def _decoded(self, z: np.ndarray, batch_size: int | None, **of: int | None) -> np.ndarray:
         """Images of codes; ``of`` is passed to the module's ``generator_inputs``."""
         self._check_if_trained()
@@ -454,3 +459,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
                 adata, batch_size=batch_size
             )
         adata.uns[self._prefix] = self._description()
+
+
+def _usual_light(registry: dict) -> float:
+    """Share of light images among those that a model was set up with."""
+    return registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"].get(LIGHT_KEY, 0.0)

@@ -14,12 +14,27 @@ from scvi.data.fields import BaseAnnDataField, LayerField, ObsmField
 
 from mixvi.core.data import checks
 from mixvi.core.data.images import SHAPE_KEY
+from mixvi.core.data.pixel_range import (
+    PixelValues,
+    check_scale,
+    check_within,
+    checked_range,
+    inferred_range,
+    pixel_values,
+)
 
+# share of light images, in the registry
+LIGHT_KEY = "light_share"
 _CHUNK_ROWS = 1024
+_ADVICE = "Scale them as the training images were, or register anew with another pixel_range."
 
 
-def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict[str, Any]:
+def resolve_images(
+    adata: AnnData, args: dict[str, Any], usual_light: float | None = None
+) -> tuple[dict[str, Any], float]:
     """The arguments of ``setup_anndata`` with key, shape and range of the images found.
+
+    Beside them the share of light images, which says whether others are on the same range.
 
     Parameters
     ----------
@@ -27,8 +42,9 @@ def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict
         AnnData with images.
     args
         ``image_key``, ``layer``, ``image_shape`` and ``pixel_range`` as the user gave them.
-    is_query
-        Whether the arguments are those of a trained model.
+    usual_light
+        Of the images that a model was set up with, if the arguments are those of a model; see
+        :class:`mixvi.core.data.pixel_range.PixelValues`.
 
     Raises
     ------
@@ -56,7 +72,7 @@ def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict
         name, images = f"adata.obsm[{key!r}]", adata.obsm[key]
         found = _shape_of(images, name)
         if shape is not None and found != shape:
-            raise ValueError(_other_shape(name, found, shape, is_query))
+            raise ValueError(_other_shape(name, found, shape, usual_light is not None))
         shape = found
     else:
         checks.check_key(adata, "layers", layer, "layer")
@@ -68,31 +84,51 @@ def resolve_images(adata: AnnData, args: dict[str, Any], is_query: bool) -> dict
                 f"{prod(shape)} values each. Correct image_shape, or put images (n, C, H, W) into "
                 "adata.obsm['image']."
             )
-    pixel_range = _checked_range(args["pixel_range"], images, name)
-    return args | {
-        "image_key": key,
-        "layer": layer,
-        "image_shape": shape,
-        "pixel_range": pixel_range,
-    }
+    values = _checked_values(images, name, args["pixel_range"])
+    if args["pixel_range"] is None:
+        pixel_range = inferred_range(values)
+    else:
+        pixel_range = checked_range(args["pixel_range"])
+        check_within(values, pixel_range, _ADVICE)
+    if usual_light is None:
+        usual_light = values.light_share
+    else:
+        check_scale(values, pixel_range, usual_light)
+    found = {"image_key": key, "layer": layer, "image_shape": shape, "pixel_range": pixel_range}
+    return args | found, usual_light
 
 
-class ImageField(ObsmField):
-    """Images in obsm, channels for scvi-tools' columns; registered without a message."""
+class StackedField(ObsmField):
+    """Images ``(n, C, H, W)`` in obsm; channels for scvi-tools' columns, and no message."""
+
+    def __init__(self, key: str, usual_light: float):
+        super().__init__(REGISTRY_KEYS.X_KEY, key, correct_data_format=False)
+        self.usual_light = usual_light
 
     def register_field(self, adata: AnnData) -> dict:
-        """Number the channels."""
+        """Number the channels, and keep what other images are compared with."""
         self.validate_field(adata)
-        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1])}
+        channels = np.arange(adata.obsm[self.attr_key].shape[1])
+        return {self.COLUMN_NAMES_KEY: channels, LIGHT_KEY: self.usual_light}
 
 
-def image_field(args: dict[str, Any]) -> BaseAnnDataField:
-    """The field of images, by resolved arguments of ``setup_anndata``."""
+class FlatField(LayerField):
+    """Images as rows of X or a layer."""
+
+    def __init__(self, layer: str | None, usual_light: float):
+        super().__init__(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
+        self.usual_light = usual_light
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Keep what other images are compared with, too."""
+        return super().register_field(adata) | {LIGHT_KEY: self.usual_light}
+
+
+def image_field(args: dict[str, Any], usual_light: float) -> BaseAnnDataField:
+    """The field of images, by what :func:`resolve_images` found."""
     if args["image_key"] is not None:
-        return ImageField(REGISTRY_KEYS.X_KEY, args["image_key"], correct_data_format=False)
-    return LayerField(
-        REGISTRY_KEYS.X_KEY, args["layer"], is_count_data=False, correct_data_format=False
-    )
+        return StackedField(args["image_key"], usual_light)
+    return FlatField(args["layer"], usual_light)
 
 
 def _layer(adata: AnnData, layer: str) -> tuple[str, Any]:
@@ -168,41 +204,11 @@ def _blocks(images: Any) -> Iterator[np.ndarray]:
         yield block.toarray() if sparse.issparse(block) else np.asarray(block)
 
 
-def _checked_range(pixel_range: Any, images: Any, name: str) -> tuple[float, float]:
+def _checked_values(images: Any, name: str, pixel_range: Any) -> PixelValues:
     kind = np.dtype(images.dtype)
     if kind.kind not in "uif" or (kind.kind != "f" and kind != np.uint8 and pixel_range is None):
         raise TypeError(
             f"{name} holds {kind}; images are floats in [-1, 1] or [0, 1], or uint8 from 0 to 255. "
             "Convert them, or pass pixel_range=(smallest, largest) for other numbers."
         )
-    low, high = np.inf, -np.inf
-    for block in _blocks(images):
-        if kind.kind == "f" and not np.isfinite(block).all():
-            raise ValueError(f"{name} has NaN or infinite values. Remove those images first.")
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-    if pixel_range is None:
-        if kind == np.uint8:
-            return 0.0, 255.0
-        if low >= -1.0 and high <= 1.0:
-            return (-1.0, 1.0) if low < 0.0 else (0.0, 1.0)
-        raise ValueError(
-            f"{name} has values from {low:g} to {high:g}, but floats are expected in [-1, 1] or "
-            "[0, 1]. Scale them, or pass pixel_range=(smallest, largest), e.g. (0, 255)."
-        )
-    try:
-        smallest, largest = (float(value) for value in pixel_range)
-    except (TypeError, ValueError):
-        smallest = largest = 0.0
-    if not smallest < largest:
-        raise ValueError(
-            f"pixel_range must be (smallest, largest), e.g. (0, 255), but is {pixel_range!r}."
-        )
-    # rounding of a conversion is no reason to refuse
-    slack = 1e-4 * (largest - smallest)
-    if low < smallest - slack or high > largest + slack:
-        raise ValueError(
-            f"{name} has values from {low:g} to {high:g}, outside of the range "
-            f"({smallest:g}, {largest:g}) of pixel values. Scale them as the training images were, "
-            "or register anew with another pixel_range."
-        )
-    return smallest, largest
+    return pixel_values(_blocks(images), kind, name)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mixvi.core.arguments import check_positive
 from mixvi.core.data.files import read_model, write_model
-from mixvi.core.data.images import signed_images, warn_of_scale
+from mixvi.core.data.images import float_range, signed_images
 from mixvi.metrics.pairs import of_each_cell
 
 # how often the network halves height and width
@@ -102,7 +102,7 @@ class ImageClassifier(nn.Module):
         images,
         soft: bool = False,
         *,
-        pixel_range: tuple[float, float] = (-1.0, 1.0),
+        pixel_range: tuple[float, float] | None = None,
         batch_size: int = 250,
     ) -> np.ndarray:
         """Class of each image ``(n,)``, or with ``soft`` the probabilities ``(n, n_classes)``.
@@ -114,7 +114,8 @@ class ImageClassifier(nn.Module):
         soft
             Whether probabilities are returned.
         pixel_range
-            As for :func:`mixvi.metrics.fid`.
+            Smallest and largest value that floats may have. ``None``: as in training, or as for
+            :func:`mixvi.metrics.fid` if it was trained on bytes.
         batch_size
             Images at a time.
 
@@ -123,6 +124,7 @@ class ImageClassifier(nn.Module):
         ValueError
             If the images are of another shape than those of training, or out of range.
         """
+        pixel_range = pixel_range or self.settings.get("pixel_range")
         x = signed_images(images, pixel_range=pixel_range)
         self.check_images(x, "images")
         device = next(self.parameters()).device
@@ -197,7 +199,7 @@ def train_image_classifier(
     labels: Sequence,
     *,
     held_out: float | tuple = 0.1,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
+    pixel_range: tuple[float, float] | None = None,
     width: int = 32,
     max_epochs: int = 5,
     batch_size: int = 64,
@@ -247,9 +249,12 @@ def train_image_classifier(
     ):
         check_positive(name, value)
     check_positive("lr", lr, integer=False)
-    x = signed_images(images, pixel_range=pixel_range)
+    sides = {"images": images}
+    if isinstance(held_out, tuple):
+        sides["held_out"] = held_out[0]
+    pixel_range = float_range(sides, pixel_range)
+    x = signed_images(images, "images", pixel_range)
     _check_shape(x.shape[1:])
-    warn_of_scale(x, "images")
     classes, y = np.unique(of_each_cell(labels, len(x), "labels"), return_inverse=True)
     generator = np.random.default_rng(seed)
     if isinstance(held_out, tuple):
@@ -265,7 +270,8 @@ def train_image_classifier(
         classifier = ImageClassifier(x.shape[1:], classes.tolist(), width).to(device)
     classifier.check_images(test_x, "held_out")
     _fit(classifier, x, y, chosen, max_epochs, batch_size, lr, generator)
-    classifier.held_out_accuracy = float((classifier.predict(test_x) == test_labels).mean())
+    predicted = classifier.predict(test_x, pixel_range=(-1.0, 1.0))
+    classifier.held_out_accuracy = float((predicted == test_labels).mean())
     classifier.settings = {
         "n_train": len(chosen),
         "n_held_out": len(test_x),
@@ -273,6 +279,7 @@ def train_image_classifier(
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
+        "pixel_range": pixel_range,
     }
     return classifier
 

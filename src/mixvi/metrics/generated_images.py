@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mixvi.core.arguments import check_positive
-from mixvi.core.data.images import signed_images, warn_of_scale
+from mixvi.core.data.images import signed_images, signed_sides
 from mixvi.metrics.classifier import ImageClassifier
 
 INCEPTION = "inception"
@@ -34,7 +34,7 @@ def inception_score(
     classifier: ImageClassifier | nn.Module | Callable[[Tensor], Tensor] | str,
     splits: int = 10,
     *,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
+    pixel_range: tuple[float, float] | None = None,
     batch_size: int = 250,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -98,7 +98,7 @@ def fid(
     generated,
     features: ImageClassifier | nn.Module | Callable[[Tensor], Tensor] | str,
     *,
-    pixel_range: tuple[float, float] = (-1.0, 1.0),
+    pixel_range: tuple[float, float] | None = None,
     batch_size: int = 250,
     device: str | torch.device | None = None,
 ) -> float:
@@ -119,8 +119,9 @@ def fid(
         ``"inception"``: the standard network, whose weights torch-fidelity downloads (images are
         resized to 299 x 299, three channels).
     pixel_range
-        Smallest and largest value that floats may have; networks see them as -1 and 1. Bytes have
-        their own.
+        Smallest and largest value that floats may have; networks see them as -1 and 1. ``None``:
+        (-1, 1) if some are below -0.5, (0, 1) if none are negative, (0, 255) beside bytes; floats
+        of both sides are on one range. Bytes have their own.
     batch_size
         Images at a time.
     device
@@ -138,14 +139,12 @@ def fid(
     FileNotFoundError
         If the weights for ``"inception"`` are neither here nor to be downloaded.
     ValueError
-        If images are not ``(n, C, H, W)``, out of range, of different shapes or fewer than two, or
-        if the network does not take them or returns something else than finite rows.
+        If images are not ``(n, C, H, W)``, out of range or on one that cannot be told, of different
+        shapes or fewer than two, or if the network does not take them or returns something else
+        than finite rows.
     """
     check_positive("batch_size", batch_size)
-    sides = {
-        "real": signed_images(real, "real", pixel_range),
-        "generated": signed_images(generated, "generated", pixel_range),
-    }
+    sides = signed_sides({"real": real, "generated": generated}, pixel_range)
     shapes = {name: x.shape[1:] for name, x in sides.items()}
     if shapes["real"] != shapes["generated"]:
         raise ValueError(
@@ -231,7 +230,6 @@ def _feature_network(
     if isinstance(given, ImageClassifier):
         for side, x in sides.items():
             given.check_images(x, side)
-            warn_of_scale(x, side)
         call = given.features if name == "features" else given
     elif isinstance(given, str) and given == INCEPTION:
         module = _inception(name, sides)
@@ -259,7 +257,6 @@ def _inception(name: str, sides: dict[str, np.ndarray]) -> nn.Module:
                 f"{INCEPTION!r} takes images of three channels, but {side} have {x.shape[1]}. "
                 "Repeat the channel of grey ones: np.repeat(images, 3, axis=1)."
             )
-        warn_of_scale(x, side)
     if find_spec("torch_fidelity") is None:
         raise ImportError(
             f"{INCEPTION!r} needs torch-fidelity: pip install 'mixvi[inception]'. A network of "
