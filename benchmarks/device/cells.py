@@ -147,10 +147,9 @@ def speed(part: Part) -> None:
 def _load_kernels(part: Part) -> None:
     """A short training of each: kernels are loaded when they are first used."""
     sizes = settings(part.toy)
-    cells = tiled(sizes["sizes"][0])
-    for batch_size in sizes["steps"]:
-        for method in _methods(_models(cells), batch_size, part.toy).values():
-            method()
+    models = _models(tiled(sizes["sizes"][0]))
+    for method in _methods(models, min(sizes["steps"]), part.toy).values():
+        method()
 
 
 def _models(cells: AnnData) -> dict[int | str, Any]:

@@ -124,7 +124,7 @@ class AE(MixviModel):
         arguments.check_choice("which", which, self._latents)
         adata = self._validate_anndata(adata)
         batches = self._batches(adata, indices, batch_size)
-        return torch.cat([self.module.encode(rows)["mu_z"].cpu() for rows in batches]).numpy()
+        return torch.cat([self.module.encode(rows)["mu_z"] for rows in batches]).cpu().numpy()
 
     @torch.inference_mode()
     def get_reconstruction(

@@ -215,9 +215,10 @@ class ImageModel(RunnerMixin, AnnDataModel):
         means, variances = [], []
         for x in self._batches(adata, indices, batch_size):
             mu, log_var = self.module.encode(x)
-            means.append(mu.cpu())
-            variances.append(log_var.exp().cpu())
-        return torch.cat(means), torch.cat(variances)
+            means.append(mu)
+            variances.append(log_var.exp())
+        # fetched once, so that no minibatch waits for the device
+        return torch.cat(means).cpu(), torch.cat(variances).cpu()
 
     def get_latent_representation(
         self,

@@ -24,7 +24,8 @@ def soft_clip(t: Tensor, low: float, high: float) -> Tensor:
 
     Source: Kolb 2022, the bounded latent domain of section 11 (form after its author's code).
     """
-    return _SoftClip.apply(t, t.new_tensor(low), t.new_tensor(high))
+    # filled where t lies: a number sent there would have to be waited for
+    return _SoftClip.apply(t, t.new_full((), low), t.new_full((), high))
 
 
 class _SoftClip(torch.autograd.Function):

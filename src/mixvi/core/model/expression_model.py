@@ -229,9 +229,10 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
         means, variances = [], []
         for rows in self._batches(adata, indices, batch_size):
             posterior = self.module.encode(rows)
-            means.append(posterior[f"mu_{which}"].cpu())
-            variances.append(posterior[f"lv_{which}"].exp().cpu())
-        mean, variance = torch.cat(means), torch.cat(variances)
+            means.append(posterior[f"mu_{which}"])
+            variances.append(posterior[f"lv_{which}"].exp())
+        # fetched once, so that no minibatch waits for the device
+        mean, variance = torch.cat(means).cpu(), torch.cat(variances).cpu()
         return self._from_posterior(mean, variance, give_mean, return_dist, n_samples)
 
     @torch.inference_mode()
