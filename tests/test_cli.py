@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import anndata
@@ -176,12 +179,39 @@ def test_interrupted(run, cells, tmp_path, calls, monkeypatch):
 
     stop.__signature__ = inspect.signature(GMVAE.train)
     monkeypatch.setattr(GMVAE, "train", stop)
-    for learned, words, left in ((False, "nothing was written", False), (True, "epoch 3", True)):
+    for learned, words, left in ((False, "Nothing was written", False), (True, "epoch 3", True)):
         monkeypatch.setattr(GMVAE, "learned", learned, raising=False)
         code, _, err = run(*arguments)
         assert code == 130
         assert err.count("mixvi:") == 1 and words in err and "Traceback" not in err
         assert (tmp_path / "out.h5ad").exists() == left == ("save" in calls)
+
+
+def test_ctrl_c(cells, tmp_path):
+    """A process that is interrupted leaves the model of its last complete epoch."""
+    checkpoints = tmp_path / "run"
+    command = [
+        sys.executable, "-c", "from mixvi.cli import main; main()", "train", cells,
+        "--model-dir", tmp_path / "m", "--checkpoint-dir", checkpoints, "--init", "none",
+        "--max-epochs", 100_000, "--n-hidden", 8, "--n-layers", 1, "--accelerator", "cpu",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        written = set()
+        while process.poll() is None and len(written) < 3:
+            # a checkpoint an epoch, each in the place of the last
+            written |= {path.stat().st_mtime_ns for path in checkpoints.glob("*.ckpt")}
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, err
+    lines = [line for line in err.splitlines() if line.startswith("mixvi:")]
+    assert len(lines) == 1 and "Traceback" not in err, err
+    epoch = int(re.search(r"after epoch (\d+) of 100000", lines[0])[1])
+    model = GMVAE.load(tmp_path / "m", anndata.read_h5ad(cells))
+    assert model.is_trained and len(model.history["train_loss_epoch"]) == epoch >= 1
+    assert "gmvae_component" in anndata.read_h5ad(tmp_path / "m" / "annotated.h5ad").obs
 
 
 def test_warnings_are_one_line(run, cells, tmp_path, calls, monkeypatch):

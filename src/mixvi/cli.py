@@ -32,8 +32,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Interrupted("Interrupted; nothing was written.") from None
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted(f"{interrupt or 'Interrupted.'} Nothing was written.") from None
 
 
 app = typer.Typer(
@@ -235,7 +235,7 @@ def train(
     fitted.save(model_dir, overwrite=overwrite)
     _write(adata, output)
     if stopped is not None:
-        raise _Interrupted(f"{stopped} The model as of then is in {model_dir}.")
+        raise _Interrupted(f"{stopped} It is saved in {model_dir}.")
 
 
 @app.command()
