@@ -79,13 +79,19 @@ class VAEModule(MixviModule):
             kl = gaussian_kl_per_dim(out["mu_z"], out["lv_z"], mu_p, lv_p).sum(-1)
         return {"R": self.reconstruction_loss(rows, raw), "Z": kl}
 
-    def loss(self, tensors: dict, inference_outputs: dict, generative_outputs: dict) -> LossOutput:
-        """Minus the ELBO, averaged over the batch."""
+    def loss(
+        self,
+        tensors: dict,
+        inference_outputs: dict,
+        generative_outputs: dict,
+        kl_weight: Tensor | float = 1.0,
+    ) -> LossOutput:
+        """Minus the ELBO, averaged over the batch; its KL may have another weight in training."""
         out = inference_outputs
         terms = self.terms(out, generative_outputs["raw"], z_kl="analytic")
         kl_per_dim = gaussian_kl_per_dim(out["mu_z"], out["lv_z"], *self.prior(out["rows"]))
         return LossOutput(
-            loss=(terms["R"] + terms["Z"]).mean(),
+            loss=(terms["R"] + kl_weight * terms["Z"]).mean(),
             reconstruction_loss=terms["R"],
             kl_local={"z": terms["Z"]},
             extra_metrics={"kl_per_z": kl_per_dim.sum(0)},

@@ -200,12 +200,10 @@ class PartRunner(TrainRunner):
 
     def _interrupted(self) -> str:
         n_epochs, asked = self._last.n_epochs, self.trainer.max_epochs
+        kept = f"after epoch {n_epochs} of {asked}" if n_epochs else "before"
         if self._part != "training":
-            return (
-                f"Interrupted in epoch {n_epochs + 1} of {asked} ({self._part}): not trained yet."
-            )
-        kept = f"after epoch {n_epochs} of {asked}" if n_epochs else "before, no epoch is complete"
-        return f"Training was interrupted: the model is as it was {kept}."
+            kept += f" of its {self._part}, and not trained yet"
+        return f"Training was interrupted. The model is as it was {kept}."
 
     def _leave(self) -> None:
         """Give the model what the complete epochs have found, as scvi-tools does after all."""
