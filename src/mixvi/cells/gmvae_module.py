@@ -188,8 +188,9 @@ class GMVAEModule(MixviModule):
         generative_outputs: dict,
         use_labels: bool = True,
         label_weighting: str = "rows",
+        kl_weight: Tensor | float = 1.0,
     ) -> LossOutput:
-        """Weighted mean of the five terms over the batch (spec 5.4).
+        """Weighted mean of the five terms over the batch (Kolb 2022, eqs. 5.4-5.17).
 
         Parameters
         ----------
@@ -200,6 +201,9 @@ class GMVAEModule(MixviModule):
         label_weighting
             ``"rows"``: every row counts once; ``"groups"``: labelled and unlabelled rows share the
             weight evenly.
+        kl_weight
+            Weight of Z, W, Y and D while it rises, as in scvi-tools; what labels cost in Y keeps
+            its own.
         """
         rows = inference_outputs["rows"]
         terms = self.terms(
@@ -207,8 +211,11 @@ class GMVAEModule(MixviModule):
         )
         if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
             _assert_signs(terms, self.z_kl)
-        total = sum(self.term_weights[name] * terms[name] for name in TERMS)
         labelled = rows.labelled if use_labels else torch.zeros_like(rows.labelled)
+        known = self._label_loss(rows, _full(generative_outputs["log_pi"]), labelled)
+        kl = sum(self.term_weights[name] * terms[name] for name in TERMS[1:])
+        total = self.term_weights["R"] * terms["R"] + kl_weight * kl
+        total = total + (1.0 - kl_weight) * self.term_weights["Y"] * known
         loss = (_row_weights(labelled, label_weighting) * total).mean()
         pi = generative_outputs["log_pi"].detach().exp()
         with torch.no_grad():
@@ -319,16 +326,11 @@ class GMVAEModule(MixviModule):
         self, rows: Rows, log_pi: Tensor, r: Tensor, m: Tensor, a: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The label and the Dirichlet term (spec 5.4; Kolb 2022, eqs. 5.8, 5.9, 5.16, 5.17)."""
-        known = torch.zeros_like(m)
-        if rows.components is not None:
-            known = -(r * log_pi).sum(-1)
-        elif self.n_classes:
-            cross_entropy = -(rows.labels * self._log_class_probs(log_pi)).sum(-1)
-            known = m * self.classification_weight * cross_entropy
-            if self.components_per_class > 1:
-                within, log_within = self._within_class(log_pi)
-                split = (within * log_within).sum(-1)
-                known = known + m * (rows.labels * split).sum(-1)
+        known = self._label_loss(rows, log_pi, m)
+        if rows.components is None and self.n_classes and self.components_per_class > 1:
+            within, log_within = self._within_class(log_pi)
+            split = (within * log_within).sum(-1)
+            known = known + m * (rows.labels * split).sum(-1)
         latent = (1 - m) * mixture.negative_entropy(log_pi)
         no_d = torch.zeros_like(m)
         if self.y_prior == "categorical":
@@ -341,6 +343,15 @@ class GMVAEModule(MixviModule):
             y_term = latent - (r * log_d).sum(-1)
             d_term = mixture.dirichlet_kl(a, self.alpha, expected)
         return y_term + known, d_term
+
+    def _label_loss(self, rows: Rows, log_pi: Tensor, m: Tensor) -> Tensor:
+        """Cross-entropy of known components or, weighted, of known labels, ``(B,)``."""
+        if rows.components is not None:
+            return -log_pi.gather(-1, rows.components.view(-1, 1)).squeeze(-1)
+        if not self.n_classes:
+            return torch.zeros_like(m)
+        cross_entropy = -(rows.labels * self._log_class_probs(log_pi)).sum(-1)
+        return m * self.classification_weight * cross_entropy
 
     def _regularised(self, y_term: Tensor, log_pi: Tensor, m: Tensor) -> Tensor:
         """Y of the unlabelled rows floored, or driven by the batch's usage (spec 4)."""
