@@ -337,10 +337,14 @@ def test_latent_forms(toy, fit):
     assert model.predict(indices=[]).empty
 
 
-def test_untrained_models_warn(toy):
+def test_verbs_of_an_untrained_model_are_refused(toy):
     GMVAE.setup_anndata(toy)
-    with pytest.warns(UserWarning, match="untrained"):
-        GMVAE(toy, n_components=5).predict()
+    model = GMVAE(toy, n_components=5)
+    for verb in (model.predict, model.get_latent_representation, model.annotate, model.get_elbo):
+        with pytest.raises(RuntimeError, match="not trained yet"):
+            verb()
+    with pytest.raises(RuntimeError, match="not trained yet"):
+        model.sample(2)
 
 
 def test_conditions_may_be_numbers(toy, fit):

@@ -1,4 +1,4 @@
-"""Which label a component stands for (Kolb 2022, section 9; spec 9.4)."""
+"""Which label a component stands for (Kolb 2022, section 9)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def assign(probs: np.ndarray, labels: pd.Series, method: str) -> ComponentAssign
     """
     components = pd.Series(probs.argmax(axis=1), index=labels.index)
     table = component_table(components, labels)
-    onehot = pd.get_dummies(labels)[table.columns].to_numpy(dtype=float)
+    # by name: booleans in brackets would choose rows
+    onehot = pd.get_dummies(labels).reindex(columns=table.columns).to_numpy(dtype=float)
     overlap = table.columns[(probs.T @ onehot).argmax(axis=1)]
     mapping = dict(enumerate(overlap))
     mapping |= {int(j): row.idxmax() for j, row in table.iterrows() if row.sum()}

@@ -19,6 +19,7 @@ from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.regimes import RegimesMixin
 from mixvi.core import arguments
 from mixvi.core.data import checks
+from mixvi.core.data.fields import labelled_cells, plain_labels
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.maths.networks import active_dropout
 from mixvi.core.model.abundance import AbundanceMixin
@@ -233,8 +234,9 @@ class GMVAE(
         if n_samples is not None:
             arguments.check_positive("n_samples", n_samples)
         adata = self._validate_anndata(adata)
+        chosen = self._check_indices(adata, indices)
         parts = []
-        for rows in self._batches(adata, indices, batch_size):
+        for rows in self._batches(adata, chosen, batch_size) if len(chosen) else ():
             if n_samples is None:
                 probs = self._component_probs(rows, use_mean)
             else:
@@ -242,7 +244,7 @@ class GMVAE(
                     draws = [self._component_probs(rows, use_mean=False) for _ in range(n_samples)]
                 probs = torch.stack(draws).mean(0)
             parts.append(probs.cpu())
-        names = adata.obs_names[self._check_indices(adata, indices)]
+        names = adata.obs_names[chosen]
         values = torch.cat(parts).numpy() if parts else np.zeros((0, self.n_components))
         probs = pd.DataFrame(values, index=names)
         if level == "label":
@@ -269,12 +271,13 @@ class GMVAE(
         """Give each component the label it overlaps most with, and store that map.
 
         This looks at labels: on cells with which you later score, it is as optimistic as the
-        thesis's accuracy (spec 9.4). Fit it on training cells to be honest on others.
+        thesis's accuracy. Fit it on training cells to be honest on others.
 
         Parameters
         ----------
         labels_key
-            Column of ``obs``; default the registered one. Unlabelled cells are left out.
+            Column of ``obs``; default the registered one. Cells without a label (the unlabelled
+            category, or NaN) are left out.
         method
             ``"overlap"``: the most frequent label; ``"hungarian"``: one label a component at most,
             further components by overlap.
@@ -296,14 +299,14 @@ class GMVAE(
         key = labels_key or self._setup_args["labels_key"]
         if key is None:
             raise ValueError("Name a column of adata.obs: assign_components(labels_key=...).")
-        checks.check_categories(adata, key, "labels_key")
+        checks.check_labels(adata, key, self._setup_args["unlabeled_category"])
         chosen = self._check_indices(adata, indices)
         labels = adata.obs[key].iloc[chosen]
-        known = (labels != self._setup_args["unlabeled_category"]).to_numpy()
+        known = labelled_cells(labels, self._setup_args["unlabeled_category"])
         if not known.any():
-            raise ValueError(f"No cell of adata.obs[{key!r}] has a label.")
+            raise ValueError(f"No cell of adata.obs[{key!r}] that indices names has a label.")
         probs = self.predict(adata, chosen[known], soft=True, batch_size=batch_size)
-        assignment = assign(probs.to_numpy(), labels[known].astype(str), method)
+        assignment = assign(probs.to_numpy(), plain_labels(labels[known]), method)
         self.assignment_ = {"mapping": assignment.mapping, "method": method}
         return assignment
 
@@ -379,7 +382,7 @@ class GMVAE(
         notes = adata.uns[p]
         if self.assignment_ is not None:
             by_label = self._label_probs(probs)
-            adata.obs[f"{p}_prediction"] = pd.Categorical(by_label.idxmax(axis=1).astype(str))
+            adata.obs[f"{p}_prediction"] = pd.Categorical(by_label.idxmax(axis=1))
             notes["component_labels"] = {
                 str(j): str(label) for j, label in self.assignment_["mapping"].items()
             }

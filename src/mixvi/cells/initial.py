@@ -16,6 +16,7 @@ from mixvi.core.maths.sparse import distinct_entries
 _MAX_FITTED = 20_000
 _MIN_FITTED = 1_000
 _MAX_SAMPLE = 50_000
+_FEWEST_CENTRED = 10
 _N_PCS = 30
 
 
@@ -30,8 +31,9 @@ def principal_components(
     """At most 30 principal components of a matrix of cells, no label looked at.
 
     Counts are normalised to the median library and logged; every gene is centred within each
-    group, so that clusters are not the groups. Beyond 20,000 cells, axes and centres are fitted on
-    a random part, which is smaller where ``mixvi.settings.backed_memory`` asks for it.
+    group of at least 10 cells, so that clusters are not the groups. Beyond 20,000 cells, axes and
+    centres are fitted on a random part, which is smaller where ``mixvi.settings.backed_memory``
+    asks for it.
 
     Parameters
     ----------
@@ -127,7 +129,10 @@ class PrincipalAxes:
         self._target = np.median(row_sums(raw)) if is_count else 1.0
         values = self._logged(raw)
         groups = self._groups[fitted]
-        self._centres = {g: values[groups == g].mean(axis=0) for g in np.unique(groups)}
+        # the mean of a few cells is little else than these cells
+        found, sizes = np.unique(groups, return_counts=True)
+        large = found[sizes >= _FEWEST_CENTRED]
+        self._centres = {g: values[groups == g].mean(axis=0) for g in large}
         self._overall = values.mean(axis=0)
         sample = self._centred(values, groups)
         n_pcs = min(_N_PCS, sample.shape[1], len(fitted) - 1)

@@ -294,7 +294,8 @@ class RegimesMixin:
             return mapping
         shares = torch.zeros(len(self.classes), self.n_components)
         with torch.inference_mode():
-            for rows in self._batches(self.adata, indices, None):
+            # labelled cells may all have been set aside
+            for rows in self._batches(self.adata, indices, None) if len(indices) else ():
                 pi = self._component_probs(rows, use_mean=True)
                 shares += (rows.labels.T @ pi).cpu()
         for j in range(len(mapping), self.n_components):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
+from scvi.data.fields import BaseAnnDataField
 from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.fields import QueryLabelsField
+from mixvi.core.data.setup import LOADING
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCC, SIGMA_FLOOR, MPCCModule
+from mixvi.images.setup import image_field
 
 # images of a query may have no label; training images all have one
 _UNLABELLED = "_unlabelled"
@@ -79,7 +82,7 @@ class ConditionalMPCC(MPCC):
     @property
     def clusters(self) -> list:
         """The labels, in the order of the components."""
-        return list(self._state(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"][:-1])
+        return self._categories(REGISTRY_KEYS.LABELS_KEY)[:-1]
 
     @classmethod
     def setup_anndata(
@@ -91,7 +94,8 @@ class ConditionalMPCC(MPCC):
         layer: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         pixel_range: tuple[float, float] | None = None,
-        **kwargs,
+        source_registry: dict | None = None,
+        extend_categories: bool = False,
     ) -> None:
         """Register images and their labels.
 
@@ -100,7 +104,7 @@ class ConditionalMPCC(MPCC):
         labels_key
             Column of ``obs`` with the label of each image. Images on which a trained model is used
             may be without.
-        adata, image_key, layer, image_shape, pixel_range, **kwargs
+        adata, image_key, layer, image_shape, pixel_range, source_registry, extend_categories
             See :meth:`mixvi.images.GenerativeInference.setup_anndata`.
 
         Raises
@@ -112,18 +116,21 @@ class ConditionalMPCC(MPCC):
         ValueError
             If labels are missing, or images are not what is said.
         """
-        method_args = cls._get_setup_method_args(
-            **{k: v for k, v in locals().items() if k != "kwargs"}
-        )
-        if kwargs.get("source_registry") is None:
+        given = {name: value for name, value in locals().items() if name not in LOADING}
+        if source_registry is None:
+            checks.check_anndata(adata, cls.__name__)
             checks.check_categories(adata, labels_key, "labels_key")
             if adata.obs[labels_key].nunique() < 2:
                 raise ValueError(
                     f"adata.obs[{labels_key!r}] (labels_key) has one label alone. Leave labels "
                     "out: mixvi.images.AIMMPCC has no clusters, mixvi.images.MPCC finds them."
                 )
-        field = QueryLabelsField(REGISTRY_KEYS.LABELS_KEY, labels_key, _UNLABELLED)
-        cls._register(adata, method_args, [field], **kwargs)
+        cls._register(adata, cls._get_setup_method_args(**given), source_registry)
+
+    @staticmethod
+    def _fields(args: dict, light_share: float | None = None) -> list[BaseAnnDataField]:
+        labels = QueryLabelsField(REGISTRY_KEYS.LABELS_KEY, args["labels_key"], _UNLABELLED)
+        return [image_field(args, light_share), labels]
 
     def _training_indices(self) -> np.ndarray:
         indices = super()._training_indices()

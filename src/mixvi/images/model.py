@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import arguments
+from mixvi.core.data.backed import is_backed
 from mixvi.core.data.loading import MinibatchModule
+from mixvi.core.data.setup import LOADING, register
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.training.checks import check_training
 from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 from mixvi.core.training.threads import few_threads
 from mixvi.images.module import ImageModule
-from mixvi.images.setup import LIGHT_KEY, image_field, resolve_images
+from mixvi.images.setup import image_field, resolve_images
 from mixvi.images.training import StepwiseTrainingPlan
 from mixvi.metrics.information import encoder_entropy, mutual_information
 
@@ -38,7 +39,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
         layer: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         pixel_range: tuple[float, float] | None = None,
-        **kwargs,
+        source_registry: dict | None = None,
+        extend_categories: bool = False,
     ) -> None:
         """Register the images of an AnnData, one a row.
 
@@ -61,8 +63,8 @@ class ImageModel(RunnerMixin, AnnDataModel):
             images that a model returns are on this scale. ``None``: (0, 255) for uint8, (-1, 1)
             for floats in [-1, 1] of which some are below -0.5, (0, 1) for floats in [0, 1]. Images
             given to the model later have to be on the same scale.
-        **kwargs
-            ``source_registry``, used when a model is loaded.
+        source_registry, extend_categories
+            The registry of a trained model, given when a model is loaded.
 
         Raises
         ------
@@ -73,30 +75,31 @@ class ImageModel(RunnerMixin, AnnDataModel):
         ValueError
             If shape or range are not what is said or cannot be told, or values are not finite.
         """
-        method_args = cls._get_setup_method_args(
-            **{k: v for k, v in locals().items() if k != "kwargs"}
-        )
-        cls._register(adata, method_args, **kwargs)
+        given = {name: value for name, value in locals().items() if name not in LOADING}
+        cls._register(adata, cls._get_setup_method_args(**given), source_registry)
 
     @classmethod
-    def _register(
-        cls, adata: AnnData, method_args: dict, further: Sequence[BaseAnnDataField] = (), **kwargs
-    ) -> None:
-        """Register images, by the arguments of ``setup_anndata``, and further fields."""
-        source = kwargs.get("source_registry")
-        usual = None if source is None else _usual_light(source)
+    def _register(cls, adata: AnnData, method_args: dict, source_registry: dict | None) -> None:
+        """Register images by the arguments of ``setup_anndata``."""
         # what was found is kept, so that a loaded model reads the same
-        method_args["setup_args"], usual = resolve_images(adata, method_args["setup_args"], usual)
-        if adata.is_view:
-            # assigning makes the view an AnnData of its own; its parent stays as it is
-            adata.uns = dict(adata.uns)
-        fields = [image_field(method_args["setup_args"], usual), *further]
-        manager = AnnDataManager(fields=fields, setup_method_args=method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        args, light_share = resolve_images(adata, method_args["setup_args"], source_registry)
+        method_args["setup_args"] = args
+        fields = cls._fields(args, light_share)
+        cls.register_manager(register(adata, fields, method_args, source_registry))
 
-    def _check_registered(self, adata: AnnData) -> None:
-        resolve_images(adata, self._setup_args, _usual_light(self.registry))
+    @staticmethod
+    def _fields(args: dict, light_share: float | None = None) -> list[BaseAnnDataField]:
+        return [image_field(args, light_share)]
+
+    def _matrix(self, adata: AnnData) -> Any:
+        key, layer = self._setup_args["image_key"], self._setup_args["layer"]
+        if key is not None:
+            return adata.obsm[key]
+        return adata.X if layer is None else adata.layers[layer]
+
+    def _check_registered(self, adata: AnnData, is_known: bool) -> None:
+        if not (is_known and is_backed(self._matrix(adata))):
+            resolve_images(adata, self._setup_args, self.registry)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -460,8 +463,3 @@ class ImageModel(RunnerMixin, AnnDataModel):
                 adata, batch_size=batch_size
             )
         adata.uns[self._prefix] = self._description()
-
-
-def _usual_light(registry: dict) -> float:
-    """Share of light images among those that a model was set up with."""
-    return registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"].get(LIGHT_KEY, 0.0)

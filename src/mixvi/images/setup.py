@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
@@ -30,7 +31,7 @@ _ADVICE = "Scale them as the training images were, or register anew with another
 
 
 def resolve_images(
-    adata: AnnData, args: dict[str, Any], usual_light: float | None = None
+    adata: AnnData, args: dict[str, Any], source_registry: dict | None = None
 ) -> tuple[dict[str, Any], float]:
     """The arguments of ``setup_anndata`` with key, shape and range of the images found.
 
@@ -42,9 +43,9 @@ def resolve_images(
         AnnData with images.
     args
         ``image_key``, ``layer``, ``image_shape`` and ``pixel_range`` as the user gave them.
-    usual_light
-        Of the images that a model was set up with, if the arguments are those of a model; see
-        :class:`mixvi.core.data.pixel_range.PixelValues`.
+    source_registry
+        That of a trained model, whose arguments they are. Images are compared with those that it
+        was set up with; see :class:`mixvi.core.data.pixel_range.PixelValues`.
 
     Raises
     ------
@@ -55,11 +56,13 @@ def resolve_images(
     ValueError
         If shape or range are not what the arguments say, or not to be inferred.
     """
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
+    checks.check_anndata(adata)
     if adata.n_obs == 0:
         raise ValueError("adata has no rows: there are no images to train on.")
     checks.check_not_backed_view(adata)
+    source = None
+    if source_registry is not None:
+        source = source_registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
     key, layer, shape = args["image_key"], args["layer"], args["image_shape"]
     if key is not None and layer is not None:
         raise ValueError("Pass image_key or layer, not both.")
@@ -72,7 +75,7 @@ def resolve_images(
         name, images = f"adata.obsm[{key!r}]", adata.obsm[key]
         found = _shape_of(images, name)
         if shape is not None and found != shape:
-            raise ValueError(_other_shape(name, found, shape, usual_light is not None))
+            raise ValueError(_other_shape(name, found, shape, source_registry is not None))
         shape = found
     else:
         checks.check_key(adata, "layers", layer, "layer")
@@ -84,51 +87,83 @@ def resolve_images(
                 f"{prod(shape)} values each. Correct image_shape, or put images (n, C, H, W) into "
                 "adata.obsm['image']."
             )
+        if source is not None and "column_names" in source:
+            _check_columns(adata.var_names, source["column_names"])
     values = _checked_values(images, name, args["pixel_range"])
     if args["pixel_range"] is None:
         pixel_range = inferred_range(values)
     else:
         pixel_range = checked_range(args["pixel_range"])
         check_within(values, pixel_range, _ADVICE)
-    if usual_light is None:
-        usual_light = values.light_share
-    else:
-        check_scale(values, pixel_range, usual_light)
+    light_share = values.light_share
+    if source is not None:
+        light_share = source.get(LIGHT_KEY, 0.0)
+        check_scale(values, pixel_range, light_share)
     found = {"image_key": key, "layer": layer, "image_shape": shape, "pixel_range": pixel_range}
-    return args | found, usual_light
+    return args | found, light_share
 
 
 class StackedField(ObsmField):
     """Images ``(n, C, H, W)`` in obsm; channels for scvi-tools' columns, and no message."""
 
-    def __init__(self, key: str, usual_light: float):
+    def __init__(self, key: str, light_share: float | None):
         super().__init__(REGISTRY_KEYS.X_KEY, key, correct_data_format=False)
-        self.usual_light = usual_light
+        self._light_share = light_share
 
     def register_field(self, adata: AnnData) -> dict:
         """Number the channels, and keep what other images are compared with."""
         self.validate_field(adata)
         channels = np.arange(adata.obsm[self.attr_key].shape[1])
-        return {self.COLUMN_NAMES_KEY: channels, LIGHT_KEY: self.usual_light}
+        return {self.COLUMN_NAMES_KEY: channels, LIGHT_KEY: self._light_share}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Keep what images are compared with."""
+        light_share = state_registry.get(LIGHT_KEY, 0.0)
+        return self.register_field(adata_target) | {LIGHT_KEY: light_share}
 
 
 class FlatField(LayerField):
     """Images as rows of X or a layer."""
 
-    def __init__(self, layer: str | None, usual_light: float):
+    def __init__(self, layer: str | None, light_share: float | None):
         super().__init__(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
-        self.usual_light = usual_light
+        self._light_share = light_share
 
     def register_field(self, adata: AnnData) -> dict:
         """Keep what other images are compared with, too."""
-        return super().register_field(adata) | {LIGHT_KEY: self.usual_light}
+        return super().register_field(adata) | {LIGHT_KEY: self._light_share}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Keep the names of the columns and what images are compared with."""
+        kept = {
+            self.COLUMN_NAMES_KEY: state_registry[self.COLUMN_NAMES_KEY],
+            LIGHT_KEY: state_registry.get(LIGHT_KEY, 0.0),
+        }
+        return super().transfer_field(state_registry, adata_target, **kwargs) | kept
 
 
-def image_field(args: dict[str, Any], usual_light: float) -> BaseAnnDataField:
-    """The field of images, by what :func:`resolve_images` found."""
+def image_field(args: dict[str, Any], light_share: float | None = None) -> BaseAnnDataField:
+    """The field of images, by what :func:`resolve_images` found.
+
+    A query's field takes the share of light images from the model's.
+    """
     if args["image_key"] is not None:
-        return StackedField(args["image_key"], usual_light)
-    return FlatField(args["layer"], usual_light)
+        return StackedField(args["image_key"], light_share)
+    return FlatField(args["layer"], light_share)
+
+
+def _check_columns(found: Sequence[str], expected: Sequence[str]) -> None:
+    """Raise if columns of pixels have the names of training in another order.
+
+    Columns with other names altogether are taken in their order.
+    """
+    found, expected = pd.Index(found).astype(str), pd.Index(expected).astype(str)
+    if not found.equals(expected) and found.isin(expected).any():
+        raise ValueError(
+            "The columns of adata (adata.var_names) are pixels that the model was trained on, but "
+            "in another order or among others. Reorder them as they were in training: "
+            "adata = adata[:, names].copy()."
+        )
 
 
 def _layer(adata: AnnData, layer: str) -> tuple[str, Any]:

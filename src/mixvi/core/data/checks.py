@@ -6,36 +6,66 @@ Every function returns nothing and changes nothing; it raises before any field i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
 
 from mixvi.core.arguments import near_matches
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
+from mixvi.core.data.fields import found_categories, labelled_cells, name_of
 from mixvi.core.maths.sparse import distinct_entries
 
 _CHUNK_ROWS = 4096
+_FEWEST_CELLS = 3
 
 
 def check_key(adata: AnnData, slot: str, key: str | None, argument: str) -> None:
-    """Raise KeyError if ``adata.<slot>`` lacks ``key``, with near matches; None is fine."""
+    """Raise unless ``adata.<slot>`` has ``key``, once; near matches are named. None is fine."""
     if key is None:
         return
-    known = getattr(adata, slot).keys()
+    if not isinstance(key, Hashable):
+        raise TypeError(f"{argument} is {key!r}, but must be one name of adata.{slot}.")
+    known = list(getattr(adata, slot).keys())
     if key not in known:
-        raise KeyError(
-            f"{argument}={key!r} is not in adata.{slot}. {near_matches(key, list(known))}"
+        raise KeyError(f"{argument}={key!r} is not in adata.{slot}. {near_matches(key, known)}")
+    if known.count(key) > 1:
+        raise ValueError(
+            f"adata.{slot} has {known.count(key)} columns that are called {key!r} ({argument}). "
+            f"Keep one: adata.{slot} = adata.{slot}.loc[:, ~adata.{slot}.columns.duplicated()]."
         )
+
+
+def check_keys(adata: AnnData, keys: Sequence[str] | None, argument: str) -> None:
+    """Raise unless ``keys`` is a list of different columns of ``adata.obs``; None is fine."""
+    if isinstance(keys, str):
+        raise TypeError(f"{argument} must be a list of columns: {argument}=[{keys!r}].")
+    keys = list(keys or ())
+    for key in keys:
+        check_key(adata, "obs", key, argument)
+    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"{argument} names {twice[0]!r} more than once.")
+
+
+def check_anndata(adata: AnnData, class_name: str = "The model") -> None:
+    """Raise TypeError for anything but an AnnData; for a MuData with the line to write."""
+    if isinstance(adata, MuData):
+        first = next(iter(adata.mod), "rna")
+        raise TypeError(
+            f"adata is a MuData, but {class_name} reads an AnnData, one modality: pass "
+            f"mdata[{first!r}]. It has {', '.join(map(repr, adata.mod))}."
+        )
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
 
 
 def check_not_empty(adata: AnnData) -> None:
     """Raise ValueError for an AnnData without cells or without genes."""
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(
             f"adata is empty: it has {adata.n_obs} cells and {adata.n_vars} genes. "
@@ -52,13 +82,30 @@ def check_not_backed_view(adata: AnnData) -> None:
         )
 
 
-def check_categories(adata: AnnData, key: str | None, argument: str) -> None:
-    """Raise unless ``adata.obs[key]`` is usable as categories: no floats, no missing values."""
+def check_categories(
+    adata: AnnData,
+    key: str | None,
+    argument: str,
+    *,
+    missing: bool = False,
+    whole_floats: bool = False,
+) -> None:
+    """Raise unless ``adata.obs[key]`` is usable as categories.
+
+    Parameters
+    ----------
+    adata, key, argument
+        The column, and by which argument it was named. None is fine.
+    missing
+        Whether values may be missing.
+    whole_floats
+        Whether floats are fine if they are whole, as integers become beside missing values.
+    """
     if key is None:
         return
     check_key(adata, "obs", key, argument)
     column = adata.obs[key]
-    if column.isna().any():
+    if column.isna().any() and not missing:
         n = int(column.isna().sum())
         raise ValueError(
             f"adata.obs[{key!r}] ({argument}) has {n} missing values (NaN). Fill them first, e.g. "
@@ -66,8 +113,18 @@ def check_categories(adata: AnnData, key: str | None, argument: str) -> None:
         )
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if is_numeric_dtype(values) and is_float_dtype(values):
+        whole = bool((values.dropna() % 1 == 0).all())
+        if not (whole and whole_floats):
+            to = "int" if whole and not column.isna().any() else "str"
+            raise ValueError(
+                f"adata.obs[{key!r}] ({argument}) holds floats, but categories are expected. "
+                f"Convert it first: adata.obs[{key!r}] = adata.obs[{key!r}].astype({to})."
+            )
+    names = [name_of(category) for category in found_categories(column)[1]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
         raise ValueError(
-            f"adata.obs[{key!r}] ({argument}) holds floats, but categories are expected. "
+            f"adata.obs[{key!r}] ({argument}) has {twice[0]!r} both as text and as a number. "
             f"Convert it first: adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
         )
 
@@ -123,6 +180,11 @@ def check_matrix(x, name: str) -> None:
     if is_backed(x):
         # refuses what cannot be read by rows
         BackedMatrix(x, name)
+    elif type(x).__module__.partition(".")[0] == "dask":
+        raise TypeError(
+            f"{name} is a dask array. Read it into memory first: {name} = {name}.compute(). Files "
+            "larger than memory are opened with mixvi.read_backed."
+        )
     elif not (sparse.issparse(x) or isinstance(x, np.ndarray | pd.DataFrame)):
         raise TypeError(
             f"{name} is a {type(x).__name__}; a NumPy array or a scipy CSR or CSC matrix is "
@@ -139,13 +201,15 @@ def check_matrix(x, name: str) -> None:
             )
 
 
-def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
+def check_support(x, name: str, likelihood: str, is_count: bool) -> bool:
     """Raise if the data lie outside the support of the likelihood.
 
-    Non-integers under a count likelihood give a warning, as in scvi-tools.
+    Returns
+    -------
+    Whether values are whole numbers where the likelihood expects counts.
     """
     if not is_count and likelihood != "bernoulli":
-        return
+        return True
     whole = True
     if sparse.issparse(x):
         x = distinct_entries(x)
@@ -163,13 +227,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> None:
             )
         if is_count and whole and values.dtype.kind == "f":
             whole = bool((values == np.round(values)).all())
-    if not whole:
-        warnings.warn(
-            f"{name} has values that are not whole numbers, but likelihood={likelihood!r} expects "
-            "raw counts. Training goes on; pass layer=... if the counts are in a layer.",
-            UserWarning,
-            stacklevel=3,
-        )
+    return whole
 
 
 def check_library(x, name: str, likelihood: str) -> None:
@@ -183,23 +241,56 @@ def check_library(x, name: str, likelihood: str) -> None:
         )
 
 
-def check_soft_labels(adata: AnnData, key: str | None) -> None:
-    """Raise unless ``adata.obsm[key]`` has rows that sum to one, or to zero if unlabelled."""
+def check_labels(adata: AnnData, key: str | None, unlabeled_category: Hashable) -> None:
+    """Raise unless ``adata.obs[key]`` has labels for some cells at least; None is fine."""
+    if key is None:
+        return
+    check_categories(adata, key, "labels_key", missing=True, whole_floats=True)
+    if not labelled_cells(adata.obs[key], unlabeled_category).any():
+        raise ValueError(
+            f"Every cell of adata.obs[{key!r}] (labels_key) is {unlabeled_category!r}, the "
+            "unlabelled category, or NaN. Leave labels_key out to train without labels."
+        )
+
+
+def check_soft_labels(
+    adata: AnnData, key: str | None, columns: Sequence[str] | None = None
+) -> None:
+    """Raise unless ``adata.obsm[key]`` has rows that sum to one, or to zero if unlabelled.
+
+    ``columns`` are those of the table that a trained model was given: an array, which names none,
+    must have as many.
+    """
     if key is None:
         return
     check_key(adata, "obsm", key, "soft_labels_key")
-    values = np.asarray(adata.obsm[key], dtype=float)
+    name = f"adata.obsm[{key!r}] (soft_labels_key)"
+    table = adata.obsm[key]
+    values = np.asarray(table, dtype=float)
     if values.ndim != 2 or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(
-            f"adata.obsm[{key!r}] (soft_labels_key) must be a (n_obs, n_classes) matrix of "
-            "probabilities, without NaN or negative values."
+            f"{name} must be a (n_obs, n_classes) matrix of probabilities, without NaN or negative "
+            "values."
         )
     totals = values.sum(axis=1)
     if not (np.isclose(totals, 1.0, atol=1e-4) | (totals == 0)).all():
         raise ValueError(
-            f"Rows of adata.obsm[{key!r}] (soft_labels_key) must sum to 1, or to 0 for unlabelled "
-            "cells. Divide each row by its sum."
+            f"Rows of {name} must sum to 1, or to 0 for unlabelled cells. Divide each row by its "
+            "sum."
         )
+    if isinstance(table, pd.DataFrame):
+        names = [name_of(column) for column in table.columns]
+        twice = sorted({column for column in names if names.count(column) > 1})
+        if twice:
+            raise ValueError(f"{name} has more than one column that is called {twice[0]!r}.")
+    elif columns is not None and values.shape[1] != len(columns):
+        raise ValueError(
+            f"{name} is an array of {values.shape[1]} columns, but the model was trained on "
+            f"{len(columns)}: {', '.join(map(repr, columns))}. Give a DataFrame with the classes' "
+            "names as columns."
+        )
+    if columns is None and not totals.any():
+        raise ValueError(f"{name} has a label for no cell. Leave it out to train without labels.")
 
 
 def check_genes(found: Sequence[str], expected: Sequence[str]) -> None:
@@ -211,25 +302,62 @@ def check_genes(found: Sequence[str], expected: Sequence[str]) -> None:
     if len(missing):
         raise ValueError(
             f"The data lack {len(missing)} of the model's {len(expected)} genes, e.g. "
-            f"{', '.join(map(repr, missing[:3]))}. A model reads the genes it was trained on; "
-            "train it on the genes both data sets share."
+            f"{', '.join(map(repr, missing[:3]))}. A model reads the genes it was trained on: fill "
+            "up a few by prepare_query_anndata(adata, model), or train a model on the genes that "
+            "both data sets share."
         )
-    raise ValueError(
-        "The data have the model's genes, but in another order or among others. "
-        "Reorder first: adata = adata[:, model.var_names].copy()."
-    )
+    text = "The data have the model's genes, but in another order or among others. "
+    twice = [index[index.duplicated()][0] for index in (expected, found) if not index.is_unique]
+    if twice:
+        raise ValueError(
+            f"{text}They cannot be told apart by name, because more than one gene is called "
+            f"{twice[0]!r}: call adata.var_names_make_unique() before set-up and training."
+        )
+    raise ValueError(f"{text}Reorder first: adata = adata[:, model.var_names].copy().")
 
 
 def check_known_categories(
     adata: AnnData, key: str, known: Sequence, argument: str, hint: str
 ) -> None:
     """Raise if ``adata.obs[key]`` holds categories that the model has not seen."""
-    check_categories(adata, key, argument)
-    unseen = sorted(set(map(str, adata.obs[key].unique())) - set(map(str, known)))
+    check_categories(adata, key, argument, whole_floats=True)
+    known = [name_of(category) for category in known]
+    found = [name_of(category) for category in found_categories(adata.obs[key])[1]]
+    unseen = sorted(set(found) - set(known))
     if unseen:
         raise ValueError(
             f"adata.obs[{key!r}] ({argument}) has categories that the model was not trained on: "
             f"{', '.join(map(repr, unseen[:5]))}. It knows {', '.join(map(repr, known))}. {hint}"
+        )
+
+
+def warn_few_cells(adata: AnnData, key: str, argument: str) -> None:
+    """Warn of categories with fewer than 3 cells, from which nothing of them can be learned."""
+    sizes = adata.obs[key].value_counts()
+    few = sizes.index[(sizes > 0) & (sizes < _FEWEST_CELLS)]
+    if len(few):
+        warnings.warn(
+            f"adata.obs[{key!r}] ({argument}): {len(few)} of its {int((sizes > 0).sum())} "
+            f"categories have fewer than {_FEWEST_CELLS} cells, e.g. {name_of(few[0])!r}. What is "
+            "particular to them cannot be learned; join them with others.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def warn_confounded(adata: AnnData, condition_key: str, key: str, argument: str) -> None:
+    """Warn if every category of a nuisance column has cells of one condition alone."""
+    condition, category = adata.obs[condition_key], adata.obs[key]
+    pairs = pd.DataFrame({"category": category.astype(str), "condition": condition.astype(str)})
+    conditions = pairs.groupby("category")["condition"].nunique()
+    if len(conditions) > 1 and pairs["condition"].nunique() > 1 and conditions.max() == 1:
+        warnings.warn(
+            f"Each category of adata.obs[{key!r}] ({argument}) has cells of one condition of "
+            f"adata.obs[{condition_key!r}] alone. What the condition does cannot be told from what "
+            f"they do, and counterfactuals may show either. Leave {argument} out, or name a column "
+            "whose categories have cells of several conditions.",
+            UserWarning,
+            stacklevel=5,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,16 +11,30 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from pandas.api.types import is_bool_dtype
 from scvi import settings
+from scvi.data._constants import (
+    _MODEL_NAME_KEY,
+    _SCVI_UUID_KEY,
+    _SETUP_ARGS_KEY,
+    _SETUP_METHOD_NAME,
+)
+from scvi.data._utils import _assign_adata_uuid, _check_if_view
+from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 from scvi.module.base import BaseModuleClass
 
+from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
+from mixvi.core.data.backed import is_backed
 from mixvi.core.data.loading import inference_loader
+from mixvi.core.data.setup import register
 from mixvi.core.model.card import CardMixin
 from mixvi.core.model.docstrings import explain_arguments
 from mixvi.core.model.saved_model import SavedModelMixin
 from mixvi.core.training.threads import few_threads
+
+_METHOD_ARGS = (_MODEL_NAME_KEY, _SETUP_METHOD_NAME, _SETUP_ARGS_KEY)
 
 
 class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
@@ -42,8 +57,24 @@ class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
     def _check_data(self, adata: AnnData) -> None:
         """Raise if the registered data are not what the model can take."""
 
-    def _check_registered(self, adata: AnnData) -> None:
-        """Raise if an AnnData has not the fields that the model was registered with."""
+    def _check_registered(self, adata: AnnData, is_known: bool) -> None:
+        """Raise if an AnnData has not the fields that the model was registered with.
+
+        One that ``is_known``, because the model was built on it, need not be read from disk again.
+        """
+
+    def _matrix(self, adata: AnnData) -> Any:
+        """What the model reads of an AnnData."""
+        return adata.X
+
+    @staticmethod
+    @abstractmethod
+    def _fields(args: dict) -> list[BaseAnnDataField]:
+        """The fields to register, by the arguments of ``setup_anndata``."""
+
+    def _categories(self, registry_key: str) -> list:
+        """Names of a field's categories, in the order of their codes."""
+        return np.asarray(self._state(registry_key)["categorical_mapping"]).tolist()
 
     def _state(self, registry_key: str) -> dict:
         field = self.registry["field_registries"].get(registry_key, {})
@@ -54,42 +85,73 @@ class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
         return self.registry["setup_args"]
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
-        """Check an AnnData against the model before scvi-tools transfers its fields."""
-        if adata is None and self.adata is None:
+        """Check an AnnData against the model, and encode its fields as they are now."""
+        adata = self.adata if adata is None else adata
+        if adata is None:
             raise ValueError(
                 "The model was loaded without data. Pass adata=..., with the fields that the model "
                 "was trained on."
             )
-        if adata is not None and adata is not self.adata:
-            if not isinstance(adata, AnnData):
-                raise TypeError(f"adata must be an AnnData, but is a {type(adata).__name__}.")
-            self._check_registered(adata)
+        checks.check_anndata(adata, type(self).__name__)
+        is_known = adata is self.adata
+        self._check_registered(adata, is_known)
+        if not (is_known and is_backed(self._matrix(adata))):
             self._check_data(adata)
-        return super()._validate_anndata(adata, copy_if_view)
+        _check_if_view(adata, copy_if_view=copy_if_view)
+        self._encode(adata)
+        return adata
+
+    def _encode(self, adata: AnnData) -> None:
+        """Encode an AnnData's fields, by a registration of its own if it is new to the model."""
+        ours = self._per_instance_manager_store.get(self.id, {})
+        manager = ours.get(adata.uns.get(_SCVI_UUID_KEY))
+        if manager is not None and manager.adata is adata:
+            manager.encode()
+            return
+        if manager is not None:
+            # a copy has the mark of what it was copied from
+            _assign_adata_uuid(adata, overwrite=True)
+        method_args = {key: self.registry[key] for key in _METHOD_ARGS if key in self.registry}
+        fields = self._fields(self._setup_args)
+        self._register_manager_for_instance(register(adata, fields, method_args, self.registry))
 
     def _check_indices(self, adata: AnnData, indices: Sequence[int] | None) -> np.ndarray:
         """Row numbers of the cells that ``indices`` choose: by number, by mask or by name."""
         if indices is None:
             return np.arange(adata.n_obs)
-        if isinstance(indices, pd.Series) and indices.dtype == bool:
-            indices = in_order_of(adata.obs_names, indices, "indices")
+        if isinstance(indices, pd.Series) and is_bool_dtype(indices):
+            indices = in_order_of(adata.obs_names, indices, "indices").to_numpy(dtype=bool)
         indices = np.asarray(indices)
         if indices.dtype == bool:
             if len(indices) != adata.n_obs:
                 raise ValueError(
                     f"indices is a mask of length {len(indices)}, but adata has {adata.n_obs} rows."
                 )
+            if not indices.any():
+                raise ValueError(
+                    "indices is a mask that is true for no cell. Check the comparison it comes "
+                    "from: a name may be misspelt."
+                )
             return np.flatnonzero(indices)
         if indices.size == 0:
-            return indices.astype(np.int64)
+            return np.zeros(0, dtype=np.int64)
         if all(isinstance(name, str) for name in indices.ravel()):
             return _rows_named(adata.obs_names, indices)
-        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= adata.n_obs:
+        usable = indices.ndim == 1 and indices.dtype.kind in "iu"
+        if not usable or indices.min() < 0 or indices.max() >= adata.n_obs:
             raise ValueError(
                 f"indices must be row numbers from 0 to {adata.n_obs - 1}, a boolean mask or names "
                 "of cells."
             )
+        # torch takes uint8 for a mask
         return indices.astype(np.int64)
+
+    def _check_if_trained(self, warn: bool = False, message: str | None = None) -> None:
+        """Raise RuntimeError for a model that was not trained; scvi-tools only warns."""
+        if not self.is_trained_:
+            raise RuntimeError(
+                message or f"This {type(self).__name__} is not trained yet. Call train() first."
+            )
 
     def _batches(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
@@ -103,7 +165,11 @@ class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
     ) -> Iterator[Any]:
         """Rows on the model's device, in order, as the module reads them; it is set to eval."""
         indices = self._check_indices(adata, indices)
+        if len(indices) == 0:
+            raise ValueError("indices names no cell. Leave it out for all, or name some.")
         manager = self.get_anndata_manager(adata, required=True)
+        # verbs may read several AnnData, and models share some
+        manager.validate()
         self.module.eval()
         device = self.module.device
         batch_size = batch_size or settings.batch_size

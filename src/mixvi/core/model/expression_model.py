@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,12 +11,19 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
+from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import arguments
 from mixvi.core.data import checks
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.keys import CONDITION_KEY, SOFT_LABELS_KEY
-from mixvi.core.data.setup import anndata_fields, check_setup
+from mixvi.core.data.setup import (
+    LOADING,
+    anndata_fields,
+    check_setup,
+    plain_arguments,
+    register,
+)
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.model.card import listed
 from mixvi.core.model.module import MixviModule, Rows
@@ -30,6 +38,7 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
     _needs_condition: ClassVar[bool] = False
     _latents: ClassVar[tuple[str, ...]] = ("z",)
     _prefix: ClassVar[str]
+    _told_of_fractions = False
 
     module: MixviModule
 
@@ -37,18 +46,22 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
     def setup_anndata(
         cls,
         adata: AnnData,
+        *,
         layer: str | None = None,
         labels_key: str | None = None,
-        unlabeled_category: str = "Unknown",
+        unlabeled_category: Hashable = "Unknown",
         soft_labels_key: str | None = None,
         condition_key: str | None = None,
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         size_factor_key: str | None = None,
-        **kwargs,
+        source_registry: dict | None = None,
+        extend_categories: bool = False,
     ) -> None:
         """Register the fields of an AnnData that the model reads.
+
+        Categories without cells are left out.
 
         Parameters
         ----------
@@ -58,12 +71,12 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
             Layer with the expression matrix ``(n_obs, n_vars)``; ``None`` for ``X``. Raw counts for
             count likelihoods, otherwise the scale you want the model to see.
         labels_key
-            Column of ``obs`` with known labels.
+            Column of ``obs`` with known labels: text, whole numbers or booleans.
         unlabeled_category
-            The value in ``labels_key`` of cells without a label.
+            The value in ``labels_key`` of cells without a label; missing values mean the same.
         soft_labels_key
             Key of ``obsm`` with label probabilities ``(n_obs, n_classes)``; rows of zeros are
-            unlabelled. Given instead of ``labels_key``.
+            unlabelled. Given instead of ``labels_key``. A query's columns are found by their names.
         condition_key
             Column of ``obs`` with the condition that counterfactuals flip (e.g. treatment).
         batch_key
@@ -72,34 +85,38 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
             Further nuisance columns of ``obs``.
         size_factor_key
             Column of ``obs`` that replaces the library size in count likelihoods.
-        **kwargs
-            ``source_registry`` and ``extend_categories``, used when a model is loaded.
+        source_registry, extend_categories
+            The registry of a trained model, and whether batches may be new to it; given when a
+            model is loaded.
 
         Raises
         ------
         KeyError
             If a key is missing (near matches are named).
+        TypeError
+            If ``adata`` is no AnnData, or a key or the matrix is of a kind that cannot be read.
         ValueError
             If the data are empty or not finite, a column is not usable, or a category is unseen.
+
+        Warns
+        -----
+        UserWarning
+            If a batch, covariate category or condition has fewer than 3 cells, or every batch has
+            one condition alone.
         """
-        setup_method_args = cls._get_setup_method_args(
-            **{k: v for k, v in locals().items() if k != "kwargs"}
-        )
+        given = {name: value for name, value in locals().items() if name not in LOADING}
+        method_args = cls._get_setup_method_args(**given)
+        args = method_args["setup_args"] = plain_arguments(method_args["setup_args"])
         check_setup(
-            cls.__name__,
-            cls._needs_condition,
-            adata,
-            setup_method_args["setup_args"],
-            kwargs.get("source_registry"),
-            new_batches=kwargs.get("extend_categories", False),
+            cls.__name__, cls._needs_condition, adata, args, source_registry, extend_categories
         )
-        if adata.is_view:
-            # assigning makes the view an AnnData of its own; its parent stays as it is
-            adata.uns = dict(adata.uns)
-        fields = anndata_fields(setup_method_args["setup_args"])
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
+        fields = cls._fields(args)
+        manager = register(adata, fields, method_args, source_registry, extend_categories)
         cls.register_manager(manager)
+
+    @staticmethod
+    def _fields(args: dict) -> list[BaseAnnDataField]:
+        return anndata_fields(args)
 
     def _module_sizes(self) -> dict[str, Any]:
         """Sizes that every module takes from the registry."""
@@ -132,14 +149,14 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
             return list(self._state(SOFT_LABELS_KEY)["column_names"])
         if self._setup_args["labels_key"] is None:
             return []
-        return list(self._state(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"][:-1])
+        return self._categories(REGISTRY_KEYS.LABELS_KEY)[:-1]
 
     @property
     def conditions(self) -> list:
         """Known conditions, in the order of their codes; empty without a condition."""
         if self._setup_args["condition_key"] is None:
             return []
-        return list(self._state(CONDITION_KEY)["categorical_mapping"])
+        return self._categories(CONDITION_KEY)
 
     @property
     def condition_key(self) -> str | None:
@@ -149,7 +166,11 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
     @property
     def batches(self) -> list:
         """Known batches, in the order of their codes."""
-        return list(self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+        return self._categories(REGISTRY_KEYS.BATCH_KEY)
+
+    def _matrix(self, adata: AnnData) -> Any:
+        layer = self._setup_args["layer"]
+        return adata.X if layer is None else adata.layers[layer]
 
     def _data_text(self) -> str:
         """See :class:`CardMixin`: size, and each registered column with its categories."""
@@ -172,18 +193,30 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
         return "; ".join(texts)
 
     def _check_data(self, adata: AnnData) -> None:
-        """Raise if the matrix is not in the support of the likelihood."""
-        layer = self._setup_args["layer"]
-        x = adata.X if layer is None else adata.layers[layer]
-        likelihood = self.module.likelihood
-        checks.check_support(x, self._x_name, likelihood.name, likelihood.is_count)
+        """Raise if the matrix is not in the support of the likelihood; warn once of fractions."""
+        x, likelihood = self._matrix(adata), self.module.likelihood
+        whole = checks.check_support(x, self._x_name, likelihood.name, likelihood.is_count)
+        if not whole and not self._told_of_fractions:
+            warnings.warn(
+                f"{self._x_name} has values that are not whole numbers, but likelihood="
+                f"{likelihood.name!r} expects raw counts. Training goes on; pass layer=... if the "
+                "counts are in a layer.",
+                UserWarning,
+                stacklevel=4,
+            )
+            self._told_of_fractions = True
         if likelihood.is_count and self._setup_args["size_factor_key"] is None:
             checks.check_library(x, self._x_name, likelihood.name)
 
-    def _check_registered(self, adata: AnnData) -> None:
+    def _check_registered(self, adata: AnnData, is_known: bool) -> None:
         """Raise if genes or categories of an AnnData are not the model's."""
         check_setup(
-            type(self).__name__, self._needs_condition, adata, self._setup_args, self.registry
+            type(self).__name__,
+            self._needs_condition,
+            adata,
+            self._setup_args,
+            self.registry,
+            is_known=is_known,
         )
 
     @torch.inference_mode()
@@ -302,22 +335,41 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
             return mean
         return mean + (0.5 * log_var).exp() * torch.randn_like(mean)
 
+    def _positions_of_genes(self, gene_list: Sequence[str]) -> list[int]:
+        """Positions of genes by name; an error that names the first that is not there, or twice."""
+        positions = []
+        for gene in [gene_list] if isinstance(gene_list, str) else gene_list:
+            found = np.flatnonzero(self.var_names == gene)
+            if len(found) == 0:
+                raise KeyError(
+                    f"gene_list has {gene!r}, which is not a gene of the model. "
+                    + arguments.near_matches(gene, self.var_names)
+                )
+            if len(found) > 1:
+                raise ValueError(
+                    f"gene_list has {gene!r}, but {len(found)} genes of the model are called so. "
+                    "Call adata.var_names_make_unique() before set-up and training."
+                )
+            positions.append(int(found[0]))
+        return positions
+
     def _code(self, value: Any, known: list, argument: str) -> int | None:
         """Code of a category, None for None; an error that names it if unknown."""
         if value is None:
             return None
-        names = [str(name) for name in known]
-        if str(value) not in names:
+        names = [name_of(name) for name in known]
+        if name_of(value) not in names:
             if not known:
                 key = argument.removeprefix("transform_")
                 raise ValueError(
-                    f"{argument}={value!r}: the model knows no {key}s. Register one with "
-                    f"setup_anndata(condition_key=...) and train again."
+                    f"{argument}={arguments.shown(value)}: the model knows no {key}s. Register one "
+                    f"with setup_anndata({key}_key=...) and train again."
                 )
             raise ValueError(
-                f"{argument}={value!r} is not known. {arguments.near_matches(value, known)}"
+                f"{argument}={arguments.shown(value)} is not known. "
+                + arguments.near_matches(value, known)
             )
-        return names.index(str(value))
+        return names.index(name_of(value))
 
     def annotate(
         self,

@@ -69,6 +69,8 @@ class RunnerMixin:
     def _training_indices(self) -> np.ndarray:
         if self.adata is None:
             raise ValueError("The model was loaded without data. Load it with adata=... to train.")
+        # columns may have changed since set-up, and another model may be set up on the same AnnData
+        self._validate_anndata()
         return np.arange(self.adata.n_obs)
 
     def _split(

@@ -1,0 +1,442 @@
+"""Registering: what is registered, and that a model goes on reading what it was built on."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CPU
+
+import mixvi
+from mixvi import CGMVAE, GMVAE, VAE
+
+SMALL = {"n_hidden": 16, "n_layers": 1, "n_latent_z": 3, "n_latent_w": 2}
+
+
+@pytest.fixture
+def numbered(toy):
+    """Types and conditions as text and as numbers."""
+    toy.obs["number"] = toy.obs["cell_type"].cat.codes.astype(int)
+    toy.obs["dose"] = toy.obs["condition"].cat.codes.astype(int)
+    return toy
+
+
+def labels_of(model):
+    codes = np.asarray(model.adata_manager.get_from_registry("labels")).ravel()
+    return [model.classes[code] if code < len(model.classes) else None for code in codes]
+
+
+def test_arguments_after_the_data_are_named(toy):
+    """scvi-tools has them in another order: by position batches would become labels."""
+    with pytest.raises(TypeError, match="positional"):
+        GMVAE.setup_anndata(toy, None, "condition")
+    with pytest.raises(TypeError, match="labels_kye"):
+        GMVAE.setup_anndata(toy, labels_kye="cell_type")
+    with pytest.raises(TypeError, match="positional"):
+        mixvi.images.GenerativeInference.setup_anndata(toy, "image")
+
+
+def test_two_models_on_the_same_cells(toy, fit):
+    """Each trains on the labels it was set up with, whoever came last."""
+    toy.obs["half"] = np.where(toy.obs["cell_type"].astype(str) < "type 2", "x", "y")
+    GMVAE.setup_anndata(toy, labels_key="cell_type")
+    fine = GMVAE(toy, **SMALL)
+    GMVAE.setup_anndata(toy, labels_key="half")
+    coarse = GMVAE(toy, **SMALL)
+    CGMVAE.setup_anndata(toy, labels_key="half", condition_key="cell_type")
+    training = {"lr": 5e-3, "batch_size": 50} | CPU
+    fine.train(15, **training)
+    assert labels_of(fine) == list(toy.obs["cell_type"])
+    coarse.train(5, **training)
+    assert labels_of(coarse) == list(toy.obs["half"])
+    predicted = fine.predict(level="label")
+    assert (predicted == toy.obs["cell_type"].astype(str)).mean() > 0.95
+
+
+def test_a_second_model_between_two_readings(toy, fit):
+    """Rows of one verb are encoded by its own model, though another was used meanwhile."""
+    model = fit(CGMVAE, toy, setup={"condition_key": "condition"}, epochs=1, n_components=5)
+    rows = np.concatenate([r.condition for r in model._batches(toy, None, None)])
+    other = fit(CGMVAE, toy, setup={"condition_key": "cell_type"}, epochs=1, n_components=5)
+    again = np.concatenate([r.condition for r in model._batches(toy, None, None)])
+    np.testing.assert_array_equal(rows, again)
+    assert set(np.concatenate([r.condition for r in other._batches(toy, None, None)])) == {
+        *range(5)
+    }
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_columns_that_changed_are_read_anew(toy, fit, own):
+    model = fit(CGMVAE, toy, setup={"condition_key": "condition"}, epochs=3, n_components=5)
+    cells = toy if own else toy.copy()
+    before = model.get_reconstruction(cells)
+    cells.obs["condition"] = "condition 1"
+    changed = model.get_reconstruction(cells)
+    assert model.conditions == ["condition 0", "condition 1"]
+    np.testing.assert_array_equal(changed, model.get_reconstruction(cells.copy()))
+    was_other = (toy.obs_names.isin(cells.obs_names)) & (np.abs(changed - before).max(1) > 1e-3)
+    assert 0.4 < was_other.mean() < 0.6
+    cells.obs["condition"] = "condition 9"
+    with pytest.raises(ValueError, match="'condition 9'"):
+        model.get_reconstruction(cells)
+    if own:
+        with pytest.raises(ValueError, match="'condition 9'"):
+            model.train(1, **CPU)
+
+
+def test_columns_of_the_registration_may_be_dropped(toy, fit):
+    model = fit(CGMVAE, toy, setup={"condition_key": "condition"}, epochs=1, n_components=5)
+    before = model.get_latent_representation()
+    toy.obs = toy.obs[["cell_type", "condition"]].copy()
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    toy.uns.clear()
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    model.train(1, **CPU)
+
+
+def test_a_matrix_that_changed_is_checked_in_training(counts):
+    GMVAE.setup_anndata(counts)
+    model = GMVAE(counts, n_components=3, likelihood="nb", **SMALL)
+    counts.X = counts.X.log1p()
+    with pytest.warns(UserWarning, match="not whole numbers"):
+        model.train(1, init=None, **CPU)
+    counts.X = -counts.X
+    with pytest.raises(ValueError, match="negative"):
+        model.train(1, **CPU)
+    counts.X = counts.X.toarray() * np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        model.get_latent_representation()
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bool, "category"])
+def test_labels_of_any_type(numbered, fit, kind):
+    labels = numbered.obs["number"] % 2 if kind is bool else numbered.obs["number"]
+    numbered.obs["label"] = labels.astype(kind)
+    model = fit(GMVAE, numbered, setup={"labels_key": "label"}, epochs=15)
+    predicted = model.predict(level="label")
+    assert (predicted.to_numpy() == numbered.obs["label"].to_numpy()).mean() > 0.9
+    model.annotate()
+    annotated = numbered.obs["gmvae_prediction"].to_numpy()
+    np.testing.assert_array_equal(annotated, predicted.to_numpy())
+    for method in ("overlap", "hungarian"):
+        assignment = model.assign_components("label", method=method)
+        assert assignment.accuracy > 0.9
+        assert set(assignment.table.columns) == set(numbered.obs["label"])
+        assert set(model.component_labels.values()) == set(numbered.obs["label"])
+
+
+def test_labels_of_any_type_can_be_saved(numbered, fit, tmp_path):
+    for kind in (int, bool):
+        numbered.obs["label"] = (numbered.obs["number"] % 2).astype(kind)
+        model = fit(GMVAE, numbered, setup={"labels_key": "label"}, epochs=1, n_components=5)
+        model.annotate()
+        numbered.write_h5ad(tmp_path / "cells.h5ad")
+        model.save(tmp_path / kind.__name__)
+        again = GMVAE.load(tmp_path / kind.__name__, anndata.read_h5ad(tmp_path / "cells.h5ad"))
+        assert again.classes == model.classes
+        assert again.predict(level="label").equals(model.predict(level="label"))
+
+
+@pytest.mark.parametrize(
+    ("hide", "unlabelled"),
+    [(-1, -1), (-1, "-1"), (np.nan, "Unknown"), (np.nan, np.nan), (99, np.int64(99))],
+)
+def test_cells_without_a_label(numbered, hide, unlabelled):
+    hidden = np.arange(numbered.n_obs) % 3 == 0
+    numbered.obs["partly"] = numbered.obs["number"].where(~hidden, hide)
+    GMVAE.setup_anndata(numbered, labels_key="partly", unlabeled_category=unlabelled)
+    model = GMVAE(numbered, **SMALL)
+    assert model.classes == [0, 1, 2, 3, 4]
+    shown = [None if h else n for h, n in zip(hidden, numbered.obs["number"], strict=True)]
+    assert labels_of(model) == shown
+
+
+def test_missing_labels_of_every_type(toy):
+    hidden = np.arange(toy.n_obs) % 2 == 0
+    for column in (toy.obs["cell_type"], toy.obs["cell_type"].astype(object)):
+        toy.obs["partly"] = column.where(~hidden)
+        GMVAE.setup_anndata(toy, labels_key="partly")
+        assert len(GMVAE(toy, **SMALL).classes) == 5
+    toy.obs["partly"] = np.nan
+    with pytest.raises(ValueError, match="Every cell.*or NaN"):
+        GMVAE.setup_anndata(toy, labels_key="partly")
+    with pytest.raises(TypeError, match="one value"):
+        GMVAE.setup_anndata(toy, labels_key="cell_type", unlabeled_category=["a", "b"])
+
+
+def test_labels_are_in_order_whatever_the_unlabelled_are_called(toy):
+    for name in ("Unknown", "aaa", "zzz"):
+        toy.obs["partly"] = np.where(np.arange(toy.n_obs) % 2, toy.obs["cell_type"], name)
+        GMVAE.setup_anndata(toy, labels_key="partly", unlabeled_category=name)
+        assert GMVAE(toy, **SMALL).classes == [f"type {i}" for i in range(5)]
+
+
+AS_OTHERS = {"text": str, "integers": int, "floats": float, "categories": "category"}
+
+
+@pytest.mark.parametrize("built", ["text", "integers"])
+def test_a_query_of_another_type_is_the_same_query(numbered, fit, built):
+    kind = AS_OTHERS[built]
+    numbered.obs["site"] = (np.arange(numbered.n_obs) % 3).astype(int)
+    setup = {
+        "labels_key": "number",
+        "condition_key": "dose",
+        "categorical_covariate_keys": ["site"],
+    }
+    columns = ["number", "dose", "site"]
+    numbers = numbered.obs[columns].astype(int)
+    numbered.obs[columns] = numbers.astype(kind)
+    model = fit(CGMVAE, numbered, setup=setup, epochs=2)
+    expected = model.counterfactual(to=1, labels="observed").X
+    assert model.counterfactual(to="1", labels="observed").X == pytest.approx(expected)
+    for kind in AS_OTHERS.values():
+        query = anndata.AnnData(numbered.X, obs=numbers.astype(kind), var=numbered.var)
+        got = model.counterfactual(query, to="1", labels="observed").X
+        np.testing.assert_array_equal(got, expected)
+        extended = CGMVAE.load_query_data(query, model)
+        np.testing.assert_array_equal(extended.predict(), model.predict())
+
+
+def test_a_counterfactual_of_numbered_conditions_goes_back_into_the_model(numbered, fit):
+    model = fit(CGMVAE, numbered, setup={"condition_key": "dose"}, epochs=1, n_components=5)
+    model.predict(model.counterfactual(to=1))
+
+
+def test_text_and_number_of_one_name_are_refused(toy):
+    toy.obs["mixed"] = [1, "1"] * (toy.n_obs // 2)
+    with pytest.raises(ValueError, match="'1' both as text and as a number"):
+        CGMVAE.setup_anndata(toy, condition_key="mixed")
+
+
+def test_levels_without_cells_are_none(toy, fit):
+    for key, extra in (("condition", "drug X"), ("cell_type", "Mast cells")):
+        toy.obs[key] = toy.obs[key].cat.add_categories(extra)
+    toy.obs["site"] = pd.Categorical(np.where(np.arange(toy.n_obs) % 2, "x", "y"), list("wxyz"))
+    toy.obsm["soft"] = pd.get_dummies(toy.obs["cell_type"]).astype(float)
+    setup = {
+        "condition_key": "condition",
+        "batch_key": "site",
+        "categorical_covariate_keys": ["site"],
+    }
+    model = fit(CGMVAE, toy, setup=setup | {"labels_key": "cell_type"}, epochs=1)
+    assert model.conditions == ["condition 0", "condition 1"]
+    assert model.classes == [f"type {i}" for i in range(5)]
+    assert model.batches == ["x", "y"] and model.module.n_cats_per_cov == (2,)
+    assert "Mast cells" not in set(model.sample(1).obs["label"])
+    with pytest.raises(ValueError, match="'drug X' is not known"):
+        model.counterfactual(to="drug X")
+    CGMVAE.setup_anndata(toy, soft_labels_key="soft", **setup)
+    soft = CGMVAE(toy, **SMALL)
+    assert soft.classes == model.classes
+    fewer = toy[toy.obs["cell_type"] == "type 1"].copy()
+    assert len(model.predict(fewer)) == len(fewer)
+
+
+@pytest.mark.parametrize("make", [pd.cut, pd.to_datetime])
+def test_conditions_that_are_intervals_or_dates(toy, fit, tmp_path, make):
+    even = np.arange(toy.n_obs) % 2
+    column = pd.cut(even, [-1, 0, 1]) if make is pd.cut else pd.to_datetime(even * 10**18)
+    toy.obs["when"] = column
+    model = fit(CGMVAE, toy, setup={"condition_key": "when"}, epochs=1, n_components=5)
+    model.save(tmp_path / "model")
+    again = CGMVAE.load(tmp_path / "model", toy)
+    assert again.conditions == model.conditions and all(
+        isinstance(c, str) for c in again.conditions
+    )
+    flipped = again.counterfactual(to=model.conditions[1])
+    np.testing.assert_array_equal(flipped.X, model.counterfactual(to=model.conditions[1]).X)
+    np.testing.assert_array_equal(
+        np.asarray(again.adata_manager.get_from_registry("condition")).ravel(), even
+    )
+
+
+@pytest.fixture
+def soft(toy, fit):
+    probs = pd.get_dummies(toy.obs["cell_type"]).astype(float)
+    toy.obsm["soft"] = probs
+    setup = {"soft_labels_key": "soft", "condition_key": "condition"}
+    return fit(CGMVAE, toy, setup=setup, epochs=3), probs
+
+
+def observed(model, cells, table):
+    cells = cells.copy()
+    cells.obsm["soft"] = table
+    return model.counterfactual(cells, to="condition 1", labels="observed").X
+
+
+def test_soft_labels_are_found_by_name(toy, soft):
+    model, probs = soft
+    expected = observed(model, toy, probs)
+    turned = probs[probs.columns[::-1]]
+    np.testing.assert_array_equal(observed(model, toy, turned), expected)
+    np.testing.assert_array_equal(observed(model, toy, turned.assign(other=0.0)), expected)
+    np.testing.assert_array_equal(observed(model, toy, probs.to_numpy()), expected)
+    few = toy[toy.obs["cell_type"].astype(str) < "type 3"]
+    part = probs.loc[few.obs_names].drop(columns=["type 4", "type 3"])
+    np.testing.assert_array_equal(
+        observed(model, few, part), expected[toy.obs_names.isin(few.obs_names)]
+    )
+
+
+def test_soft_labels_of_unknown_classes_are_none(toy, soft):
+    model, probs = soft
+    predicted = model.counterfactual(toy.copy(), to="condition 1", labels="predicted").X
+    other = pd.DataFrame({"other": np.ones(toy.n_obs)}, index=toy.obs_names)
+    np.testing.assert_allclose(observed(model, toy, other), predicted, atol=1e-4)
+    mostly = (0.6 * probs).assign(other=0.4)
+    np.testing.assert_allclose(observed(model, toy, mostly), observed(model, toy, probs), atol=1e-5)
+
+
+def test_soft_labels_of_a_query_are_checked(toy, soft):
+    model, probs = soft
+    with pytest.raises(ValueError, match=r"4 columns.*trained on 5.*DataFrame"):
+        observed(model, toy, probs.to_numpy()[:, :4] * [[0, 0, 0, 0]])
+    with pytest.raises(ValueError, match="sum to 1"):
+        observed(model, toy, 2 * probs)
+    with pytest.raises(ValueError, match="called 'type 0'"):
+        observed(model, toy, probs.set_axis(["type 0", *probs.columns[:-1]], axis=1))
+
+
+def test_batches_that_are_confounded_with_conditions(counts):
+    counts.obs["donor"] = counts.obs["condition"].astype(str) + counts.obs["site"].astype(str)
+    with pytest.warns(UserWarning, match=r"\['donor'\] \(batch_key\) has cells of one condition"):
+        CGMVAE.setup_anndata(counts, condition_key="condition", batch_key="donor")
+    with pytest.warns(UserWarning, match=r"\(categorical_covariate_keys\) has cells of one"):
+        CGMVAE.setup_anndata(
+            counts, condition_key="condition", categorical_covariate_keys=["donor"]
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_batches_that_are_not(counts):
+    CGMVAE.setup_anndata(counts, condition_key="condition", batch_key="batch")
+    VAE.setup_anndata(counts, batch_key="batch")
+    counts.obs["one"] = "one"
+    CGMVAE.setup_anndata(counts, condition_key="condition", batch_key="one")
+    GMVAE.setup_anndata(counts, condition_key="one", batch_key="batch")
+
+
+def test_batches_of_single_cells(counts, fit):
+    """One warning that names them, and no other in training."""
+    counts.obs["cell"] = counts.obs_names
+    with pytest.warns(UserWarning, match="200 of its 200 categories have fewer than 3 cells"):
+        GMVAE.setup_anndata(counts, batch_key="cell")
+    model = GMVAE(counts, n_components=3, likelihood="nb", **SMALL)
+    with np.errstate(all="raise"):
+        model.train(1, init_epochs=1, **CPU)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_gene_names_that_repeat(toy, fit):
+    toy.var_names = ["twice", "twice", *toy.var_names[2:]]
+    model = fit(GMVAE, toy, epochs=1, n_components=5)
+    name = toy.var_names[5]
+    found = model.get_normalized_expression(gene_list=[name])
+    every = model.get_normalized_expression()
+    np.testing.assert_array_equal(found[name], every.iloc[:, 5])
+    assert model.get_normalized_expression(gene_list=name).equals(found)
+    with pytest.raises(ValueError, match="'twice', but 2 genes.*var_names_make_unique"):
+        model.get_normalized_expression(gene_list=["twice"])
+    with pytest.raises(ValueError, match="'twice'.*var_names_make_unique"):
+        model.predict(toy[:, ::-1].copy())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64, list])
+def test_indices_of_any_integer_type(toy, fit, dtype):
+    model = fit(GMVAE, toy, epochs=1, n_components=5)
+    chosen = np.array([7, 0, 7, 200])
+    expected = model.get_latent_representation()[chosen]
+    indices = list(chosen) if dtype is list else chosen.astype(dtype)
+    np.testing.assert_allclose(
+        model.get_latent_representation(indices=indices), expected, atol=1e-6
+    )
+    assert list(model.predict(indices=indices).index) == list(toy.obs_names[chosen])
+
+
+def test_a_mask_follows_the_names_of_cells(toy, fit):
+    model = fit(GMVAE, toy, epochs=1, n_components=5)
+    mask = toy.obs["cell_type"] == "type 2"
+    expected = model.get_latent_representation(indices=mask.to_numpy())
+    shuffled = mask.sample(frac=1, random_state=0)
+    for given in (mask, shuffled, mask.reset_index(drop=True), shuffled.astype("boolean")):
+        np.testing.assert_array_equal(model.get_latent_representation(indices=given), expected)
+
+
+def test_no_cells(toy, fit):
+    model = fit(CGMVAE, toy, setup={"condition_key": "condition"}, epochs=1, n_components=5)
+    misspelt = toy.obs["condition"] == "control"
+    for verb in (
+        model.predict,
+        model.get_latent_representation,
+        model.get_elbo,
+        lambda indices: model.counterfactual(to="condition 1", indices=indices),
+    ):
+        with pytest.raises(ValueError, match="true for no cell"):
+            verb(indices=misspelt)
+    with pytest.raises(ValueError, match="names no cell"):
+        model.get_latent_representation(indices=[])
+    with pytest.raises(ValueError, match="row numbers"):
+        model.get_latent_representation(indices=np.where(~misspelt))
+    with pytest.raises(ValueError, match="get_indexer"):
+        model.get_latent_representation(indices=toy.obs_names[:3])
+
+
+def test_messages_show_plain_numbers(numbered, fit):
+    model = fit(CGMVAE, numbered, setup={"condition_key": "dose"}, epochs=1, n_components=5)
+    assert model.conditions == [0, 1] and type(model.conditions[0]) is int
+    with pytest.raises(ValueError, match=r"to=7 is not known. Known: '0', '1'"):
+        model.counterfactual(to=np.int64(7))
+    with pytest.raises(ValueError, match=r"one of \[0, 1\]"):
+        model.counterfactual()
+    with pytest.raises(ValueError, match="max_epochs must be a positive whole number, but is 0"):
+        model.train(np.int64(0))
+    query = numbered.copy()
+    query.obs["dose"] = np.int64(7)
+    with pytest.raises(ValueError, match="'7'. It knows '0', '1'"):
+        model.predict(query)
+
+
+def test_a_model_without_data_stays_so(toy, fit, tmp_path):
+    """A query is no training data: what needs those says that they are missing."""
+    model = fit(CGMVAE, toy, setup={"condition_key": "condition"}, epochs=1, n_components=5)
+    model.save(tmp_path / "model")
+    bare = CGMVAE.load(tmp_path / "model", adata=False)
+    for query in (toy.copy(), toy.copy(), toy[:50].copy()):
+        np.testing.assert_array_equal(bare.predict(query), model.predict(query))
+    assert bare.adata is None
+    with pytest.raises(ValueError, match="loaded without data"):
+        bare.predict()
+    with pytest.raises(ValueError, match="loaded without data"):
+        bare.train(1, **CPU)
+
+
+def test_other_containers(toy, fit):
+    from mudata import MuData
+
+    model = fit(GMVAE, toy, epochs=1, n_components=5)
+    both = MuData({"rna": toy.copy(), "atac": toy.copy()})
+    for verb in (GMVAE.setup_anndata, model.predict, mixvi.images.VaDE.setup_anndata):
+        with pytest.raises(TypeError, match=r"MuData.*mdata\['rna'\].*'rna', 'atac'"):
+            verb(both)
+    array = pytest.importorskip("dask.array")
+    toy.layers["dask"] = array.from_array(toy.X)
+    with pytest.raises(TypeError, match=r"adata.layers\['dask'\].compute\(\)"):
+        GMVAE.setup_anndata(toy, layer="dask")
+
+
+def test_weights_do_not_depend_on_what_was_set_up_between(toy):
+    """The same seed gives the same model, though another one was set up on the cells."""
+    states = []
+    for disturbed in (False, True):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        GMVAE.setup_anndata(toy, labels_key="cell_type", condition_key="condition")
+        model = GMVAE(toy, **SMALL)
+        if disturbed:
+            GMVAE.setup_anndata(toy, labels_key="condition", condition_key="cell_type")
+        model.train(2, **CPU)
+        states.append(model.module.state_dict())
+    for name, values in states[0].items():
+        assert torch.equal(values, states[1][name]), name
