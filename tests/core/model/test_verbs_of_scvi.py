@@ -236,8 +236,8 @@ def test_draws_of_normalized_expression(name, likelihood):
         model.get_normalized_expression(n_samples=2, n_samples_overall=3)
     latent = model.get_normalized_expression(library_size="latent")
     if likelihood in COUNTS:
-        np.testing.assert_allclose(mean.sum(1), 1, rtol=1e-4)
-        np.testing.assert_allclose(latent.sum(1), model.get_latent_library_size()[:, 0], rtol=1e-4)
+        np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-4)
+        np.testing.assert_allclose(latent.sum(axis=1), model.get_latent_library_size()[:, 0], rtol=1e-4)
         ten = model.get_normalized_expression(library_size=1e4)
         pd.testing.assert_frame_equal(ten, mean * 1e4, rtol=1e-4)
     else:
