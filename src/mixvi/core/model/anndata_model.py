@@ -226,17 +226,14 @@ def _rows_named(names: pd.Index, chosen: np.ndarray) -> np.ndarray:
 
 def _check_registry(registry: dict | None, class_name: str) -> None:
     """Raise ValueError unless a registry is one that the model's own set-up made."""
-    registry = registry or {}
-    made_by = (registry.get(_MODEL_NAME_KEY), registry.get(_SETUP_METHOD_NAME))
-    if made_by == (class_name, "setup_anndata"):
-        return
+    found = "No data are given."
+    if registry:
+        model, method = registry.get(_MODEL_NAME_KEY), registry.get(_SETUP_METHOD_NAME)
+        if (model, method) == (class_name, "setup_anndata"):
+            return
+        found = f"The registry is that of {model}.{method}."
     raise ValueError(
-        (
-            "No adata is given. "
-            if not registry
-            else f"The registry is that of {made_by[0]}.{made_by[1]}. "
-        )
-        + f"Register data first: {class_name}.setup_anndata(adata, ...), then {class_name}(adata). "
+        f"{found} Register them: {class_name}.setup_anndata(adata, ...), then {class_name}(adata). "
         "Data on disk may stay there (mixvi.read_backed); minibatches made elsewhere train by "
         "train(datamodule=...) a model that was built on a sample with every gene and category."
     )

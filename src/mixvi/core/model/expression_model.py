@@ -375,24 +375,6 @@ class MixviModel(
             return mean
         return mean + (0.5 * log_var).exp() * torch.randn_like(mean)
 
-    def _positions_of_genes(self, gene_list: Sequence[str]) -> list[int]:
-        """Positions of genes by name; an error that names the first that is not there, or twice."""
-        positions = []
-        for gene in [gene_list] if isinstance(gene_list, str) else gene_list:
-            found = np.flatnonzero(self.var_names == gene)
-            if len(found) == 0:
-                raise KeyError(
-                    f"gene_list has {gene!r}, which is not a gene of the model. "
-                    + arguments.near_matches(gene, self.var_names)
-                )
-            if len(found) > 1:
-                raise ValueError(
-                    f"gene_list has {gene!r}, but {len(found)} genes of the model are called so. "
-                    "Call adata.var_names_make_unique() before set-up and training."
-                )
-            positions.append(int(found[0]))
-        return positions
-
     def _code(self, value: Any, known: list, argument: str) -> int | None:
         """Code of a category, None for None; an error that names it if unknown."""
         if value is None:
