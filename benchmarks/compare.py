@@ -22,6 +22,7 @@ from benchmarks.record import COMMIT, RESULTS, TRAINER, add_device, quiet, use_d
 numba.config.THREADING_LAYER = "workqueue"
 
 Method = Callable[..., dict]
+Derive = Callable[[dict[str, list[dict]]], dict]
 _COSTS = ("seconds", "peak_mb")
 
 
@@ -80,7 +81,7 @@ def compare(
     settings: Mapping[str, Any],
     n_seeds: int,
     n_jobs: int = 1,
-    derive: Callable[[dict[str, dict]], dict] | None = None,
+    derive: Derive | None = None,
     resume: bool = False,
 ) -> None:
     """Run every method on every case and seed; write the record and its table after each.
@@ -101,7 +102,7 @@ def compare(
     n_jobs
         Runs at a time. Seconds of runs side by side are upper bounds.
     derive
-        From the medians of a case, by method, to findings for the summary.
+        From the runs of a case, by method, to findings for the summary.
     resume
         Keep the record's runs, each with its commit, and run what is missing.
 
@@ -157,13 +158,34 @@ def _recorded(name: str, settings: Mapping[str, Any]) -> list[dict]:
     return [{"commit": record["commit"]} | run for run in record["runs"]]
 
 
-def _record(name: str, settings: dict, runs: list[dict], derive: Callable | None) -> None:
+def _record(name: str, settings: dict, runs: list[dict], derive: Derive | None) -> None:
     """Write the record and its table."""
+    write(name, settings, runs, _summary(runs, derive), echo=False)
+    (RESULTS / f"{name}.md").write_text(table(name, runs))
+
+
+def derive_again(name: str, derive: Derive) -> None:
+    """Write summary, findings and table of a record anew; its runs stay as they are."""
+    path = RESULTS / f"{name}.json"
+    record = json.loads(path.read_text())
+    record["summary"] = _summary(record["runs"], derive)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(table(name, record["runs"]))
+
+
+def _summary(runs: Sequence[dict], derive: Derive | None) -> dict[str, Any]:
+    """Medians of each case, and what is derived from its runs."""
     found: dict[str, Any] = summary(runs)
     if derive is not None:
-        found["findings"] = {case: derive(rows) for case, rows in found.items()}
-    write(name, settings, runs, found, echo=False)
-    (RESULTS / f"{name}.md").write_text(table(name, runs))
+        found["findings"] = {
+            case: derive({name: _of(runs, case, name) for name in rows})
+            for case, rows in found.items()
+        }
+    return found
+
+
+def _of(runs: Sequence[dict], case: str, method: str) -> list[dict]:
+    return [run for run in runs if (run["case"], run["method"]) == (case, method)]
 
 
 def _variants(method: str, figures: dict) -> dict[str, dict]:
@@ -181,7 +203,7 @@ def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:
     """Medians over seeds, by case and method."""
     out: dict[str, dict[str, dict[str, float]]] = {}
     for case, method in dict.fromkeys((r["case"], r["method"]) for r in runs):
-        ours = [r for r in runs if (r["case"], r["method"]) == (case, method)]
+        ours = _of(runs, case, method)
         keys = [k for k, v in ours[0].items() if isinstance(v, float | int) and k != "seed"]
         # what is measured once stands in one of the runs
         medians = {k: float(np.median([r[k] for r in ours if k in r])) for k in keys}
@@ -208,8 +230,7 @@ def table(name: str, runs: Sequence[dict], note: str | None = None) -> str:
     ]
     for case, of in medians.items():
         for method, row in of.items():
-            ours = [r for r in runs if (r["case"], r["method"]) == (case, method)]
-            cells = [_cell(row, ours, key) for key in keys]
+            cells = [_cell(row, _of(runs, case, method), key) for key in keys]
             lines.append(f"| {case} | {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

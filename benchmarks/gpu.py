@@ -132,7 +132,6 @@ def run(
     parts
         Names in order.
     """
-    use_device(device)
     begin = time.monotonic()
     end = begin + budget
     described = {

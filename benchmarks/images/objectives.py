@@ -13,10 +13,12 @@ from itertools import combinations
 
 import numpy as np
 import scvi
-from benchmarks.compare import compare
+from anndata import AnnData
+from benchmarks.compare import compare, derive_again
 from benchmarks.images.feature_network import feature_network
 from benchmarks.record import TRAINER, add_device, use_device
 from scipy.stats import spearmanr
+from sklearn.decomposition import PCA
 
 import mixvi
 from mixvi.images import GenerativeInference
@@ -26,6 +28,7 @@ from mixvi.metrics import (
     fid,
     inception_score,
     linear_probe,
+    log_mse,
     mutual_information,
     posterior_kl,
 )
@@ -92,12 +95,41 @@ def training(model: GenerativeInference, name: str) -> dict:
     return SETTINGS["gans"] | {"lr": lr}
 
 
+def training_images(seed: int) -> tuple[AnnData, np.ndarray]:
+    """Those that a seed trains on, and their labels."""
+    images, labels = DATA["train"]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[: SETTINGS["n_images"]])
+    return images[chosen].copy(), labels[chosen]
+
+
+def pca(n_latent: int, seed: int) -> dict[str, float]:
+    """Principal components for codes: what linear codes of the same size tell."""
+    images, labels = training_images(seed)
+    held_out, held_out_labels = DATA["held_out"]
+    fitted = PCA(n_latent, random_state=seed).fit(images.X)
+    codes, others = fitted.transform(images.X), fitted.transform(held_out.X)
+    return {
+        "log_mse_x": log_mse(images.X, fitted.inverse_transform(codes)),
+        "probe_accuracy": linear_probe(codes, labels, others, held_out_labels),
+    }
+
+
+def real_images(n_latent: int, seed: int) -> dict[str, float]:
+    """Training images for generated ones: how low FID can be."""
+    images, _ = training_images(seed)
+    images, classifier = images[: SETTINGS["n_generated"]], DATA["classifier"]
+    return {
+        "inception_score": inception_score(images, classifier).mean,
+        "fid": fid(DATA["held_out"][0], images, classifier),
+    }
+
+
 def row(name: str, n_latent: int, seed: int) -> dict[str, float]:
     """One row of the table: train, then measure."""
-    images, labels = DATA["train"]
+    if name in BASELINES:
+        return BASELINES[name](n_latent, seed)
+    images, labels = training_images(seed)
     held_out, held_out_labels = DATA["held_out"]
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[: SETTINGS["n_images"]])
-    images, labels = images[chosen].copy(), labels[chosen]
     objective, options = ROWS[name]
     scvi.settings.seed = seed
     GenerativeInference.setup_anndata(images)
@@ -128,52 +160,78 @@ def row(name: str, n_latent: int, seed: int) -> dict[str, float]:
     }
 
 
-def best(rows: dict[str, dict], family: str, key: str, lowest: bool) -> float:
-    """Best figure of a family over its weights beta."""
-    values = [of[key] for name, of in rows.items() if name.split(",")[0] == family]
-    return min(values) if lowest else max(values)
+BASELINES = {"PCA": pca, "training images": real_images}
 
 
-def orderings(rows: dict[str, dict]) -> dict[str, bool | float]:
-    """Findings of spec section 12, points 1 to 4 and 6, on the medians of one J.
+def median(runs: list[dict], key: str) -> float:
+    """Over seeds."""
+    return float(np.median([run[key] for run in runs]))
 
-    Orderings are true or false; of point 2 there is the ratio of FIDs and the difference of
-    accuracies, of point 6 a correlation. Only those whose rows are there.
+
+def ordered(low: list[dict], high: list[dict], key: str) -> str:
+    """Whether a figure is lower in all runs of the first than in all of the second."""
+    ours, theirs = ([run[key] for run in runs] for runs in (low, high))
+    if max(ours) < min(theirs):
+        return "yes"
+    return "no" if max(theirs) < min(ours) else "ranges overlap"
+
+
+def best(rows: dict[str, list[dict]], family: str, key: str) -> list[dict]:
+    """Runs of the weight beta of a family whose median is highest."""
+    own = [runs for name, runs in rows.items() if name.split(",")[0] == family]
+    return max(own, key=lambda runs: median(runs, key))
+
+
+def findings(rows: dict[str, list[dict]]) -> dict[str, str | float]:
+    """What the thesis finds, on the runs of one J, as far as the rows are there.
+
+    Orderings hold if the ranges of the seeds are apart. Rank correlations are of medians, of
+    autoencoders and of objectives with a critic apart: across both, the family decides.
     """
-    found: dict[str, bool | float] = {}
+    found: dict[str, str | float] = {}
+    rows = {name: runs for name, runs in rows.items() if name not in BASELINES}
     families = {name.split(",")[0] for name in rows}
-
-    def accuracy(family: str) -> float:
-        return best(rows, family, "probe_accuracy", lowest=False)
-
-    for better, worse in (("MMD", "WVAE"), ("WVAE", "VAE")):
+    for worse, better in (("WVAE", "MMD"), ("VAE", "WVAE"), ("VAE", "AIM")):
         if {better, worse} <= families:
-            found[f"accuracy {better} >= {worse}"] = accuracy(better) >= accuracy(worse)
+            pair = [best(rows, name, "probe_accuracy") for name in (worse, better)]
+            found[f"accuracy {worse} < {better}"] = ordered(*pair, "probe_accuracy")
     order = [name for name in ("AIM", "VEEGAN", "ALICE", "VAE", "WVAE", "MMD") if name in rows]
     for better, worse in combinations(order, 2):
-        if {better, worse} != {"VEEGAN", "ALICE"}:
-            found[f"FID {better} < {worse}"] = rows[better]["fid"] < rows[worse]["fid"]
+        found[f"FID {better} < {worse}"] = ordered(rows[better], rows[worse], "fid")
     for beta in ("", ", beta 0.33", ", beta 30"):
         pair = [rows.get(f"{name}{beta}") for name in ("WVAE", "MMD")]
         if all(pair):
             wvae, mmd = pair
-            found[f"FID MMD / WVAE{beta}"] = mmd["fid"] / wvae["fid"]
-            found[f"accuracy MMD - WVAE{beta}"] = mmd["probe_accuracy"] - wvae["probe_accuracy"]
+            found[f"FID MMD / WVAE{beta}"] = median(mmd, "fid") / median(wvae, "fid")
+            found[f"accuracy MMD - WVAE{beta}"] = median(mmd, "probe_accuracy") - median(
+                wvae, "probe_accuracy"
+            )
+    gans = {name: runs for name, runs in rows.items() if name in GANS}
+    others = {name: runs for name, runs in rows.items() if name not in GANS}
     if {"AIM", "VAE"} <= set(rows):
-        low = [n for n in rows if n.split(",")[0] in MOMENTS and "30" not in n]
-        entropies = [rows[n]["entropy"] for n in low]
-        found["entropy of moment matching < VAE < AIM"] = (
-            max(entropies, default=-np.inf) < rows["VAE"]["entropy"] < rows["AIM"]["entropy"]
-        )
-        autoencoders = [n for n in rows if n not in GANS and "30" not in n]
-        gans = [n for n in rows if n in GANS]
-        found["log MSE in X autoencoders < GANs"] = max(
-            rows[n]["log_mse_x"] for n in autoencoders
-        ) < min(rows[n]["log_mse_x"] for n in gans)
-    for moments in ("mi_means", "mi_total"):
-        pairs = np.array([[of[moments], of["probe_accuracy"]] for of in rows.values()])
-        found[f"rank correlation of {moments} and accuracy"] = float(
-            spearmanr(pairs[:, 0], pairs[:, 1]).statistic
+        moments = [
+            run
+            for name, runs in others.items()
+            for run in runs
+            if name.split(",")[0] in MOMENTS and "30" not in name
+        ]
+        if moments:
+            found["entropy moment matching < VAE"] = ordered(moments, rows["VAE"], "entropy")
+        found["entropy VAE < AIM"] = ordered(rows["VAE"], rows["AIM"], "entropy")
+    for family, own in (("autoencoders", others), ("objectives with critics", gans)):
+        if len(own) < 3:
+            continue
+        accuracy = [median(runs, "probe_accuracy") for runs in own.values()]
+        for key in ("mi_means", "mi_total", "log_mse_x"):
+            values = [median(runs, key) for runs in own.values()]
+            found[f"rank correlation of {key} and accuracy, {len(own)} {family}"] = float(
+                spearmanr(values, accuracy).statistic
+            )
+    if SETTINGS["n_images"] is not None:
+        limit = float(np.log(SETTINGS["n_images"]))
+        above = [name for name, runs in rows.items() if median(runs, "mi_total") > limit]
+        found["rows whose information bound exceeds the log of the number of images"] = (
+            f"{len(above)} of {len(rows)}"
         )
     return found
 
@@ -185,12 +243,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
     parser.add_argument("--data", choices=LABEL, default="mnist")
     parser.add_argument("--latent", type=int, nargs="+", default=[10, 20])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument(
+        "--rows", nargs="+", choices=[*ROWS, *BASELINES], default=[*ROWS, *BASELINES]
+    )
     parser.add_argument("--images", type=int, default=SETTINGS["n_images"])
     parser.add_argument("--thesis", action="store_true", help="networks and lengths of the thesis")
     parser.add_argument("--epochs", type=int, help="of each row, to try the script")
     parser.add_argument("--name", help="of the record")
     parser.add_argument("--resume", action="store_true", help="run what the record lacks")
+    parser.add_argument("--derive", action="store_true", help="findings anew, from the record")
     add_device(parser)
     given = parser.parse_args()
     use_device(given.device)
@@ -208,14 +269,17 @@ def main() -> None:
     if given.epochs is not None:
         for part in ("autoencoders", "gans"):
             SETTINGS[part]["max_epochs"] = given.epochs
+    name = given.name or f"images/objectives_{given.data}"
+    if given.derive:
+        derive_again(name, findings)
+        return
     load()
     methods = {
-        name: lambda case, seed, name=name: row(name, int(case.split()[-1]), seed)
-        for name in given.rows
+        row_name: lambda case, seed, row_name=row_name: row(row_name, int(case.split()[-1]), seed)
+        for row_name in given.rows
     }
     cases = [f"J = {n}" for n in given.latent]
-    name = given.name or f"images/objectives_{given.data}"
-    compare(name, methods, cases, SETTINGS, given.seeds, given.jobs, orderings, resume=given.resume)
+    compare(name, methods, cases, SETTINGS, given.seeds, given.jobs, findings, resume=given.resume)
 
 
 if __name__ == "__main__":
