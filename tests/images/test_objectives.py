@@ -293,7 +293,7 @@ def test_unusable_settings(objective, options, message):
 
 
 def test_two_objectives_of_one_name():
-    with pytest.raises(ValueError, match="There is an objective 'vae' already"):
+    with pytest.raises(ValueError, match="objective 'vae' is there already"):
 
         class Another(Objective):
             name = "vae"

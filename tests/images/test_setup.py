@@ -189,22 +189,3 @@ def test_sizes_that_do_not_halve():
     GenerativeInference.setup_anndata(adata)
     with pytest.raises(ValueError, match="multiples of 16.*Pad or resize the images to 32 x 32"):
         GenerativeInference(adata)
-
-
-@pytest.mark.parametrize(
-    ("objective", "train", "message"),
-    [
-        ("wvae", {"batch_size": 3}, "at least 4, more than n_latent"),
-        ("vae", {"batch_size": 1}, "batch_size=1"),
-        ("vae", {"lr": 0.0}, "lr must be a positive number"),
-        ("vae", {"lr": {"encoder": 1e-3}}, "no learning rate for generator"),
-        ("vae", {"lr": {"encoder": 1e-3, "critic": 1e-3}}, "no option 'critic'"),
-        ("vae", {"resume": True}, "resume=True needs checkpoint_dir"),
-    ],
-)
-def test_bad_settings_of_training(objective, train, message):
-    adata = of(X)
-    GenerativeInference.setup_anndata(adata)
-    model = GenerativeInference(adata, objective, **SMALL)
-    with pytest.raises(ValueError, match=message):
-        model.train(1, **(CPU | train))

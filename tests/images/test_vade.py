@@ -133,8 +133,9 @@ def test_blobs_are_found():
     phi, mu, sigma = model.get_prior_parameters()
     assert (phi.shape, mu.shape, sigma.shape) == ((3,), (3, 2), (3, 2))
     np.testing.assert_allclose(phi, 1 / 3, atol=0.1)
-    # records of both parts, epochs of each
-    assert len(model.history["pretraining_loss_train"]) == 60
+    # the start has records of its own
+    assert len(model.start_history["pretraining_loss_train"]) == 60
+    assert not any(name.startswith("pretraining") for name in model.history)
     loss = model.history["vade_loss_train"]["vade_loss_train"].astype(float)
     assert len(loss) == 10 and loss.iloc[-1] < loss.iloc[0]
     terms = model.get_elbo_terms()
@@ -154,7 +155,7 @@ def test_leiden_clusters_are_taught_first():
     settings = {"init": "leiden", "teach_epochs": 5, "pretrain_epochs": 30, "batch_size": 50}
     model.train(5, **settings, **CPU)
     assert hungarian_accuracy(model.get_cluster_assignments(), adata.obs["kind"]) > 0.99
-    assert len(model.history["teaching_loss_train"]) == 5
+    assert len(model.start_history["teaching_loss_train"]) == 5
     assert len(model.history["vade_loss_train"]) == 5
     # clusters are given in teaching alone
     assert model._further_rows() is None

@@ -200,7 +200,8 @@ class RegimesMixin:
             # a row drawn many times would make clusters of its copies
             once = np.unique(fit.split.train)
             codes[once] = self._initial_codes(once, init)
-        start = fit.start(init_epochs, _as_components(codes), {"use_labels": False})
+        reading = {"labelled_fraction": None, "extra": _as_components(codes)}
+        start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
         return replace(fit, split=self._fit(start, run))
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:

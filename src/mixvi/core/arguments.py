@@ -52,6 +52,13 @@ def check_positive(argument: str, value: float, integer: bool = True) -> None:
         raise ValueError(f"{argument} must be a {kind}, but is {shown(value)}.")
 
 
+def check_weight(argument: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a finite number of at least 0."""
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):
+        raise ValueError(f"{argument} must be a number of at least 0, but is {shown(value)}.")
+
+
 def check_rate(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1)."""
     if not 0.0 <= value < 1.0:
@@ -68,3 +75,25 @@ def check_stages(stages: object) -> None:
             raise ValueError(f"{message}; {stage!r} is not such a pair.")
         check_positive("the learning rate of a stage", stage[0], integer=False)
         check_positive("the number of epochs of a stage", stage[1])
+
+
+def check_new_name(kind: str, cls: type, known: Mapping[str, type]) -> None:
+    """Raise ValueError if another class has the name; one that is defined anew may replace itself.
+
+    Parameters
+    ----------
+    kind
+        What the message calls it.
+    cls
+        Class with a ``name``.
+    known
+        Classes by their names.
+    """
+    there = known.get(cls.name)
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if there is None or f"{there.__module__}.{there.__qualname__}" == path:
+        return
+    raise ValueError(
+        f"The {kind} {cls.name!r} is there already ({there.__module__}.{there.__qualname__}). "
+        "Choose another name."
+    )

@@ -6,9 +6,9 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
-from mixvi.core import arguments
 from mixvi.images.mixture_prior import GaussianMixturePrior
-from mixvi.images.mpcc import MPCCBase, MPCCModule
+from mixvi.images.mpcc import MPCCNetworks
+from mixvi.images.mpcc_module import MPCCModule
 from mixvi.images.steps import Step
 
 
@@ -50,7 +50,7 @@ class AIMMPCCModule(MPCCModule):
         return (z,)
 
 
-class AIMMPCC(MPCCBase):
+class AIMMPCC(MPCCNetworks):
     """A GAN with a standard normal prior and an encoder, in MPCC's networks and steps.
 
     What MPCC gains by its mixture and by sharing is measured against this (Astorga 2021, table
@@ -73,7 +73,6 @@ class AIMMPCC(MPCCBase):
         If a name or setting is unknown, or the images do not suit the backbone.
     """
 
-    _module_class = AIMMPCCModule
     _prefix = "aim_mpcc"
 
     def __init__(
@@ -92,8 +91,26 @@ class AIMMPCC(MPCCBase):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        arguments.check_positive("n_latent", n_latent)
-        self._build(locals(), GaussianMixturePrior(1, n_latent), n_seen=0)
+        networks = self._networks(
+            backbone,
+            backbone_kwargs,
+            n_latent,
+            conditioning=conditioning,
+            share=share,
+            own_plain_block=own_plain_block,
+        )
+        module = AIMMPCCModule(
+            self.image_shape,
+            self.pixel_range,
+            n_latent,
+            networks,
+            GaussianMixturePrior(1, n_latent),
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            d_steps=d_steps,
+            e_steps=e_steps,
+        )
+        self._finish(module, locals(), f"AIMMPCC with backbone={backbone}")
 
     def train(
         self,

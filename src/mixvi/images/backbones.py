@@ -104,7 +104,9 @@ class Backbone(ABC):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        BACKBONES[cls.name] = cls
+        if "name" in cls.__dict__:
+            arguments.check_new_name("backbone", cls, BACKBONES)
+            BACKBONES[cls.name] = cls
 
     def __init__(self, image_shape: tuple[int, int, int], n_latent: int):
         self.image_shape = tuple(image_shape)

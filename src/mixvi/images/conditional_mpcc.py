@@ -8,12 +8,12 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 from torch import Tensor
 
-from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.fields import QueryLabelsField
 from mixvi.core.data.setup import LOADING
 from mixvi.images.mixture_prior import GaussianMixturePrior
-from mixvi.images.mpcc import MPCC, SIGMA_FLOOR, MPCCModule
+from mixvi.images.mpcc import SIGMA_FLOOR, MixtureMPCC
+from mixvi.images.mpcc_module import MPCCModule
 from mixvi.images.setup import image_field
 
 # images of a query may have no label; training images all have one
@@ -28,7 +28,7 @@ class ConditionalMPCCModule(MPCCModule):
         return self.rows(tensors), tensors[REGISTRY_KEYS.LABELS_KEY].long().squeeze(-1)
 
 
-class ConditionalMPCC(MPCC):
+class ConditionalMPCC(MixtureMPCC):
     """MPCC that is given labels: images of each class, and the class of an image.
 
     Each label has a component of the prior; the critic has a projection of the class (Miyato and
@@ -49,10 +49,7 @@ class ConditionalMPCC(MPCC):
         If a name or setting is unknown, or the images do not suit the backbone.
     """
 
-    _module_class = ConditionalMPCCModule
     _prefix = "conditional_mpcc"
-    # labels say what Leiden would
-    _inits = ("random",)
 
     def __init__(
         self,
@@ -73,11 +70,32 @@ class ConditionalMPCC(MPCC):
         ema_start: int = 1000,
         registry: dict | None = None,
     ):
-        super(MPCC, self).__init__(adata, registry)
-        arguments.check_positive("n_latent", n_latent)
+        super().__init__(adata, registry)
         n = len(self.clusters)
-        prior = GaussianMixturePrior(n, n_latent, sigma_floor, legacy_sigma=legacy_sigma)
-        self._build(locals(), prior, n_seen=n, n_classes=n)
+        networks = self._networks(
+            backbone,
+            backbone_kwargs,
+            n_latent,
+            n_seen=n,
+            n_classes=n,
+            conditioning=conditioning,
+            share=share,
+            own_plain_block=own_plain_block,
+        )
+        module = ConditionalMPCCModule(
+            self.image_shape,
+            self.pixel_range,
+            n_latent,
+            networks,
+            GaussianMixturePrior(n, n_latent, sigma_floor, legacy_sigma=legacy_sigma),
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            d_steps=d_steps,
+            e_steps=e_steps,
+            lambda_p=lambda_p,
+            latent_ll_to_prior=latent_ll_to_prior,
+        )
+        self._finish(module, locals(), f"ConditionalMPCC of {n} labels, backbone={backbone}")
 
     @property
     def clusters(self) -> list:

@@ -51,6 +51,24 @@ class GenerativeInferenceModule(ImageModule):
             backbone.image_shape, pixel_range, backbone.n_latent, networks, ema_decay, ema_start
         )
         self.objective = objective
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise ValueError if a step of the objective updates a network that is not there."""
+        steps = self.steps()
+        for step in steps:
+            for name in step.updates:
+                if name not in self.network_names:
+                    raise ValueError(
+                        f"objective={self.objective.name!r}: the step {step.name!r} updates "
+                        f"{name!r}, which is no network of it. "
+                        f"{arguments.near_matches(name, self.network_names)}"
+                    )
+        if len({step.name for step in steps}) < len(steps):
+            raise ValueError(
+                f"objective={self.objective.name!r}: two of its steps have one name. Each needs "
+                "its own, by which the history has it."
+            )
 
     def steps(self) -> tuple[Step, ...]:
         """The objective's."""
@@ -107,9 +125,6 @@ class GenerativeInference(ImageModel):
     ):
         super().__init__(adata, registry)
         arguments.check_positive("n_latent", n_latent)
-        arguments.check_positive("ema_start", ema_start)
-        if ema_decay is not None:
-            arguments.check_rate("ema_decay", ema_decay)
         chosen = make_objective(objective, objective_kwargs)
         # an objective of one's own is kept by its name and settings
         objective, objective_kwargs = chosen.name, chosen.options()

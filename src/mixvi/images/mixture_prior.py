@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mixvi.core import arguments
 from mixvi.core.maths.mixture import LOG_2PI, component_kl, component_log_prob
 
 
@@ -39,6 +40,7 @@ class GaussianMixturePrior(nn.Module):
         legacy_sigma: bool = False,
     ):
         super().__init__()
+        arguments.check_weight("sigma_floor", floor)
         self.n_clusters = n_clusters
         self.floor = floor
         self.legacy_sigma = legacy_sigma

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,16 @@ from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import arguments
 from mixvi.core.data.backed import is_backed
-from mixvi.core.data.loading import MinibatchModule
 from mixvi.core.data.setup import LOADING, register
 from mixvi.core.model.anndata_model import AnnDataModel
-from mixvi.core.training.checks import check_training
-from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 from mixvi.core.training.threads import few_threads
+from mixvi.images.fitting import ImageFittingMixin
 from mixvi.images.module import ImageModule
 from mixvi.images.setup import image_field, resolve_images
-from mixvi.images.training import StepwiseTrainingPlan
 from mixvi.metrics.information import encoder_entropy, mutual_information
 
 
-class ImageModel(RunnerMixin, AnnDataModel):
+class ImageModel(ImageFittingMixin, AnnDataModel):
     """Base of the models of images. Subclasses build ``self.module`` and add their own verbs."""
 
     module: ImageModule
@@ -110,104 +106,6 @@ class ImageModel(RunnerMixin, AnnDataModel):
     def pixel_range(self) -> tuple[float, float]:
         """Smallest and largest pixel value of the images that the model reads and returns."""
         return tuple(self._setup_args["pixel_range"])
-
-    def _default_epochs(self, n_minibatches: int) -> int:
-        """Epochs of ``n_minibatches`` unless told."""
-        return 100
-
-    def _further_rows(self) -> dict[str, np.ndarray] | None:
-        """Arrays ``(n_obs, ...)`` that the module reads in training beside the fields."""
-        return None
-
-    def _smallest_batch(self) -> int:
-        """Fewest images that a minibatch must have."""
-        return 2
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        *,
-        lr: float | dict[str, float] = 2e-4,
-        batch_size: int = 64,
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        data_on: str = "auto",
-        plan_kwargs: dict | None = None,
-        checkpoint_dir: str | Path | None = None,
-        resume: bool = False,
-        **trainer_kwargs,
-    ) -> None:
-        """Train the model; callable repeatedly, each call goes on from the last.
-
-        The history has each term and each step's loss by epoch, as ``model.history[<name>_train]``
-        (see :class:`mixvi.images.training.StepwiseTrainingPlan`).
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the images. ``None``: 100 for autoencoders; for others what 75,000 updates
-            of the generator take (Astorga 2021, section 8.2).
-        lr
-            Adam's learning rate; a dict has one for each network by name.
-        batch_size
-            Images a minibatch. A shorter one at the end of an epoch is left out.
-        train_size, validation_size, shuffle_set_split
-            Shares of the images that train (default: all) and that losses are also recorded for.
-        accelerator, devices
-            As in lightning; one device.
-        data_on
-            Where images lie while training: ``"host"``, ``"device"``, ``"disk"`` or ``"auto"``, as
-            for models of expression. Images as uint8 take a quarter of the memory.
-        plan_kwargs
-            Passed to :class:`mixvi.images.training.StepwiseTrainingPlan`.
-        checkpoint_dir, resume
-            Directory for a checkpoint an epoch, and whether to go on with the run in it.
-        **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`.
-
-        Raises
-        ------
-        ValueError
-            If an argument is unusable; nothing has been trained then.
-        FloatingPointError
-            If a loss term stops being finite; the term is named.
-        """
-        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
-        indices = self._training_indices()
-        check_training(
-            max_epochs=max_epochs,
-            stages=None,
-            lr=1.0 if isinstance(lr, dict) else lr,
-            batch_size=batch_size,
-            data_on=data_on,
-        )
-        split = self._split(indices, train_size, validation_size, shuffle_set_split)
-        batch_size = int(min(batch_size, len(split.train)))
-        if batch_size < self._smallest_batch():
-            raise ValueError(
-                f"batch_size: minibatches have {batch_size} images, but this objective needs at "
-                f"least {self._smallest_batch()}, more than n_latent. Raise batch_size, or lower "
-                "n_latent."
-            )
-        data = MinibatchModule(
-            self.adata_manager, split, batch_size, extra=self._further_rows(), data_on=data_on
-        )
-        plan = StepwiseTrainingPlan(
-            self.module, lr=lr, batch_size=batch_size, **(plan_kwargs or {})
-        )
-        run = self._training_run(checkpoint_dir, resume, settings)
-        self._run(
-            plan,
-            data,
-            max_epochs=max_epochs or self._default_epochs(max(1, data.n_train // batch_size)),
-            accelerator=accelerator,
-            devices=devices,
-            checkpoints=run and run.phase("training"),
-            **trainer_kwargs,
-        )
 
     @torch.inference_mode()
     def _posterior(

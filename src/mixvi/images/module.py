@@ -16,6 +16,7 @@ from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
 from torch import Tensor, nn
 
+from mixvi.core import arguments
 from mixvi.core.data.resident import SPARSE_KEY
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.images.blocks import renew_spectral_norms, standing_statistics
@@ -63,6 +64,9 @@ class ImageModule(BaseModuleClass):
         self.network_names = tuple(networks)
         for name, network in networks.items():
             self.add_module(name, network)
+        arguments.check_positive("ema_start", ema_start)
+        if ema_decay is not None:
+            arguments.check_rate("ema_decay", ema_decay)
         self.ema_decay = ema_decay
         self.ema_start = ema_start
         self.averaged_generator = None
@@ -186,4 +190,10 @@ class ImageModule(BaseModuleClass):
 
         ``further`` is what :meth:`training_rows` gives beside them.
         """
-        return step.loss(self, x, *further)
+        result = step.loss(self, x, *further)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise ValueError(
+                f"The loss of the step {step.name!r} must return the loss and its terms by name, "
+                f"such as (loss, {{'error': error}}), but returned a {type(result).__name__}."
+            )
+        return result

@@ -43,12 +43,7 @@ class Objective(ABC):
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             return
-        known = OBJECTIVES.get(cls.name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            raise ValueError(
-                f"There is an objective {cls.name!r} already ({known.__qualname__}). Choose "
-                "another name."
-            )
+        arguments.check_new_name("objective", cls, OBJECTIVES)
         OBJECTIVES[cls.name] = cls
 
     def __post_init__(self):
@@ -56,10 +51,8 @@ class Objective(ABC):
             value = getattr(self, field.name)
             if field.type in (int, "int"):
                 arguments.check_positive(field.name, value)
-            elif field.type in (float, "float") and not (
-                isinstance(value, int | float) and 0 <= value < float("inf")
-            ):
-                raise ValueError(f"{field.name} must be a number of at least 0, but is {value!r}.")
+            elif field.type in (float, "float"):
+                arguments.check_weight(field.name, value)
 
     @abstractmethod
     def steps(self) -> tuple[Step, ...]:

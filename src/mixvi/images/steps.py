@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mixvi.core import arguments
+
 Loss = tuple[Tensor, dict[str, Tensor]]
 """What a step minimises, and its terms by name before they are weighted; all of them scalars."""
 
@@ -36,3 +38,12 @@ class Step:
     loss: Callable[..., Loss]
     times: int = 1
     every: int = 1
+
+    def __post_init__(self):
+        if isinstance(self.updates, str) or not self.updates:
+            raise ValueError(
+                f"The step {self.name!r} must name the networks it updates as a tuple, such as "
+                f"('encoder',), but has {self.updates!r}."
+            )
+        arguments.check_positive(f"times of the step {self.name!r}", self.times)
+        arguments.check_positive(f"every of the step {self.name!r}", self.every)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from mixvi.core.data.splitting import Split
 from mixvi.core.maths.clustering import leiden_clusters
+from mixvi.core.training.fitting import Fit
+from mixvi.core.training.resuming import TrainingRun
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.module import ImageModule
+from mixvi.images.steps import Step
 
 CLUSTERS_KEY = "clusters"
 _MAX_FITTED = 20_000
@@ -53,13 +56,19 @@ class TaughtModel(ClusterModel):
     def _further_rows(self) -> dict[str, np.ndarray] | None:
         return None if self._taught is None else {CLUSTERS_KEY: self._taught[:, None]}
 
-    def _train_part(
-        self, name: str, max_epochs: int | None, checkpoint_dir: str | Path | None, **kwargs
-    ) -> None:
-        """Train by the steps of a part, with a directory of its own for checkpoints."""
-        directory = None if checkpoint_dir is None else Path(checkpoint_dir) / name
-        with self.module.part(name):
-            super().train(max_epochs, checkpoint_dir=directory, **kwargs)
+    def _steps(self, part: str) -> tuple[Step, ...]:
+        with self.module.part(part):
+            return super()._steps(part)
+
+    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
+        with self.module.part(fit.part):
+            return super()._fit(fit, run)
+
+    @torch.inference_mode()
+    def _codes(self, rows: np.ndarray | None) -> np.ndarray:
+        """Means of q(z | x) of a model that may not be trained to its end, ``(n, n_latent)``."""
+        means = [self.module.encode(x)[0].cpu() for x in self._inputs(self.adata, rows, None)]
+        return torch.cat(means).numpy()
 
     @contextmanager
     def _taught_clusters(self, points: np.ndarray) -> Iterator[np.ndarray]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -28,18 +31,13 @@ class StepwiseTrainingPlan(pl.LightningModule):
     module
         The module to train.
     lr
-        Adam's learning rate, one for all networks or network name to rate.
+        Network name to Adam's learning rate, or one for all networks.
     betas, eps, weight_decay
         Adam's further settings (Astorga 2021, section 6.3: 0 and 0.999).
     lr_decay, decay_epochs
         Factor of the learning rates each time that so many epochs have passed.
     batch_size
         Images a minibatch; a shorter one at the end of an epoch is left out of training.
-
-    Raises
-    ------
-    ValueError
-        If ``lr`` names a network that is not there, or leaves one out.
     """
 
     def __init__(
@@ -57,20 +55,8 @@ class StepwiseTrainingPlan(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.module = module
-        names = module.network_names
         if not isinstance(lr, dict):
-            lr = dict.fromkeys(names, lr)
-        arguments.check_options("lr", lr, names, "the model")
-        missing = [name for name in names if name not in lr]
-        if missing:
-            raise ValueError(
-                f"lr has no learning rate for {', '.join(missing)}. Name every network: "
-                f"{', '.join(names)}."
-            )
-        for name, value in lr.items():
-            arguments.check_positive(f"lr of {name}", value, integer=False)
-        arguments.check_positive("lr_decay", lr_decay, integer=False)
-        arguments.check_positive("decay_epochs", decay_epochs)
+            lr = dict.fromkeys(module.network_names, lr)
         self._lr = lr
         self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         self._decay = (lr_decay, decay_epochs)
@@ -168,6 +154,60 @@ class StepwiseTrainingPlan(pl.LightningModule):
     def _optimizers(self) -> list:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
+
+
+def plan_settings(
+    names: Sequence[str],
+    plan_kwargs: Mapping[str, Any] | None,
+    lr: float | dict[str, float],
+    default_lr: float | None,
+) -> dict[str, Any]:
+    """Arguments of :class:`StepwiseTrainingPlan`: rates of the networks, and ``plan_kwargs``.
+
+    Parameters
+    ----------
+    names
+        Of the networks.
+    plan_kwargs
+        Options; ``lr`` may be among them.
+    lr
+        Learning rate of ``train``, one for all networks or network name to rate.
+    default_lr
+        What it is unless told.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown, unusable or given in two places, or ``lr`` names a network that is
+        not there or leaves one out.
+    """
+    options = dict(plan_kwargs or {})
+    known = [
+        name
+        for name in signature(StepwiseTrainingPlan).parameters
+        if name not in ("module", "batch_size")
+    ]
+    arguments.check_options("plan_kwargs", options, known, "the training plan")
+    if "lr" in options:
+        if lr not in (default_lr, options["lr"]):
+            raise ValueError(
+                f"lr={lr!r}, but plan_kwargs has lr={options['lr']!r}. Pass one of them."
+            )
+        lr = options["lr"]
+    rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
+    arguments.check_options("lr", rates, names, "the model")
+    missing = [name for name in names if name not in rates]
+    if missing:
+        raise ValueError(
+            f"lr has no learning rate for {', '.join(missing)}. Name every network: "
+            f"{', '.join(names)}."
+        )
+    for name, value in rates.items():
+        arguments.check_positive(f"lr of {name}", value, integer=False)
+    for name, integer in (("eps", False), ("lr_decay", False), ("decay_epochs", True)):
+        if name in options:
+            arguments.check_positive(name, options[name], integer=integer)
+    return options | {"lr": rates}
 
 
 class _Sums:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.training.running import NO_SETTINGS
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
@@ -24,6 +26,9 @@ from mixvi.images.teaching import TaughtModel, TaughtModule, drawn_seed
 LIKELIHOODS = ("gaussian", "bernoulli")
 INITS = ("mixture", "leiden")
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
+PLAN = {"betas": (0.9, 0.999), "lr_decay": 0.9, "decay_epochs": 10}
+# arguments of train that other models have not
+_OWN_SETTINGS = ("pretrain_epochs", "init", "n_init", "teach_epochs", "pretrain_lr")
 
 
 class VaDEModule(TaughtModule):
@@ -191,15 +196,24 @@ class VaDE(TaughtModel):
         lr: float | dict[str, float] = 2e-3,
         pretrain_lr: float = 1e-3,
         batch_size: int = 100,
+        early_stopping: bool = False,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        datasplitter_kwargs: dict | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        data_on: str = "auto",
         plan_kwargs: dict | None = None,
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
-        **kwargs,
+        **trainer_kwargs,
     ) -> None:
         """Train an autoencoder, start the prior at a mixture of its codes, then train all.
 
-        A model that is trained already goes on with the last part. The history counts the epochs of
-        all parts.
+        What comes before the epochs that were asked for has records of its own,
+        ``model.start_history``; callbacks and loggers do not see it. A model that is trained
+        already goes on with the last part.
 
         Parameters
         ----------
@@ -220,27 +234,25 @@ class VaDE(TaughtModel):
             Adam's learning rates; teaching has that of the autoencoder. That of the last part
             becomes 0.9 of it every 10 epochs, unless ``plan_kwargs`` say otherwise (``lr_decay``,
             ``decay_epochs``).
-        batch_size
-            Images a minibatch. A shorter one at the end of an epoch is left out.
         plan_kwargs
-            Passed to :class:`mixvi.images.training.StepwiseTrainingPlan`; Adam's ``betas`` are 0.9
+            Options of :class:`mixvi.images.training.StepwiseTrainingPlan`; Adam's ``betas`` are 0.9
             and 0.999 by default.
         checkpoint_dir, resume
-            Directory for checkpoints, and whether to go on with the run in it; each part has a
-            directory of its own there.
-        **kwargs
-            As for :meth:`mixvi.images.GenerativeInference.train`. With ``train_size`` below 1 each
-            part splits the images anew.
+            Directory for a checkpoint an epoch, those before the last part included, and whether to
+            go on with the run in it.
 
         Raises
         ------
         ImportError
             If igraph is not installed for ``init="leiden"``.
         ValueError
-            If an argument is unusable, or there are fewer images than clusters.
-        FloatingPointError
-            If a loss term stops being finite; the term is named.
+            If an argument is unusable, or there are fewer different images than clusters.
+        TypeError
+            If an argument is unknown.
+        FloatingPointError, KeyboardInterrupt
+            See :meth:`mixvi.images.GenerativeInference.train`.
         """
+        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         if pretrain_epochs:
             arguments.check_positive("pretrain_epochs", pretrain_epochs)
         arguments.check_choice("init", init, INITS)
@@ -248,39 +260,35 @@ class VaDE(TaughtModel):
             check_leiden()
         arguments.check_positive("n_init", n_init)
         arguments.check_positive("teach_epochs", teach_epochs)
-        if max_epochs is not None:
-            arguments.check_positive("max_epochs", max_epochs)
+        arguments.check_positive("pretrain_lr", pretrain_lr, integer=False)
+        shared = {k: v for k, v in settings.items() if k not in _OWN_SETTINGS}
+        fit = self._settled(**shared | {"plan_kwargs": PLAN | (plan_kwargs or {})})
 
-        kwargs |= {
-            "batch_size": batch_size,
-            "checkpoint_dir": checkpoint_dir,
-            "resume": resume,
-        }
-        adam = {"betas": (0.9, 0.999)} | (plan_kwargs or {})
+        run = self._training_run(checkpoint_dir, resume, settings)
         if pretrain_epochs and not self.is_trained_:
-            steady = {key: value for key, value in adam.items() if "decay" not in key}
-            before = {"lr": pretrain_lr, "plan_kwargs": steady} | kwargs
-            self._train_part("pretraining", pretrain_epochs, **before)
+            rates = {"lr": dict.fromkeys(self.module.network_names, pretrain_lr)}
+            split = self._fit(fit.before("pretraining", pretrain_epochs, {}, rates), run)
+            fit = replace(fit, split=split)
             if init == "mixture":
-                self._start_prior(*self._fitted_mixture(n_init))
+                self._start_prior(*self._fitted_mixture(split.train, n_init))
             else:
-                codes = self.get_latent_representation()
+                codes = self._codes(None)
                 with self._taught_clusters(codes) as clusters:
                     self._start_at_clusters(codes, clusters)
-                    self._train_part("teaching", teach_epochs, **before)
-        adam = {"lr_decay": 0.9, "decay_epochs": 10} | adam
-        self._train_part("training", max_epochs, lr=lr, plan_kwargs=adam, **kwargs)
+                    self._fit(fit.before("teaching", teach_epochs, {}, rates), run)
+        self._fit(fit, run)
 
     def _start_prior(self, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
         started = (weights, means, variances)
         self._prior.start_at(*(torch.as_tensor(v, dtype=torch.float32) for v in started))
 
-    def _fitted_mixture(self, n_init: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _fitted_mixture(
+        self, rows: np.ndarray, n_init: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights, means and variances of the mixture that fits the codes' means best."""
-        codes = self.get_latent_representation(indices=self.train_indices)
         mixture = GaussianMixture(
             len(self.clusters), covariance_type="diag", n_init=n_init, random_state=drawn_seed()
-        ).fit(codes)
+        ).fit(self._codes(rows))
         return mixture.weights_, mixture.means_, mixture.covariances_
 
     def _start_at_clusters(self, codes: np.ndarray, clusters: np.ndarray) -> None:

@@ -33,11 +33,13 @@ from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 _NOT_AT_START = {
     "callbacks",
     "ckpt_path",
+    "decay_epochs",
     "enable_checkpointing",
     "log_save_dir",
     "logger",
     "learning_rate_monitor",
     "lr",
+    "lr_decay",
     "min_epochs",
     "min_kl_weight",
     "n_epochs_kl_warmup",
@@ -74,16 +76,18 @@ class Fit:
     datamodule: LightningDataModule | None = None
     part: str = "training"
 
-    def start(self, max_epochs: int, extra: dict[str, np.ndarray], loss_kwargs: dict) -> Fit:
+    def before(
+        self, part: str, max_epochs: int, minibatches: dict[str, Any], plan: dict[str, Any]
+    ) -> Fit:
         """A part before this one on the same rows: nothing is watched, validated or scheduled."""
-        plan = {k: v for k, v in self.plan.items() if k not in _NOT_AT_START}
+        kept = {k: v for k, v in self.plan.items() if k not in _NOT_AT_START}
         trainer = {k: v for k, v in self.trainer.items() if k not in _NOT_AT_START}
         return replace(
             self,
-            part="start",
+            part=part,
             max_epochs=int(max_epochs),
-            minibatches=self.minibatches | {"labelled_fraction": None, "extra": extra},
-            plan=plan | {"loss_kwargs": loss_kwargs},
+            minibatches=self.minibatches | minibatches,
+            plan=kept | plan,
             trainer=trainer | {"limit_val_batches": 0},
         )
 

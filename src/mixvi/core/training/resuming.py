@@ -36,7 +36,6 @@ from mixvi.core.training.records import records, take_back, to_plain
 
 FORMAT_VERSION = 2
 RUN_NAME = "run.json"
-PHASES = ("start", "training")
 _STATE_KEY = "mixvi"
 _CHUNK_ROWS = 4096
 # what a stopped run may be resumed without: where it runs and what it shows
@@ -86,7 +85,7 @@ class TrainingRun:
         self.before = before
         if self._directory.exists() and not self._directory.is_dir():
             raise ValueError(f"checkpoint_dir: {self._directory} is a file; a directory is needed.")
-        begun = any(self.phase(name).exists for name in PHASES)
+        begun = any(self._directory.glob("*.ckpt"))
         if resume and begun:
             record = _read_run(self._directory)
             self._check_same(record["described"], described)
@@ -104,7 +103,7 @@ class TrainingRun:
                 file.write(json.dumps(to_json(record)).encode())
 
     def phase(self, name: str) -> Checkpoints:
-        """The checkpoints of one phase, one of ``PHASES``."""
+        """The checkpoints of one phase, such as ``"start"`` and ``"training"``."""
         return Checkpoints(self._directory / f"{name}.ckpt")
 
     def _check_same(self, then: dict, described: dict) -> None:
