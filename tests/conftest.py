@@ -4,12 +4,10 @@ import logging
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 import scvi
 import torch
 from anndata import AnnData
-from scipy import sparse
 
 import mixvi
 
@@ -46,12 +44,10 @@ def fit():
 
 @pytest.fixture
 def counts():
-    """The cells of :func:`small_counts`."""
-    return small_counts()
-
-
-def small_counts() -> AnnData:
     """200 cells x 30 genes of small counts with two types, conditions and batches."""
+    import pandas as pd
+    from scipy import sparse
+
     rng = np.random.default_rng(0)
     n = 200
     kind = rng.integers(0, 2, n)

@@ -8,11 +8,16 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS
 
 from mixvi.core import arguments
+from mixvi.core.arguments import shown
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
 from mixvi.metrics import used_components
+
+_CHUNK_ROWS = 1024
 
 
 class ClusterModel(ImageModel):
@@ -28,8 +33,8 @@ class ClusterModel(ImageModel):
 
     @property
     def clusters(self) -> list:
-        """What clusters are called: numbers from 0."""
-        return list(range(self._prior.n_clusters))
+        """What clusters are called: numbers from 0, as text."""
+        return [str(k) for k in range(self._prior.n_clusters)]
 
     def _training_indices(self) -> np.ndarray:
         indices = super()._training_indices()
@@ -39,18 +44,37 @@ class ClusterModel(ImageModel):
                 f"n_clusters={n}, but there are {len(indices)} images. Lower n_clusters, or train "
                 "on more images."
             )
+        found = self._n_different(n)
+        if found < n:
+            raise ValueError(
+                f"n_clusters={n}, but there are only {found} different image(s). Lower n_clusters, "
+                "or train on other images."
+            )
         return indices
+
+    def _n_different(self, enough: int) -> int:
+        """How many different images there are; counting stops where there are ``enough``."""
+        images = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        seen: set[bytes] = set()
+        for start in range(0, images.shape[0], _CHUNK_ROWS):
+            block = images[start : start + _CHUNK_ROWS]
+            block = block.toarray() if sparse.issparse(block) else np.asarray(block)
+            seen.update(image.tobytes() for image in block)
+            if len(seen) >= enough:
+                break
+        return len(seen)
 
     def _cluster_code(self, cluster: object) -> int | None:
         """Number of a cluster that the user names, None for None."""
         if cluster is None:
             return None
-        if cluster not in self.clusters or isinstance(cluster, bool):
+        names = [str(name) for name in self.clusters]
+        if str(cluster) not in names:
             known = [*map(repr, self.clusters[:20]), *(["..."] if self.clusters[20:] else [])]
             raise ValueError(
-                f"cluster={cluster!r} is not a cluster of the model: {', '.join(known)}."
+                f"cluster={shown(cluster)} is not a cluster of the model: {', '.join(known)}."
             )
-        return self.clusters.index(cluster)
+        return names.index(str(cluster))
 
     def _row_names(self, adata: AnnData, indices: Sequence[int] | None) -> pd.Index:
         return adata.obs_names[self._check_indices(adata, indices)]
@@ -78,7 +102,7 @@ class ClusterModel(ImageModel):
         DataFrame with the names of the images as index and those of the clusters as columns.
         """
         adata = self._validate_anndata(adata)
-        parts = [np.zeros((0, len(self.clusters)), np.float32)]
+        parts = []
         for x in self._batches(adata, indices, batch_size):
             posterior = self.module.inference(x)
             z = posterior["mu_z" if give_mean else "z"]
@@ -93,13 +117,16 @@ class ClusterModel(ImageModel):
         *,
         batch_size: int | None = None,
     ) -> pd.Series:
-        """The most probable cluster of each image, ``(n_obs,)``.
+        """The most probable cluster of each image as a category, ``(n_obs,)``.
 
         :func:`mixvi.metrics.clustering_report` compares it with labels.
         """
         probs = self.get_cluster_probabilities(adata, indices, batch_size=batch_size)
-        best = probs.columns.to_numpy()[probs.to_numpy().argmax(axis=1)]
-        return pd.Series(best, index=probs.index, name="cluster")
+        return pd.Series(self._best(probs), index=probs.index, name="cluster")
+
+    def _best(self, probs: pd.DataFrame) -> pd.Categorical:
+        """The most probable cluster by :meth:`get_cluster_probabilities`."""
+        return pd.Categorical.from_codes(probs.to_numpy().argmax(axis=1), self.clusters)
 
     @torch.inference_mode()
     def get_prior_parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,7 +149,7 @@ class ClusterModel(ImageModel):
         for images that no cluster fits.
         """
         adata = self._validate_anndata(adata)
-        parts = [np.zeros(0, np.float32)]
+        parts = []
         for x in self._batches(adata, indices, batch_size):
             z = self.module.encode(x)[0]
             parts.append(self._prior.distance(z, self._prior.assign(z)).cpu().numpy())
@@ -143,7 +170,7 @@ class ClusterModel(ImageModel):
         n
             Number of images.
         cluster
-            A cluster's number (or label, where clusters have labels); ``None``: drawn.
+            A cluster as in ``clusters`` and ``obs``, or its number; ``None``: drawn.
         batch_size
             How many at a time.
 
@@ -177,9 +204,9 @@ class ClusterModel(ImageModel):
         super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
         p = self._prefix
         probs = self.get_cluster_probabilities(adata, batch_size=batch_size)
-        values, names = probs.to_numpy(), [str(name) for name in self.clusters]
+        values = probs.to_numpy()
         adata.obsm[f"{p}_cluster_probs"] = values
-        adata.obs[f"{p}_cluster"] = pd.Categorical.from_codes(values.argmax(axis=1), names)
+        adata.obs[f"{p}_cluster"] = self._best(probs)
         adata.obs[f"{p}_confidence"] = values.max(axis=1)
         adata.obs[f"{p}_cluster_distance"] = self.cluster_distance(adata, batch_size=batch_size)
         parameters = dict(zip(("phi", "mu", "sigma"), self.get_prior_parameters(), strict=True))

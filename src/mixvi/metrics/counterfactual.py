@@ -1,7 +1,4 @@
-"""How near predicted populations come to real ones (Kolb 2022, section 11.3).
-
-Functions of several populations compare one matrix of all of them, see ``layer``.
-"""
+"""How near predicted populations come to real ones (Kolb 2022, section 11.3; spec 10.4, 10.5)."""
 
 from __future__ import annotations
 
@@ -30,9 +27,7 @@ def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     return named.get_indexer(list(genes))
 
 
-def mean_expression_r2(
-    predicted, real, genes: Sequence | None = None, *, layer: str | None = "auto"
-) -> float:
+def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
     """Squared correlation of per-gene means, scGen's ``reg_mean_plot`` figure.
 
     Parameters
@@ -42,21 +37,14 @@ def mean_expression_r2(
         a mean itself.
     genes
         Genes to compare, as column numbers, a mask or (of an AnnData) names; default all.
-    layer
-        Layer of both sides (of an AnnData) that is compared, ``None``: ``X``. ``"auto"``: of cells
-        that a mixvi model predicted, the matrix that the model reads, which they name in
-        ``uns["mixvi_prediction"]``; else ``X``.
 
     Raises
     ------
-    KeyError
-        If a side has no such layer.
     ValueError
-        If the genes differ, one of ``genes`` is unknown, a side has no cells, or the sides are
-        not on one scale: predicted cells say which theirs is.
+        If the genes differ, one of ``genes`` is unknown, or a side has no cells.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = pair(predicted, real, layer=layer)
+    predicted, real = pair(predicted, real)
     x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
     return float(linregress(x, y).rvalue ** 2)
 
@@ -67,8 +55,6 @@ def mean_expression_table(
     predicted_groups: Sequence,
     real_groups: Sequence,
     genes: Sequence | None = None,
-    *,
-    layer: str | None = "auto",
 ) -> pd.DataFrame:
     """:func:`mean_expression_r2` for each group found on both sides, and over all cells.
 
@@ -78,7 +64,7 @@ def mean_expression_table(
         ``(n, G)`` and ``(m, G)``.
     predicted_groups, real_groups
         Group of each row (e.g. the cell type), ``(n,)`` and ``(m,)``.
-    genes, layer
+    genes
         As in :func:`mean_expression_r2`.
 
     Returns
@@ -91,7 +77,7 @@ def mean_expression_table(
         As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = pair(predicted, real, layer=layer)
+    predicted, real = pair(predicted, real)
     left = of_each_cell(predicted_groups, len(predicted), "predicted_groups")
     right = of_each_cell(real_groups, len(real), "real_groups")
     rows = {}
@@ -108,20 +94,18 @@ def mean_expression_table(
 
 
 def class_mean_baseline(
-    x, groups: Sequence, conditions: Sequence, target: str, *, layer: str | None = None
+    x, groups: Sequence, conditions: Sequence, target: str
 ) -> dict[str, np.ndarray]:
     """Mean expression of every group under the target condition, the baseline to beat.
 
     Parameters
     ----------
     x
-        Training cells ``(n, G)``, dense, sparse or AnnData.
+        Training cells ``(n, G)``.
     groups, conditions
         Of each cell, ``(n,)``.
     target
         The target condition.
-    layer
-        Layer of an AnnData; ``None``: ``X``.
 
     Returns
     -------
@@ -132,7 +116,7 @@ def class_mean_baseline(
     ValueError
         If no cell has the target condition, or groups or conditions are missing or not one a cell.
     """
-    x = dense(x, layer)
+    x = dense(x)
     groups = of_each_cell(groups, len(x), "groups")
     conditions = of_each_cell(conditions, len(x), "conditions")
     at_target = conditions == target
@@ -141,20 +125,15 @@ def class_mean_baseline(
     return {g: x[at_target & (groups == g)].mean(axis=0) for g in sorted(set(groups[at_target]))}
 
 
-def variance_ratio(predicted, real, *, layer: str | None = "auto") -> np.ndarray:
+def variance_ratio(predicted, real) -> np.ndarray:
     """Predicted over real variance of each gene, ``(G,)``; NaN where the real one is zero.
-
-    Parameters
-    ----------
-    predicted, real, layer
-        As in :func:`mean_expression_r2`.
 
     Raises
     ------
-    KeyError, ValueError
-        As :func:`mean_expression_r2`.
+    ValueError
+        If the genes differ or a side has no cells.
     """
-    predicted, real = pair(predicted, real, layer=layer)
+    predicted, real = pair(predicted, real)
     real_variance = real.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = predicted.var(axis=0) / real_variance

@@ -14,20 +14,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mixvi.core.arguments import check_choice, check_positive, near_matches
 from mixvi.core.data.checks import check_key
-from mixvi.metrics.pairs import (
-    common_layer,
-    finite_pair,
-    matrix,
-    of_each_cell,
-    on_components_of,
-)
+from mixvi.metrics.pairs import finite_pair, of_each_cell, on_components_of
 
 _METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
 
 
-def energy_distance(
-    predicted, real, n_cells: int = 2000, seed: int = 0, *, layer: str | None = "auto"
-) -> float:
+def energy_distance(predicted, real, n_cells: int = 2000, seed: int = 0) -> float:
     """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely & Rizzo 2013), Euclidean.
 
     The terms within a side run over pairs of different cells (the zeros of a cell with itself are
@@ -42,18 +34,13 @@ def energy_distance(
         Cells a side at most; of more, a random subset.
     seed
         Of the subset.
-    layer
-        As in :func:`mean_expression_r2`.
 
     Raises
     ------
-    KeyError
-        If a side has no such layer.
     ValueError
-        If the genes differ, a side has fewer than two cells, values are not finite, or the sides
-        are not on one scale.
+        If the genes differ, a side has fewer than two cells, or values are not finite.
     """
-    x, y = _drawn(predicted, real, n_cells, seed, layer)
+    x, y = _drawn(predicted, real, n_cells, seed)
     between = euclidean_distances(x, y).mean()
     within = _mean_off_diagonal(euclidean_distances(x)) + _mean_off_diagonal(euclidean_distances(y))
     return float(2 * between - within)
@@ -65,8 +52,6 @@ def mmd(
     bandwidths: float | Sequence[float] | None = None,
     n_cells: int = 2000,
     seed: int = 0,
-    *,
-    layer: str | None = "auto",
 ) -> float:
     """Squared maximum mean discrepancy (Gretton et al. 2012, unbiased, equation 3).
 
@@ -80,15 +65,15 @@ def mmd(
     bandwidths
         One or several. ``None``: a half, one and two times the median distance between the
         cells of both sides. That depends on the cells: to compare models, pass the same to all.
-    n_cells, seed, layer
+    n_cells, seed
         As in :func:`energy_distance`.
 
     Raises
     ------
-    KeyError, ValueError
+    ValueError
         As :func:`energy_distance`; also if a bandwidth is not positive or the median is zero.
     """
-    x, y = _drawn(predicted, real, n_cells, seed, layer)
+    x, y = _drawn(predicted, real, n_cells, seed)
     squared = euclidean_distances(np.vstack([x, y]), squared=True)
     kernel = np.zeros_like(squared)
     widths = _widths(bandwidths, squared)
@@ -118,13 +103,7 @@ class MarkerOverlap:
 
 
 def marker_overlap(
-    predicted,
-    real,
-    control,
-    n_genes: int = 10,
-    method: str = "wilcoxon",
-    *,
-    layer: str | None = "auto",
+    predicted, real, control, n_genes: int = 10, method: str = "wilcoxon"
 ) -> MarkerOverlap:
     """Which genes real and predicted cells both raise above control, by scanpy's ranking.
 
@@ -135,30 +114,24 @@ def marker_overlap(
     Parameters
     ----------
     predicted, real, control
-        Cells by genes, dense, sparse or AnnData, best log-normalised. Genes are named by the first
+        Cells by genes, dense, sparse or AnnData, log-normalised. Genes are named by the first
         AnnData among real, predicted and control, else by their column numbers.
     n_genes
         Length of each list.
     method
         ``"wilcoxon"``, ``"t-test"`` or ``"t-test_overestim_var"``.
-    layer
-        As in :func:`mean_expression_r2`. Of counts predicted, log-normalise ``X`` of all three
-        and pass ``layer=None``.
 
     Raises
     ------
-    KeyError
-        If a side has no such layer.
     ValueError
-        If the genes differ, a side has fewer than two cells, values are not finite, the sides are
-        not on one scale, there are fewer than ``n_genes`` genes, or the method is unknown.
+        If the genes differ, a side has fewer than two cells, values are not finite, there are
+        fewer than ``n_genes`` genes, or the method is unknown.
     """
     named = next((x.var_names for x in (real, predicted, control) if isinstance(x, AnnData)), None)
-    layer = common_layer(layer, {"predicted": predicted, "real": real, "control": control})
-    finite_pair(predicted, real, layer=layer)
+    finite_pair(predicted, real)
     lists = {}
     for name, side in (("real", real), ("predicted", predicted)):
-        x, reference = finite_pair(side, control, (name, "control"), layer)
+        x, reference = finite_pair(side, control, (name, "control"))
         genes = pd.RangeIndex(x.shape[1]) if named is None else named
         ranked = _ranked(x, reference, genes.astype(str), n_genes, method, (name, "control"))
         lists[name] = list(ranked["names"][ranked["scores"] > 0])
@@ -172,8 +145,6 @@ def top_de_genes(
     reference: str,
     n_genes: int = 100,
     method: str = "wilcoxon",
-    *,
-    layer: str | None = None,
 ) -> list[str]:
     """The genes that rank highest in one condition against another (scGen's convention).
 
@@ -184,7 +155,7 @@ def top_de_genes(
     Parameters
     ----------
     adata
-        Annotated cells, log-normalised; not changed.
+        Annotated cells, ``X`` log-normalised; not changed.
     condition_key
         Column of ``obs`` with the conditions.
     target, reference
@@ -193,13 +164,11 @@ def top_de_genes(
         Number of genes.
     method
         As in :func:`marker_overlap`.
-    layer
-        Layer that is compared; ``None``: ``X``.
 
     Raises
     ------
     KeyError
-        If the column or the layer is missing.
+        If the column is missing.
     ValueError
         If a condition is unknown or has fewer than two cells, both are the same, there are fewer
         than ``n_genes`` genes, or the method is unknown.
@@ -214,8 +183,7 @@ def top_de_genes(
             )
     if target == reference:
         raise ValueError(f"target and reference are both {target!r}; compare two conditions.")
-    values = matrix(adata, layer)
-    x, y = (values[(conditions == value).to_numpy()] for value in (target, reference))
+    x, y = (adata[(conditions == value).to_numpy()].X for value in (target, reference))
     names = (f"target={target!r}", f"reference={reference!r}")
     return list(_ranked(x, y, adata.var_names, n_genes, method, names)["names"])
 
@@ -227,8 +195,6 @@ def knn_agreement(
     real_labels: Sequence,
     n_neighbors: int = 15,
     n_pcs: int = 30,
-    *,
-    layer: str | None = "auto",
 ) -> float:
     """Share of generated cells whose nearest real cells mostly have their label, in [0, 1].
 
@@ -245,21 +211,16 @@ def knn_agreement(
         Real cells that vote, nearest by Euclidean distance.
     n_pcs
         Wider data are projected on so many principal components of the real cells.
-    layer
-        As in :func:`mean_expression_r2`.
 
     Raises
     ------
-    KeyError
-        If a side has no such layer.
     ValueError
-        If the genes differ, a side has no cells, values are not finite, the sides are not on one
-        scale, labels are missing or not one a cell, or there are fewer than ``n_neighbors`` real
-        cells.
+        If the genes differ, a side has no cells, values are not finite, labels are missing or
+        not one a cell, or there are fewer than ``n_neighbors`` real cells.
     """
     check_positive("n_neighbors", n_neighbors)
     check_positive("n_pcs", n_pcs)
-    x, y = finite_pair(generated, real, ("generated", "real"), layer)
+    x, y = finite_pair(generated, real, ("generated", "real"))
     own = of_each_cell(generated_labels, len(x), "generated_labels").astype(str)
     voters = of_each_cell(real_labels, len(y), "real_labels").astype(str)
     if n_neighbors > len(y):
@@ -272,15 +233,12 @@ def knn_agreement(
     return float((majority == own).mean())
 
 
-def _drawn(
-    predicted, real, n_cells: int, seed: int, layer: str | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(predicted, real, n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """At most ``n_cells`` random rows of each side, and at least two."""
     check_positive("n_cells", n_cells)
     rng = np.random.default_rng(seed)
     sides = []
-    both = finite_pair(predicted, real, layer=layer)
-    for name, x in zip(("predicted", "real"), both, strict=True):
+    for name, x in zip(("predicted", "real"), finite_pair(predicted, real), strict=True):
         if min(len(x), n_cells) < 2:
             raise ValueError(f"{name} needs two cells or more (and n_cells two or more).")
         sides.append(x if len(x) <= n_cells else x[rng.choice(len(x), n_cells, replace=False)])

@@ -150,7 +150,7 @@ def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, 
     if record["class"] != class_name:
         raise ValueError(
             f"{directory} holds a {record['class']} model, not a {class_name}. "
-            f"Load it with mixvi.{record['class']}.load(...)."
+            f"Load it with {record['class']}.load(...)."
         )
     weights_path = Path(directory) / WEIGHTS_NAME
     if not weights_path.is_file() or _sha256(weights_path) != record.get("weights_sha256"):
