@@ -132,6 +132,7 @@ def run(
     parts
         Names in order.
     """
+    use_device(device)
     begin = time.monotonic()
     end = begin + budget
     described = {

@@ -33,8 +33,8 @@ def _said(*command: str) -> str:
     return ran.stdout.strip() if ran.returncode == 0 else ""
 
 
-# read at the start: the code that runs; a copy without history is told its commit
-COMMIT = _said("git", "rev-parse", "HEAD") or os.environ.get("MIXVI_COMMIT", "")
+# read at the start: the code that runs; a copy whose history lacks its commit is told it
+COMMIT = os.environ.get("MIXVI_COMMIT") or _said("git", "rev-parse", "HEAD")
 
 
 def quiet(threads: int = 1) -> None:

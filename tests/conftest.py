@@ -4,10 +4,12 @@ import logging
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import scvi
 import torch
 from anndata import AnnData
+from scipy import sparse
 
 import mixvi
 
@@ -44,10 +46,12 @@ def fit():
 
 @pytest.fixture
 def counts():
-    """200 cells x 30 genes of small counts with two types, conditions and batches."""
-    import pandas as pd
-    from scipy import sparse
+    """The cells of :func:`small_counts`."""
+    return small_counts()
 
+
+def small_counts() -> AnnData:
+    """200 cells x 30 genes of small counts with two types, conditions and batches."""
     rng = np.random.default_rng(0)
     n = 200
     kind = rng.integers(0, 2, n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
 import re
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from anndata import AnnData
 from nbclient import NotebookClient
 
-from mixvi.cells import gmvae
+from mixvi.cells import GMVAE, gmvae
+from mixvi.core.training.plan import StagedTrainingPlan
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,3 +85,35 @@ def test_images_page():
     assert len(names["model"].history["generator_loss_train"]) == 1
     exec(own, names)
     assert names["model"].objective.beta == 0.1
+
+
+def test_page_for_users_of_scvi_tools():
+    """Its code runs, on one epoch, and its table of defaults is true."""
+    text = (ROOT / "docs" / "from_scvi_tools.md").read_text()
+    first, check, abundance = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert first.count("max_epochs=20") == 1
+    names = {}
+    exec(first.replace("max_epochs=20", "max_epochs=1, init_epochs=1, accelerator='cpu'"), names)
+    adata = names["adata"]
+    assert names["expression"].shape == adata.shape
+    assert set(adata.obs["prediction"]) <= set(adata.obs["labels"])
+    assert {"proba_de", "lfc_mean"} <= set(names["genes"].columns)
+    exec(check, names)
+    assert "model1" in names["check"].metrics["zero_fraction"]
+    exec(abundance, names)
+    assert names["enriched"].index.equals(adata.obs_names)
+    plan = inspect.signature(StagedTrainingPlan).parameters
+    model = inspect.signature(GMVAE).parameters
+    defaults = {
+        plan["n_epochs_kl_warmup"]: None,
+        plan["eps"]: 1e-8,
+        plan["weight_decay"]: 0.0,
+        inspect.signature(GMVAE.train).parameters["init"]: "kmeans",
+        model["likelihood"]: "gaussian",
+        model["n_layers"]: 2,
+        model["n_hidden"]: 256,
+        model["dropout_rate"]: 0.15,
+    }
+    assert {of.name: of.default for of in defaults} == {
+        of.name: value for of, value in defaults.items()
+    }

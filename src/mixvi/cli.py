@@ -215,7 +215,6 @@ def train(
     adata = _read(cells)
 
     import scvi
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     scvi.settings.seed = seed
     cls.setup_anndata(adata, **setup)
@@ -223,10 +222,6 @@ def train(
     stopped = None
     try:
         fitted.train(**fitting)
-    except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise ValueError(
-            f"Training cannot start with --accelerator {accelerator}: {error}"
-        ) from None
     except KeyboardInterrupt as interrupt:
         if not fitted.is_trained:
             raise
@@ -413,6 +408,9 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 def main() -> None:
     """Run the command line; what a user can mend is one line and exit code 2."""
     warnings.showwarning = _show_warning
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        # for who writes libraries, not for who calls a command
+        warnings.simplefilter("ignore", category)
     try:
         app()
     except _Interrupted as stopped:

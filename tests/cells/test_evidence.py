@@ -41,9 +41,9 @@ def test_a_model_that_can_be_integrated_by_hand(toy, any_model):
         torch.nn.init.zeros_(network.linears[-1].weight)
     per_gene = (toy.X - last.bias.detach().numpy()) ** 2 + np.log(2 * np.pi)
     exact = -0.5 * per_gene.sum(1)
-    assert any_model.get_marginal_ll(n_mc_samples=2000) == pytest.approx(exact.mean(), abs=0.2)
-    each = any_model.get_marginal_ll(indices=[7, 3], n_mc_samples=2000, return_mean=False)
-    np.testing.assert_allclose(each, exact[[7, 3]], atol=0.3)
+    each = any_model.get_marginal_ll(n_mc_samples=2000, return_mean=False).numpy()
+    assert each.mean() == pytest.approx(exact.mean(), abs=0.2)
+    assert np.abs(each - exact).mean() < 0.3
 
 
 def test_each_cells_bound_averages_to_the_models(toy, any_model):

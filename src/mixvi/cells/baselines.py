@@ -9,12 +9,20 @@ from anndata import AnnData
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.vae import VAE
 from mixvi.core.data import checks
-from mixvi.core.model.counterfactual import counterfactual_adata
+from mixvi.core.data.support import support_of
+from mixvi.core.model.counterfactual import converted_cells
 from mixvi.metrics import class_mean_baseline
+from mixvi.metrics.pairs import matrix
 
 
 def predict_class_means(
-    train: AnnData, cells: AnnData, *, labels_key: str, condition_key: str, to: str
+    train: AnnData,
+    cells: AnnData,
+    *,
+    labels_key: str,
+    condition_key: str,
+    to: str,
+    layer: str | None = None,
 ) -> AnnData:
     """Every cell becomes the mean of its label under the target condition.
 
@@ -30,23 +38,34 @@ def predict_class_means(
         Columns of ``obs`` of both.
     to
         The target condition.
+    layer
+        Layer of the training cells; ``None``: ``X``. To hold against a model, the one it reads.
 
     Returns
     -------
-    AnnData ``(cells.n_obs, n_vars)`` with ``original_condition`` and ``target_condition``.
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
 
     Raises
     ------
     KeyError, ValueError
-        If a column or the target condition is missing, or genes differ.
+        If a column, the layer or the target condition is missing, or genes differ.
     """
     _check_both(train, cells, labels_key, condition_key)
+    values = matrix(train, layer)
     labels, conditions = train.obs[labels_key].astype(str), train.obs[condition_key].astype(str)
-    means = class_mean_baseline(train.X, labels, conditions, to)
-    overall = class_mean_baseline(train.X, np.full(train.n_obs, "all"), conditions, to)["all"]
+    means = class_mean_baseline(values, labels, conditions, to)
+    overall = class_mean_baseline(values, np.full(train.n_obs, "all"), conditions, to)["all"]
     x = np.stack([means.get(label, overall) for label in cells.obs[labels_key].astype(str)])
-    chosen = np.arange(cells.n_obs)
-    return counterfactual_adata(cells, x.astype(np.float32), chosen, condition_key, to)
+    return converted_cells(
+        x.astype(np.float32),
+        cells,
+        np.arange(cells.n_obs),
+        condition_key,
+        to,
+        source="class means",
+        layer=layer,
+        scale=support_of(values),
+    )
 
 
 def predict_latent_shift(
@@ -79,7 +98,8 @@ def predict_latent_shift(
 
     Returns
     -------
-    AnnData ``(cells.n_obs, n_vars)``, the decoder's means.
+    AnnData ``(cells.n_obs, n_vars)`` of the decoder's means, like that of
+    :meth:`mixvi.CGMVAE.counterfactual`.
 
     Raises
     ------
@@ -108,7 +128,20 @@ def predict_latent_shift(
     delta = z[sides[0]].mean(axis=0) - z[sides[1]].mean(axis=0)
     shifted = model.get_latent_representation(cells) + delta
     x = model.decode_latent(shifted, cells)
-    return counterfactual_adata(cells, x, np.arange(cells.n_obs), condition_key, to)
+    return _converted(model, x, cells, condition_key, to)
+
+
+def _converted(model: VAE, x: np.ndarray, cells: AnnData, condition_key: str, to: str) -> AnnData:
+    return converted_cells(
+        x,
+        cells,
+        np.arange(cells.n_obs),
+        condition_key,
+        to,
+        source=type(model).__name__,
+        layer=model.registry["setup_args"]["layer"],
+        scale=model.support_,
+    )
 
 
 def _even(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -127,7 +160,7 @@ def train_label_condition_cvae(
     model_kwargs: dict | None = None,
     **train_kwargs,
 ) -> CVAE:
-    """CVAE with a fixed prior whose condition is the pair of label and condition (spec 16, no. 12).
+    """CVAE with a fixed prior whose condition is the pair of label and condition.
 
     Parameters
     ----------
@@ -171,7 +204,8 @@ def predict_label_condition_cvae(
 
     Returns
     -------
-    AnnData ``(cells.n_obs, n_vars)``, the decoder's means.
+    AnnData ``(cells.n_obs, n_vars)`` of the decoder's means, like that of
+    :meth:`mixvi.CGMVAE.counterfactual`.
 
     Raises
     ------
@@ -182,7 +216,7 @@ def predict_label_condition_cvae(
     x = np.zeros(cells.shape, dtype=np.float32)
     for label, rows in pairs.obs.groupby(labels_key, observed=True).indices.items():
         x[rows] = model.counterfactual(pairs, to=f"{label}{_BETWEEN}{to}", indices=rows).X
-    return counterfactual_adata(cells, x, np.arange(cells.n_obs), condition_key, to)
+    return _converted(model, x, cells, condition_key, to)
 
 
 _PAIR, _BETWEEN = "label_and_condition", " | "

@@ -9,19 +9,18 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.gmvae import GMVAE
+from mixvi.cells.shifting import ConditionMeans
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.model.counterfactual import (
     between_priors,
-    counterfactual_adata,
-    match_group_means,
+    converted_cells,
     write_counterfactual,
 )
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import Rows
 
-ROUTES = ("w", "z", "shift")
-_FEWEST_CELLS = 5
+ROUTES = ("shift", "w", "z")
 
 
 class CGMVAE(GMVAE):
@@ -39,6 +38,7 @@ class CGMVAE(GMVAE):
     """
 
     _needs_condition = True
+    _condition_means: dict[str, ConditionMeans] | None = None
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class CGMVAE(GMVAE):
         to: str | None = None,
         *,
         indices: Sequence[int] | None = None,
-        route: str = "w",
+        route: str = "shift",
         labels: str = "auto",
         use_mean: bool = True,
-        keep_residual: bool | str = False,
+        keep_residual: bool | str = "auto",
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -100,104 +100,130 @@ class CGMVAE(GMVAE):
         to
             The target condition.
         route
-            ``"w"``: z is the component's mean given the cell's w and the target condition; close to
-            the average of its type. ``"z"``: the cell's own z is decoded under the target, with
-            whatever of the condition z still holds. ``"shift"``: the cell's own z moves as the
-            mean z of its component's training cells moves from its condition to the target, and
-            keeps its place in its type; a component that was not seen under the target moves as
-            the others do on average (after scGen, Lotfollahi et al. 2019).
+            ``"shift"``: the cell's own z moves as the mean z of its component's training cells
+            moves from its condition to the target, and keeps its place in its type; a component
+            that was not seen under the target moves as the others do on average (after scGen,
+            Lotfollahi et al. 2019). ``"w"``: z is the component's mean given the cell's w and the
+            target condition, as in the thesis; close to the average of its type. ``"z"``: the
+            cell's own z is decoded under the target, with whatever of the condition z still holds.
         labels
-            Which component route w takes: ``"observed"`` label (predicted where there is none),
+            Which component the routes take: ``"observed"`` label (predicted where there is none),
             ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed
             if the model was trained with labels.
         use_mean
             Means throughout, or draws of w, component, z and x.
         keep_residual
             Carry over what the model leaves unexplained of each cell: the change of the decoder's
-            mean is applied to the cell's own expression (counts stay counts). Converted cells then
-            vary as cells do, while decoder means vary far less. ``"centred"``: and the averages of
-            each component's converted cells are those of the decoder's means, free of the noise of
-            few cells (not for counts). Needs ``use_mean=True``.
+            mean is applied to the cell's own expression (counts stay counts; values that are never
+            negative stay so, and zeros stay likely: which of them change is drawn). Converted
+            cells then vary as cells do, while decoder means vary far less. ``"centred"``: and the
+            averages of each component's converted cells are those of the decoder's means, free of
+            the noise of few cells (not for counts). Needs ``use_mean=True``. ``"auto"``: True with
+            route ``"shift"`` and means; the thesis's routes give the decoder's means.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 
         Returns
         -------
-        AnnData of the cells converted, on the scale of the registered matrix (count likelihoods:
-        the rate at the cell's own library size), with ``original_condition`` and
-        ``target_condition`` in ``obs``; or None.
+        AnnData of the cells converted, on the scale of the registered matrix (in ``X`` and its
+        layer; count likelihoods: at the cell's own library size), with ``original_condition`` and
+        ``target_condition`` in ``obs``; or None. The model's verbs take it.
 
         Raises
         ------
         ValueError
-            If the condition is unknown, observed labels are asked of a model trained without, or
-            residuals are to be kept of draws.
+            If the condition is unknown, observed labels are asked of a model trained without,
+            residuals are to be kept of draws, or route ``"shift"`` of a model that was saved
+            before the means of its training cells were kept.
         """
-        arguments.check_choice("route", route, ROUTES)
-        arguments.check_choice("labels", labels, ("auto", "observed", "predicted"))
+        target = self._target_condition(to)
+        observed = self._by_observed_labels(labels)
+        keep_residual = self._check_route(route, use_mean, keep_residual)
+        adata = self._validate_anndata(adata)
+        shifts = None
+        if route == "shift":
+            shifts = self._training_means(observed).shifts(target)
+        parts, means, groups = [], [], []
+        for rows in self._batches(adata, indices, batch_size):
+            there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
+            weights = self._route_weights(rows, observed, use_mean)
+            here, z = self._along(route, rows, there, weights, shifts, use_mean)
+            decoded = self.module.decode(z, there)
+            if keep_residual:
+                x = self._carried_over(rows, self.module.decode(here, rows), decoded)
+            else:
+                x = self._drawn(decoded, there, use_mean)
+            parts.append(x.cpu())
+            if keep_residual == "centred":
+                means.append(self._drawn(decoded, there, use_mean=True).cpu())
+                groups.append(weights.argmax(-1).cpu())
+        x = torch.cat(parts).numpy()
+        if keep_residual == "centred":
+            x = self._centred(x, torch.cat(means).numpy(), torch.cat(groups).numpy())
+        chosen = self._check_indices(adata, indices)
+        if key_added is not None:
+            write_counterfactual(adata, x, chosen, key_added)
+            return None
+        return converted_cells(
+            x, adata, chosen, self.condition_key, self.conditions[target], **self._note
+        )
+
+    def _target_condition(self, to: str | None) -> int:
         if to is None:
             raise ValueError(
                 f"Name the target condition: counterfactual(to=...), one of {self.conditions}."
             )
-        target = self._code(to, self.conditions, "to")
-        if labels == "auto":
-            labels = "observed" if self.trained_with_labels_ else "predicted"
+        return self._code(to, self.conditions, "to")
+
+    def _by_observed_labels(self, labels: str) -> bool:
+        """Whether routes take the components of observed labels."""
+        arguments.check_choice("labels", labels, ("auto", "observed", "predicted"))
         if labels == "observed" and not self.trained_with_labels_:
             raise ValueError(
                 "labels='observed' needs a model trained with labels, whose components they own. "
                 "Use labels='predicted'."
             )
+        return labels != "predicted" and self.trained_with_labels_
+
+    def _check_route(self, route: str, use_mean: bool, keep_residual: bool | str) -> bool | str:
+        """Raise for settings that do not go together; whether residuals are kept."""
+        arguments.check_choice("route", route, ROUTES)
+        arguments.check_choice("keep_residual", keep_residual, ("auto", False, True, "centred"))
+        if keep_residual == "auto":
+            return route == "shift" and use_mean
         if keep_residual and not use_mean:
             raise ValueError(
                 "keep_residual=True keeps each cell's own deviation; draws (use_mean=False) would "
                 "add another. Choose one."
             )
-        arguments.check_choice("keep_residual", keep_residual, (False, True, "centred"))
         if keep_residual == "centred" and self.module.likelihood.is_count:
             raise ValueError(
                 f"keep_residual='centred' would make fractions of counts (likelihood="
                 f"{self.module.likelihood.name!r}). Use keep_residual=True."
             )
-        adata = self._validate_anndata(adata)
-        shifts = None
-        if route == "shift":
-            shifts = self._condition_shifts(target, labels == "observed", batch_size)
-        module, parts, means, groups = self.module, [], [], []
-        for rows in self._batches(adata, indices, batch_size):
-            there = module.with_condition(rows, torch.full_like(rows.condition, target))
-            weights = self._route_weights(rows, labels == "observed", use_mean)
-            if route == "w":
-                here, z = self._through_w(rows, there, weights, use_mean)
-            else:
-                here = z = self._z(rows, use_mean)
-            if shifts is not None:
-                z = z + (weights.unsqueeze(-1) * shifts[rows.condition]).sum(1)
-            if keep_residual:
-                like = module.likelihood
-                raw, raw_there = module.decode(here, rows), module.decode(z, there)
-                x = like.carry_over(rows.dense_x, raw, raw_there, rows.library, rows.batch)
-                means.append(like.mean(raw_there, rows.library).cpu())
-                groups.append(weights.argmax(-1).cpu())
-            else:
-                x = self._decoded(z, there, use_mean)
-            parts.append(x.cpu())
-        chosen = self._check_indices(adata, indices)
-        x = torch.cat(parts).numpy()
-        if keep_residual == "centred":
-            nonnegative = module.likelihood.output_activation is not None
-            decoded, of = torch.cat(means).numpy(), torch.cat(groups).numpy()
-            x = match_group_means(x, decoded, of, nonnegative)
-        if key_added is not None:
-            write_counterfactual(adata, x, chosen, key_added)
-            if self._prefix in adata.uns:
-                adata.uns[self._prefix]["counterfactual_condition"] = str(to)
-            return None
-        return counterfactual_adata(adata, x, chosen, self.condition_key, to)
+        return keep_residual
 
     def _route_weights(self, rows: Rows, observed: bool, use_mean: bool) -> Tensor:
         """Weights of the components that routes go through, ``(B, K)``."""
         log_pi = self._log_component_probs(rows, use_mean)
         return self.module.labelled_responsibilities(rows, log_pi) if observed else log_pi.exp()
+
+    def _along(
+        self,
+        route: str,
+        rows: Rows,
+        there: Rows,
+        weights: Tensor,
+        shifts: Tensor | None,
+        use_mean: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Z here and under the target condition, each ``(B, Dz)``."""
+        if route == "w":
+            return self._through_w(rows, there, weights, use_mean)
+        here = self._z(rows, use_mean)
+        if shifts is None:
+            return here, here
+        return here, here + (weights.unsqueeze(-1) * shifts[rows.condition]).sum(1)
 
     def _through_w(
         self, rows: Rows, there: Rows, weights: Tensor, use_mean: bool
@@ -216,28 +242,52 @@ class CGMVAE(GMVAE):
         here = (weights.unsqueeze(-1) * module.component_parameters(w, rows.condition)[0]).sum(1)
         return here, (weights.unsqueeze(-1) * means).sum(1)
 
-    def _condition_shifts(self, target: int, observed: bool, batch_size: int | None) -> Tensor:
-        """How mean z of each component's training cells differs from the target, ``(C, K, Dz)``."""
-        if self.adata is None:
-            raise ValueError(
-                "route='shift' averages over the training cells, but the model was loaded without "
-                "them. Load it with adata=..., or use route='w' or 'z'."
-            )
-        module = self.module
-        shape = (len(self.conditions), module.n_components)
-        n = torch.zeros(*shape, 1, device=module.device)
-        total = torch.zeros(*shape, module.n_latent_z, device=module.device)
-        for rows in self._batches(self.adata, self.train_indices, batch_size):
-            weights = self._route_weights(rows, observed, use_mean=True)
-            n.index_add_(0, rows.condition, weights.unsqueeze(-1))
-            z = self._z(rows, use_mean=True)
-            total.index_add_(0, rows.condition, weights.unsqueeze(-1) * z.unsqueeze(1))
-        means = total / n.clamp_min(1.0)
-        shifts = means[target] - means
-        # a handful of cells gives no mean; its component moves as the others do
-        seen = (n >= _FEWEST_CELLS) & (n[target] >= _FEWEST_CELLS)
-        average = (shifts * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp_min(1)
-        return torch.where(seen, shifts, average)
+    def _training_means(self, observed: bool) -> ConditionMeans:
+        """Mean z of the training cells, by observed labels or by predicted components."""
+        if self._condition_means is None:
+            if not self._has_training_cells:
+                raise ValueError(
+                    "route='shift' needs the means of the training cells, and this model was saved "
+                    "by a version that did not keep them. Train it anew, or use route='w' or 'z'."
+                )
+            self._condition_means = self._means_of_training_cells()
+        means = self._condition_means["observed" if observed else "predicted"]
+        return ConditionMeans(*(part.to(self.module.device) for part in means))
+
+    @torch.inference_mode()
+    def _means_of_training_cells(self) -> dict[str, ConditionMeans]:
+        kinds = ("predicted", "observed") if self.trained_with_labels_ else ("predicted",)
+        parts = {kind: [] for kind in kinds}
+        for rows in self._batches(self.adata, self.train_indices, None):
+            z, n = self._z(rows, use_mean=True), len(self.conditions)
+            for kind in kinds:
+                weights = self._route_weights(rows, kind == "observed", use_mean=True)
+                parts[kind].append(ConditionMeans.of(z, weights, rows.condition, n))
+        return {
+            kind: ConditionMeans(*map(sum, zip(*of_kind, strict=True)))
+            for kind, of_kind in parts.items()
+        }
+
+    def _forget_training_cells(self) -> None:
+        super()._forget_training_cells()
+        self._condition_means = None
+
+    def _saved_state(self) -> dict:
+        kept = self._condition_means
+        if kept is None and self._has_training_cells and self.is_trained_:
+            kept = self._means_of_training_cells()
+        values = kept and {
+            kind: [part.cpu().numpy() for part in means] for kind, means in kept.items()
+        }
+        return super()._saved_state() | {"condition_means": values}
+
+    def _restore_state(self, state: dict) -> None:
+        super()._restore_state(state)
+        # directories of version 0.1.0 have none
+        kept = state.get("condition_means")
+        self._condition_means = kept and {
+            kind: ConditionMeans(*map(torch.as_tensor, means)) for kind, means in kept.items()
+        }
 
     def annotate(
         self,
@@ -250,7 +300,8 @@ class CGMVAE(GMVAE):
         """As :meth:`mixvi.GMVAE.annotate`, and on demand the counterfactual.
 
         With ``counterfactual_to``, ``layers["gmvae_counterfactual"]`` holds every cell under that
-        condition (route w), and ``uns["gmvae"]["counterfactual_condition"]`` names it.
+        condition (as of :meth:`counterfactual`), and ``uns["gmvae"]["counterfactual_condition"]``
+        names it.
         """
         adata = self._validate_anndata(adata)
         if counterfactual_to is not None:
@@ -263,3 +314,4 @@ class CGMVAE(GMVAE):
                 key_added=f"{self._prefix}_counterfactual",
                 batch_size=batch_size,
             )
+            adata.uns[self._prefix]["counterfactual_condition"] = str(counterfactual_to)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
@@ -14,7 +13,7 @@ from mixvi.core import arguments
 from mixvi.core.maths.networks import ConditionalPrior
 from mixvi.core.model.counterfactual import (
     between_priors,
-    counterfactual_adata,
+    converted_cells,
     write_counterfactual,
 )
 from mixvi.core.model.expression_model import MixviModel
@@ -151,8 +150,9 @@ class CVAE(VAE):
 
         Returns
         -------
-        AnnData of the cells converted, on the scale of the registered matrix, with
-        ``original_condition`` and ``target_condition`` in ``obs``; or None.
+        AnnData of the cells converted, on the scale of the registered matrix (in ``X`` and its
+        layer; means are not below zero if no training value is), with ``original_condition`` and
+        ``target_condition`` in ``obs``; or None. The model's verbs take it.
 
         Raises
         ------
@@ -166,19 +166,14 @@ class CVAE(VAE):
             there = module.with_condition(rows, torch.full_like(rows.condition, target))
             z = self._z(rows, use_mean)
             z = between_priors(z, module.prior(rows), module.prior(there))
-            raw = module.decode(z, there)
-            like = module.likelihood
-            x = (
-                like.mean(raw, rows.library)
-                if use_mean
-                else like.sample(raw, rows.library, rows.batch)
-            )
-            parts.append(x.cpu())
+            parts.append(self._drawn(module.decode(z, there), there, use_mean).cpu())
         chosen = self._check_indices(adata, indices)
         x = torch.cat(parts).numpy()
         if key_added is not None:
             return write_counterfactual(adata, x, chosen, key_added)
-        return counterfactual_adata(adata, x, chosen, self.condition_key, to)
+        return converted_cells(
+            x, adata, chosen, self.condition_key, self.conditions[target], **self._note
+        )
 
     def _target_condition(self, to: str | None) -> int:
         if to is None:
@@ -204,7 +199,8 @@ class CVAE(VAE):
 
         Returns
         -------
-        AnnData with ``n`` x number of conditions rows and ``condition`` in ``obs``.
+        AnnData with ``n`` x number of conditions rows, as of :meth:`mixvi.VAE.sample`, and the
+        condition in ``obs``.
         """
         arguments.check_positive("n", n)
         self._check_if_trained()
@@ -219,8 +215,4 @@ class CVAE(VAE):
         rows = self.module.synthetic_rows(condition)
         mu, log_var = self.module.prior(rows)
         noise = torch.randn(len(condition), self.module.n_latent, device=self.module.device)
-        obs = pd.DataFrame(
-            {"condition": pd.Categorical([c for c in names for _ in range(n)])},
-            index=[f"generated_{i}" for i in range(len(condition))],
-        )
-        return self._generated(mu + (0.5 * log_var).exp() * noise, rows, use_mean, obs)
+        return self._generated(mu + (0.5 * log_var).exp() * noise, rows, use_mean)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.model.counterfactual import predicted_adata
 from mixvi.core.model.module import Rows
 
 
@@ -43,9 +44,10 @@ class GenerationMixin:
 
         Returns
         -------
-        AnnData with n x components x conditions rows; ``obs``: ``w_index``, ``component``,
-        ``label`` (if components have labels), ``condition`` (conditional models); ``obsm``:
-        ``X_gmvae_z`` and ``X_gmvae_w``.
+        AnnData with n x components x conditions rows, on the scale of the registered matrix (in
+        ``X`` and its layer); ``obs``: ``w_index``, ``component``, ``label`` (if components have
+        labels) and the registered condition, batch and covariates; ``obsm``: ``X_gmvae_z`` and
+        ``X_gmvae_w``. The model's verbs take it.
 
         Raises
         ------
@@ -78,9 +80,7 @@ class GenerationMixin:
                     "component": np.tile(chosen, n),
                 }
             )
-            if self.conditions:
-                frame["condition"] = str(self.conditions[code])
-            obs.append(frame)
+            obs.append(pd.concat([frame, self._registered_obs(rows)], axis=1))
         return self._generated(pd.concat(obs, ignore_index=True), zs, ws, xs)
 
     def _generated(
@@ -90,16 +90,15 @@ class GenerationMixin:
         if self.assignment_ is not None:
             obs["label"] = obs["component"].map(self.assignment_["mapping"]).astype("category")
         obs["component"] = obs["component"].astype(str).astype("category")
-        if "condition" in obs:
-            obs["condition"] = obs["condition"].astype("category")
-        return AnnData(
+        return predicted_adata(
             torch.cat(xs).cpu().numpy(),
-            obs=obs,
-            var=pd.DataFrame(index=self.var_names),
+            obs,
+            pd.DataFrame(index=self.var_names),
             obsm={
                 f"X_{self._prefix}_z": torch.cat(zs).cpu().numpy(),
                 f"X_{self._prefix}_w": torch.cat(ws).cpu().numpy(),
             },
+            **self._note,
         )
 
     def _chosen_components(self, components: str | Sequence[int]) -> np.ndarray:

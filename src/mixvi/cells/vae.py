@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -16,6 +15,7 @@ from mixvi.core import arguments
 from mixvi.core.maths.mixture import gaussian_kl_per_dim, gaussian_log_prob, reparameterise
 from mixvi.core.maths.networks import bounded_gaussian
 from mixvi.core.model.abundance import AbundanceMixin
+from mixvi.core.model.counterfactual import predicted_adata
 from mixvi.core.model.evidence import EvidenceMixin
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import MixviModule, Rows
@@ -210,7 +210,9 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
 
         Returns
         -------
-        AnnData with ``n`` rows, ``obsm["X_<model>"]`` being their z.
+        AnnData with ``n`` rows, on the scale of the registered matrix (in ``X`` and its layer),
+        with the registered batch and covariates in ``obs`` and their z in ``obsm["X_<model>"]``.
+        The model's verbs take it.
         """
         arguments.check_positive("n", n)
         self._check_if_trained()
@@ -219,9 +221,9 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
             torch.zeros(n, dtype=torch.long, device=self.module.device)
         )
         z = torch.randn(n, self.module.n_latent, device=self.module.device)
-        return self._generated(z, rows, use_mean, pd.DataFrame(index=_names(n)))
+        return self._generated(z, rows, use_mean)
 
-    def _generated(self, z: Tensor, rows: Rows, use_mean: bool, obs: pd.DataFrame) -> AnnData:
+    def _generated(self, z: Tensor, rows: Rows, use_mean: bool) -> AnnData:
         likelihood = self.module.likelihood
         raw = self.module.decode(z, rows)
         x = (
@@ -229,13 +231,12 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
             if use_mean
             else likelihood.sample(raw, rows.library, rows.batch)
         )
-        return AnnData(
+        obs = self._registered_obs(rows)
+        obs.index = pd.Index([f"generated_{i}" for i in range(len(obs))])
+        return predicted_adata(
             x.cpu().numpy(),
-            obs=obs,
-            var=pd.DataFrame(index=self.var_names),
-            obsm={f"X_{self._prefix}": np.asarray(z.cpu())},
+            obs,
+            pd.DataFrame(index=self.var_names),
+            obsm={f"X_{self._prefix}": z.cpu().numpy()},
+            **self._note,
         )
-
-
-def _names(n: int) -> pd.Index:
-    return pd.Index([f"generated_{i}" for i in range(n)])

@@ -1,4 +1,7 @@
-"""How near predicted populations come to real ones (Kolb 2022, section 11.3; spec 10.4, 10.5)."""
+"""How near predicted populations come to real ones (Kolb 2022, section 11.3).
+
+Functions of several populations compare one matrix of all of them, see ``layer``.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     return named.get_indexer(list(genes))
 
 
-def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
+def mean_expression_r2(
+    predicted, real, genes: Sequence | None = None, *, layer: str | None = "auto"
+) -> float:
     """Squared correlation of per-gene means, scGen's ``reg_mean_plot`` figure.
 
     Parameters
@@ -37,14 +42,21 @@ def mean_expression_r2(predicted, real, genes: Sequence | None = None) -> float:
         a mean itself.
     genes
         Genes to compare, as column numbers, a mask or (of an AnnData) names; default all.
+    layer
+        Layer of both sides (of an AnnData) that is compared, ``None``: ``X``. ``"auto"``: of cells
+        that a mixvi model predicted, the matrix that the model reads, which they name in
+        ``uns["mixvi_prediction"]``; else ``X``.
 
     Raises
     ------
+    KeyError
+        If a side has no such layer.
     ValueError
-        If the genes differ, one of ``genes`` is unknown, or a side has no cells.
+        If the genes differ, one of ``genes`` is unknown, a side has no cells, or the sides are
+        not on one scale: predicted cells say which theirs is.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = pair(predicted, real)
+    predicted, real = pair(predicted, real, layer=layer)
     x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
     return float(linregress(x, y).rvalue ** 2)
 
@@ -55,6 +67,8 @@ def mean_expression_table(
     predicted_groups: Sequence,
     real_groups: Sequence,
     genes: Sequence | None = None,
+    *,
+    layer: str | None = "auto",
 ) -> pd.DataFrame:
     """:func:`mean_expression_r2` for each group found on both sides, and over all cells.
 
@@ -64,7 +78,7 @@ def mean_expression_table(
         ``(n, G)`` and ``(m, G)``.
     predicted_groups, real_groups
         Group of each row (e.g. the cell type), ``(n,)`` and ``(m,)``.
-    genes
+    genes, layer
         As in :func:`mean_expression_r2`.
 
     Returns
@@ -77,7 +91,7 @@ def mean_expression_table(
         As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
     columns = _columns(genes, predicted, real)
-    predicted, real = pair(predicted, real)
+    predicted, real = pair(predicted, real, layer=layer)
     left = of_each_cell(predicted_groups, len(predicted), "predicted_groups")
     right = of_each_cell(real_groups, len(real), "real_groups")
     rows = {}
@@ -94,18 +108,20 @@ def mean_expression_table(
 
 
 def class_mean_baseline(
-    x, groups: Sequence, conditions: Sequence, target: str
+    x, groups: Sequence, conditions: Sequence, target: str, *, layer: str | None = None
 ) -> dict[str, np.ndarray]:
     """Mean expression of every group under the target condition, the baseline to beat.
 
     Parameters
     ----------
     x
-        Training cells ``(n, G)``.
+        Training cells ``(n, G)``, dense, sparse or AnnData.
     groups, conditions
         Of each cell, ``(n,)``.
     target
         The target condition.
+    layer
+        Layer of an AnnData; ``None``: ``X``.
 
     Returns
     -------
@@ -116,7 +132,7 @@ def class_mean_baseline(
     ValueError
         If no cell has the target condition, or groups or conditions are missing or not one a cell.
     """
-    x = dense(x)
+    x = dense(x, layer)
     groups = of_each_cell(groups, len(x), "groups")
     conditions = of_each_cell(conditions, len(x), "conditions")
     at_target = conditions == target
@@ -125,15 +141,20 @@ def class_mean_baseline(
     return {g: x[at_target & (groups == g)].mean(axis=0) for g in sorted(set(groups[at_target]))}
 
 
-def variance_ratio(predicted, real) -> np.ndarray:
+def variance_ratio(predicted, real, *, layer: str | None = "auto") -> np.ndarray:
     """Predicted over real variance of each gene, ``(G,)``; NaN where the real one is zero.
+
+    Parameters
+    ----------
+    predicted, real, layer
+        As in :func:`mean_expression_r2`.
 
     Raises
     ------
-    ValueError
-        If the genes differ or a side has no cells.
+    KeyError, ValueError
+        As :func:`mean_expression_r2`.
     """
-    predicted, real = pair(predicted, real)
+    predicted, real = pair(predicted, real, layer=layer)
     real_variance = real.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = predicted.var(axis=0) / real_variance

@@ -14,12 +14,20 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mixvi.core.arguments import check_choice, check_positive, near_matches
 from mixvi.core.data.checks import check_key
-from mixvi.metrics.pairs import finite_pair, of_each_cell, on_components_of
+from mixvi.metrics.pairs import (
+    common_layer,
+    finite_pair,
+    matrix,
+    of_each_cell,
+    on_components_of,
+)
 
 _METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
 
 
-def energy_distance(predicted, real, n_cells: int = 2000, seed: int = 0) -> float:
+def energy_distance(
+    predicted, real, n_cells: int = 2000, seed: int = 0, *, layer: str | None = "auto"
+) -> float:
     """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely & Rizzo 2013), Euclidean.
 
     The terms within a side run over pairs of different cells (the zeros of a cell with itself are
@@ -34,13 +42,18 @@ def energy_distance(predicted, real, n_cells: int = 2000, seed: int = 0) -> floa
         Cells a side at most; of more, a random subset.
     seed
         Of the subset.
+    layer
+        As in :func:`mean_expression_r2`.
 
     Raises
     ------
+    KeyError
+        If a side has no such layer.
     ValueError
-        If the genes differ, a side has fewer than two cells, or values are not finite.
+        If the genes differ, a side has fewer than two cells, values are not finite, or the sides
+        are not on one scale.
     """
-    x, y = _drawn(predicted, real, n_cells, seed)
+    x, y = _drawn(predicted, real, n_cells, seed, layer)
     between = euclidean_distances(x, y).mean()
     within = _mean_off_diagonal(euclidean_distances(x)) + _mean_off_diagonal(euclidean_distances(y))
     return float(2 * between - within)
@@ -52,6 +65,8 @@ def mmd(
     bandwidths: float | Sequence[float] | None = None,
     n_cells: int = 2000,
     seed: int = 0,
+    *,
+    layer: str | None = "auto",
 ) -> float:
     """Squared maximum mean discrepancy (Gretton et al. 2012, unbiased, equation 3).
 
@@ -65,15 +80,15 @@ def mmd(
     bandwidths
         One or several. ``None``: a half, one and two times the median distance between the
         cells of both sides. That depends on the cells: to compare models, pass the same to all.
-    n_cells, seed
+    n_cells, seed, layer
         As in :func:`energy_distance`.
 
     Raises
     ------
-    ValueError
+    KeyError, ValueError
         As :func:`energy_distance`; also if a bandwidth is not positive or the median is zero.
     """
-    x, y = _drawn(predicted, real, n_cells, seed)
+    x, y = _drawn(predicted, real, n_cells, seed, layer)
     squared = euclidean_distances(np.vstack([x, y]), squared=True)
     kernel = np.zeros_like(squared)
     widths = _widths(bandwidths, squared)
@@ -103,7 +118,13 @@ class MarkerOverlap:
 
 
 def marker_overlap(
-    predicted, real, control, n_genes: int = 10, method: str = "wilcoxon"
+    predicted,
+    real,
+    control,
+    n_genes: int = 10,
+    method: str = "wilcoxon",
+    *,
+    layer: str | None = "auto",
 ) -> MarkerOverlap:
     """Which genes real and predicted cells both raise above control, by scanpy's ranking.
 
@@ -114,24 +135,30 @@ def marker_overlap(
     Parameters
     ----------
     predicted, real, control
-        Cells by genes, dense, sparse or AnnData, log-normalised. Genes are named by the first
+        Cells by genes, dense, sparse or AnnData, best log-normalised. Genes are named by the first
         AnnData among real, predicted and control, else by their column numbers.
     n_genes
         Length of each list.
     method
         ``"wilcoxon"``, ``"t-test"`` or ``"t-test_overestim_var"``.
+    layer
+        As in :func:`mean_expression_r2`. Of counts predicted, log-normalise ``X`` of all three
+        and pass ``layer=None``.
 
     Raises
     ------
+    KeyError
+        If a side has no such layer.
     ValueError
-        If the genes differ, a side has fewer than two cells, values are not finite, there are
-        fewer than ``n_genes`` genes, or the method is unknown.
+        If the genes differ, a side has fewer than two cells, values are not finite, the sides are
+        not on one scale, there are fewer than ``n_genes`` genes, or the method is unknown.
     """
     named = next((x.var_names for x in (real, predicted, control) if isinstance(x, AnnData)), None)
-    finite_pair(predicted, real)
+    layer = common_layer(layer, {"predicted": predicted, "real": real, "control": control})
+    finite_pair(predicted, real, layer=layer)
     lists = {}
     for name, side in (("real", real), ("predicted", predicted)):
-        x, reference = finite_pair(side, control, (name, "control"))
+        x, reference = finite_pair(side, control, (name, "control"), layer)
         genes = pd.RangeIndex(x.shape[1]) if named is None else named
         ranked = _ranked(x, reference, genes.astype(str), n_genes, method, (name, "control"))
         lists[name] = list(ranked["names"][ranked["scores"] > 0])
@@ -145,6 +172,8 @@ def top_de_genes(
     reference: str,
     n_genes: int = 100,
     method: str = "wilcoxon",
+    *,
+    layer: str | None = None,
 ) -> list[str]:
     """The genes that rank highest in one condition against another (scGen's convention).
 
@@ -155,7 +184,7 @@ def top_de_genes(
     Parameters
     ----------
     adata
-        Annotated cells, ``X`` log-normalised; not changed.
+        Annotated cells, log-normalised; not changed.
     condition_key
         Column of ``obs`` with the conditions.
     target, reference
@@ -164,11 +193,13 @@ def top_de_genes(
         Number of genes.
     method
         As in :func:`marker_overlap`.
+    layer
+        Layer that is compared; ``None``: ``X``.
 
     Raises
     ------
     KeyError
-        If the column is missing.
+        If the column or the layer is missing.
     ValueError
         If a condition is unknown or has fewer than two cells, both are the same, there are fewer
         than ``n_genes`` genes, or the method is unknown.
@@ -183,7 +214,8 @@ def top_de_genes(
             )
     if target == reference:
         raise ValueError(f"target and reference are both {target!r}; compare two conditions.")
-    x, y = (adata[(conditions == value).to_numpy()].X for value in (target, reference))
+    values = matrix(adata, layer)
+    x, y = (values[(conditions == value).to_numpy()] for value in (target, reference))
     names = (f"target={target!r}", f"reference={reference!r}")
     return list(_ranked(x, y, adata.var_names, n_genes, method, names)["names"])
 
@@ -195,6 +227,8 @@ def knn_agreement(
     real_labels: Sequence,
     n_neighbors: int = 15,
     n_pcs: int = 30,
+    *,
+    layer: str | None = "auto",
 ) -> float:
     """Share of generated cells whose nearest real cells mostly have their label, in [0, 1].
 
@@ -211,16 +245,21 @@ def knn_agreement(
         Real cells that vote, nearest by Euclidean distance.
     n_pcs
         Wider data are projected on so many principal components of the real cells.
+    layer
+        As in :func:`mean_expression_r2`.
 
     Raises
     ------
+    KeyError
+        If a side has no such layer.
     ValueError
-        If the genes differ, a side has no cells, values are not finite, labels are missing or
-        not one a cell, or there are fewer than ``n_neighbors`` real cells.
+        If the genes differ, a side has no cells, values are not finite, the sides are not on one
+        scale, labels are missing or not one a cell, or there are fewer than ``n_neighbors`` real
+        cells.
     """
     check_positive("n_neighbors", n_neighbors)
     check_positive("n_pcs", n_pcs)
-    x, y = finite_pair(generated, real, ("generated", "real"))
+    x, y = finite_pair(generated, real, ("generated", "real"), layer)
     own = of_each_cell(generated_labels, len(x), "generated_labels").astype(str)
     voters = of_each_cell(real_labels, len(y), "real_labels").astype(str)
     if n_neighbors > len(y):
@@ -233,12 +272,15 @@ def knn_agreement(
     return float((majority == own).mean())
 
 
-def _drawn(predicted, real, n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(
+    predicted, real, n_cells: int, seed: int, layer: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """At most ``n_cells`` random rows of each side, and at least two."""
     check_positive("n_cells", n_cells)
     rng = np.random.default_rng(seed)
     sides = []
-    for name, x in zip(("predicted", "real"), finite_pair(predicted, real), strict=True):
+    both = finite_pair(predicted, real, layer=layer)
+    for name, x in zip(("predicted", "real"), both, strict=True):
         if min(len(x), n_cells) < 2:
             raise ValueError(f"{name} needs two cells or more (and n_cells two or more).")
         sides.append(x if len(x) <= n_cells else x[rng.choice(len(x), n_cells, replace=False)])

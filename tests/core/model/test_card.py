@@ -68,13 +68,15 @@ def test_models_without_data_or_components_show_what_they_know(model, counts, tm
     assert "predict" not in repr(AE(counts))
 
 
-def test_models_of_images_show_a_card(fit_images):
+def test_models_of_images_show_a_card(fit_images, capsys):
     model = fit_images(epochs=1)
     text = repr(model)
     assert "192 rows; image_key='image'" in text
     assert "1 epoch; in the last: train_loss" in text
     assert "differential_expression" not in text
     ElementTree.fromstring(model._repr_html_())
+    model.view_anndata_setup()
+    assert "adata.obsm['image']" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -96,4 +98,4 @@ def test_the_setup_is_shown_wherever_text_goes(model, toy, monkeypatch, tmp_path
     model.train(1, **CPU)
     model.save(tmp_path / "model")
     loaded = CGMVAE.load(tmp_path / "model", adata=False)
-    assert "'batch_key': 'batch'" in shown(loaded)
+    assert shown(loaded) == shown(model)

@@ -236,8 +236,10 @@ def test_draws_of_normalized_expression(name, likelihood):
         model.get_normalized_expression(n_samples=2, n_samples_overall=3)
     latent = model.get_normalized_expression(library_size="latent")
     if likelihood in COUNTS:
-        np.testing.assert_allclose(mean.sum(1), 1, rtol=1e-4)
-        np.testing.assert_allclose(latent.sum(1), model.get_latent_library_size()[:, 0], rtol=1e-4)
+        np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-4)
+        np.testing.assert_allclose(
+            latent.sum(axis=1), model.get_latent_library_size()[:, 0], rtol=1e-4
+        )
         ten = model.get_normalized_expression(library_size=1e4)
         pd.testing.assert_frame_equal(ten, mean * 1e4, rtol=1e-4)
     else:
@@ -372,3 +374,14 @@ def test_posterior_predictive_checks_of_scvi_tools(name, likelihood, tmp_path, m
         monkeypatch.setitem(sys.modules, "leidenalg", ModuleType("leidenalg"))
         create_criticism_report(model, n_samples=2, label_key="type", save_folder=str(tmp_path))
         assert (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_without_data_of_its_own_says_what_to_register(name):
+    cls, adata = MODELS[name], cells()
+    scvi.model.SCVI.setup_anndata(adata, layer="counts", batch_key="batch")
+    of_scvi = scvi.model.SCVI(adata).registry
+    of_module = of_scvi | {"setup_method_name": "setup_datamodule"}
+    for registry in (None, of_scvi, of_module):
+        with pytest.raises(ValueError, match=rf"{name}.setup_anndata\(adata, ...\).*datamodule"):
+            cls(registry=registry)

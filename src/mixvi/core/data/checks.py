@@ -6,7 +6,7 @@ Every function returns nothing and changes nothing; it raises before any field i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,9 @@ from scipy import sparse
 from mixvi.core.arguments import near_matches
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
 from mixvi.core.data.fields import found_categories, labelled_cells, name_of
+from mixvi.core.data.support import stored_values
 from mixvi.core.maths.sparse import distinct_entries
 
-_CHUNK_ROWS = 4096
 _FEWEST_CELLS = 3
 
 
@@ -150,21 +150,6 @@ def check_numbers(adata: AnnData, key: str | None, argument: str, positive: bool
         raise ValueError(f"adata.obs[{key!r}] ({argument}) must be positive everywhere.")
 
 
-def _chunks(x) -> Iterator[np.ndarray]:
-    """Values of a matrix by blocks, stored values alone if sparse."""
-    if is_backed(x):
-        yield from BackedMatrix(x).stored_blocks()
-        return
-    if sparse.issparse(x):
-        for start in range(0, x.data.size, _CHUNK_ROWS * 1024):
-            yield x.data[start : start + _CHUNK_ROWS * 1024]
-        return
-    if isinstance(x, pd.DataFrame):
-        x = x.to_numpy()
-    for start in range(0, x.shape[0], _CHUNK_ROWS):
-        yield np.asarray(x[start : start + _CHUNK_ROWS])
-
-
 def check_matrix(x, name: str) -> None:
     """Raise if the matrix is not numeric or holds NaN or infinite values.
 
@@ -190,7 +175,7 @@ def check_matrix(x, name: str) -> None:
             f"{name} is a {type(x).__name__}; a NumPy array or a scipy CSR or CSC matrix is "
             "needed, or data on disk as mixvi.read_backed opens them."
         )
-    for values in _chunks(x):
+    for values in stored_values(x):
         if values.dtype.kind not in "biuf":
             raise TypeError(f"{name} holds {values.dtype}, not real numbers.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -213,7 +198,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> bool:
     whole = True
     if sparse.issparse(x):
         x = distinct_entries(x)
-    for values in _chunks(x):
+    for values in stored_values(x):
         if values.size and values.min() < 0:
             raise ValueError(
                 f"{name} has negative values, which likelihood={likelihood!r} cannot have. "

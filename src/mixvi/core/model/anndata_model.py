@@ -46,6 +46,11 @@ class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
         super().__init_subclass__(**kwargs)
         explain_arguments(cls)
 
+    def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
+        if adata is None:
+            _check_registry(registry, type(self).__name__)
+        super().__init__(adata, registry)
+
     def _finish(self, module: BaseModuleClass, init_locals: dict, summary: str) -> None:
         """Take the module, remember how the model was built, and check the data's support."""
         self.module = module
@@ -217,6 +222,21 @@ def _rows_named(names: pd.Index, chosen: np.ndarray) -> np.ndarray:
             f"{str(missing[0])!r}."
         )
     return rows
+
+
+def _check_registry(registry: dict | None, class_name: str) -> None:
+    """Raise ValueError unless a registry is one that the model's own set-up made."""
+    found = "No data are given."
+    if registry:
+        model, method = registry.get(_MODEL_NAME_KEY), registry.get(_SETUP_METHOD_NAME)
+        if (model, method) == (class_name, "setup_anndata"):
+            return
+        found = f"The registry is that of {model}.{method}."
+    raise ValueError(
+        f"{found} Register them: {class_name}.setup_anndata(adata, ...), then {class_name}(adata). "
+        "Data on disk may stay there (mixvi.read_backed); minibatches made elsewhere train by "
+        "train(datamodule=...) a model that was built on a sample with every gene and category."
+    )
 
 
 def _without_none(settings: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class CardMixin:
         console.print(self._view_data_registry(found))
         if hide_state_registries:
             return
-        for field in [] if manager is None else manager.fields:
+        for field in self._fields(registry["setup_args"]) if manager is None else manager.fields:
             state = registry["field_registries"][field.registry_key]["state_registry"]
             table = field.view_state_registry(state)
             if table is not None:

@@ -1,4 +1,4 @@
-"""What every counterfactual gives back: converted cells as an AnnData or a layer."""
+"""Predicted cells as an AnnData or a layer, on the scale and in the place of the model's data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from torch import Tensor
+
+from mixvi.core.data.keys import PREDICTION_KEY
 
 
 def between_priors(z: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Tensor:
@@ -40,48 +42,88 @@ def match_group_means(
 
     Returns
     -------
-    ``(n, G)``. A gene that is zero in a whole group cannot be scaled: it takes ``means``.
+    ``(n, G)``. A gene that is zero in a whole group cannot be scaled and stays zero.
     """
     out = x.copy()
     for group in np.unique(groups):
         rows = groups == group
         found, wanted = x[rows].mean(axis=0), means[rows].mean(axis=0)
         if nonnegative:
-            scale = np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
-            out[rows] = np.where(found > 0, x[rows] * scale, means[rows])
+            out[rows] *= np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
         else:
-            out[rows] = x[rows] + wanted - found
+            out[rows] += wanted - found
     return out
 
 
-def counterfactual_adata(
-    adata: AnnData, x: np.ndarray, chosen: np.ndarray, condition_key: str, to: str
+def predicted_adata(
+    x: np.ndarray,
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    *,
+    source: str,
+    layer: str | None,
+    scale: str | None,
+    obsm: dict[str, np.ndarray] | None = None,
 ) -> AnnData:
-    """Converted cells as a new AnnData.
+    """Predicted cells that say in ``uns["mixvi_prediction"]`` where their values lie and what of.
 
     Parameters
     ----------
-    adata
-        The cells' source.
+    x
+        Predicted expression ``(n, G)``, on the scale of the matrix that the source reads.
+    obs, var, obsm
+        Of the cells and the genes.
+    source
+        Class of the model, or the name of the method.
+    layer
+        Layer that the source reads; the result has the values there, too. ``None``: ``X``.
+    scale
+        Values that the source was trained on, see :func:`mixvi.core.data.support.support_of`;
+        ``None`` if that is not known.
+    """
+    adata = AnnData(x, obs=obs, var=var, obsm=obsm)
+    note = {"source": source, "layer": layer, "scale": scale}
+    # h5ad files hold no None
+    adata.uns[PREDICTION_KEY] = {k: v for k, v in note.items() if v is not None}
+    if layer is not None:
+        # of its own: what is done to X later leaves the prediction as it was
+        adata.layers[layer] = x.copy()
+    return adata
+
+
+def converted_cells(
+    x: np.ndarray,
+    adata: AnnData,
+    chosen: np.ndarray,
+    condition_key: str,
+    to: object,
+    **note: str | None,
+) -> AnnData:
+    """Cells of ``adata`` as they were converted, with their ``obs`` and ``var``.
+
+    Parameters
+    ----------
     x
         Converted expression, ``(len(chosen), n_vars)``.
-    chosen
-        Row numbers in ``adata``.
+    adata, chosen
+        The cells' source, and their row numbers there.
     condition_key
         Column of the condition; in the result it holds the target.
     to
-        The target condition.
+        The target condition, as the source calls it.
+    **note
+        ``source``, ``layer`` and ``scale``, see :func:`predicted_adata`.
 
     Returns
     -------
-    AnnData with the cells' ``obs``, ``original_condition`` and ``target_condition`` added.
+    AnnData with ``original_condition`` and ``target_condition``, both text, added to ``obs``.
     """
     obs = adata.obs.iloc[chosen].copy()
-    obs = obs.drop(columns=[c for c in obs if c.startswith("_scvi_")])
+    obs = obs.drop(columns=[c for c in obs if str(c).startswith("_scvi_")])
     obs["original_condition"] = pd.Categorical(obs[condition_key].astype(str))
     obs["target_condition"] = pd.Categorical([str(to)] * len(obs))
     obs[condition_key] = pd.Categorical([to] * len(obs))
-    return AnnData(x, obs=obs, var=adata.var.copy())
+    return predicted_adata(x, obs, adata.var.copy(), **note)
 
 
 def write_counterfactual(adata: AnnData, x: np.ndarray, chosen: np.ndarray, key: str) -> None:

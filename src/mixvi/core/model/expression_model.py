@@ -16,7 +16,7 @@ from scvi.data.fields import BaseAnnDataField
 from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.fields import name_of
-from mixvi.core.data.keys import CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.keys import CONDITION_KEY, PREDICTION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.setup import (
     LOADING,
     anndata_fields,
@@ -29,10 +29,17 @@ from mixvi.core.model.card import listed
 from mixvi.core.model.module import MixviModule, Rows
 from mixvi.core.model.normalized_expression import NormalizedExpressionMixin
 from mixvi.core.model.posterior_predictive import PosteriorPredictiveMixin
+from mixvi.core.model.training_cells import TrainingCellsMixin
 from mixvi.core.training.fitting import FittingMixin
 
 
-class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMixin, AnnDataModel):
+class MixviModel(
+    TrainingCellsMixin,
+    FittingMixin,
+    NormalizedExpressionMixin,
+    PosteriorPredictiveMixin,
+    AnnDataModel,
+):
     """Base of models of expression. Subclasses build ``self.module`` and add their own verbs."""
 
     _needs_condition: ClassVar[bool] = False
@@ -196,7 +203,9 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
         """Raise if the matrix is not in the support of the likelihood; warn once of fractions."""
         x, likelihood = self._matrix(adata), self.module.likelihood
         whole = checks.check_support(x, self._x_name, likelihood.name, likelihood.is_count)
-        if not whole and not self._told_of_fractions:
+        # the mean of predicted counts is no whole number
+        expected = PREDICTION_KEY not in adata.uns and not self._told_of_fractions
+        if expected and not whole:
             warnings.warn(
                 f"{self._x_name} has values that are not whole numbers, but likelihood="
                 f"{likelihood.name!r} expects raw counts. Training goes on; pass layer=... if the "
@@ -207,6 +216,37 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
             self._told_of_fractions = True
         if likelihood.is_count and self._setup_args["size_factor_key"] is None:
             checks.check_library(x, self._x_name, likelihood.name)
+
+    @property
+    def _note(self) -> dict[str, str | None]:
+        """What predicted cells say of their origin, see :func:`predicted_adata`."""
+        layer = self._setup_args["layer"]
+        return {"source": type(self).__name__, "layer": layer, "scale": self.support_}
+
+    def _registered_obs(self, rows: Rows) -> pd.DataFrame:
+        """The columns of ``obs`` that would be read as ``rows``, ``(B, n_columns)``."""
+        args, columns = self._setup_args, {}
+        covariates = rows.covariates.cpu().numpy()
+        if self.conditions:
+            codes = rows.condition.cpu().numpy()
+            columns[args["condition_key"]] = pd.Categorical.from_codes(codes, self.conditions)
+        start = self.module.n_conditions
+        for key, n in zip(
+            args["categorical_covariate_keys"] or (), self.module.n_cats_per_cov, strict=True
+        ):
+            names = self._state(REGISTRY_KEYS.CAT_COVS_KEY)["mappings"][key]
+            codes = covariates[:, start : start + n].argmax(axis=1)
+            columns[key] = pd.Categorical.from_codes(codes, list(names))
+            start += n
+        for i, key in enumerate(args["continuous_covariate_keys"] or ()):
+            columns[key] = covariates[:, start + i]
+        if args["batch_key"] is not None:
+            columns[args["batch_key"]] = pd.Categorical.from_codes(
+                rows.batch.cpu().numpy(), self.batches
+            )
+        if args["size_factor_key"] is not None:
+            columns[args["size_factor_key"]] = rows.library.cpu().numpy().ravel()
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(covariates)))
 
     def _check_registered(self, adata: AnnData, is_known: bool) -> None:
         """Raise if genes or categories of an AnnData are not the model's."""
@@ -334,24 +374,6 @@ class MixviModel(FittingMixin, NormalizedExpressionMixin, PosteriorPredictiveMix
         if use_mean or log_var is None:
             return mean
         return mean + (0.5 * log_var).exp() * torch.randn_like(mean)
-
-    def _positions_of_genes(self, gene_list: Sequence[str]) -> list[int]:
-        """Positions of genes by name; an error that names the first that is not there, or twice."""
-        positions = []
-        for gene in [gene_list] if isinstance(gene_list, str) else gene_list:
-            found = np.flatnonzero(self.var_names == gene)
-            if len(found) == 0:
-                raise KeyError(
-                    f"gene_list has {gene!r}, which is not a gene of the model. "
-                    + arguments.near_matches(gene, self.var_names)
-                )
-            if len(found) > 1:
-                raise ValueError(
-                    f"gene_list has {gene!r}, but {len(found)} genes of the model are called so. "
-                    "Call adata.var_names_make_unique() before set-up and training."
-                )
-            positions.append(int(found[0]))
-        return positions
 
     def _code(self, value: Any, known: list, argument: str) -> int | None:
         """Code of a category, None for None; an error that names it if unknown."""

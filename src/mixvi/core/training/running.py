@@ -67,11 +67,10 @@ class RunnerMixin:
         return run
 
     def _training_indices(self) -> np.ndarray:
+        """Numbers of all rows, which are checked, and encoded as they are now."""
         if self.adata is None:
             raise ValueError("The model was loaded without data. Load it with adata=... to train.")
-        # columns may have changed since set-up, and another model may be set up on the same AnnData
-        self._validate_anndata()
-        return np.arange(self.adata.n_obs)
+        return np.arange(self._validate_anndata().n_obs)
 
     def _split(
         self,

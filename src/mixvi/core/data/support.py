@@ -1,0 +1,48 @@
+"""What kind of values a matrix of expression holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from mixvi.core.data.backed import BackedMatrix, is_backed
+from mixvi.core.maths.sparse import distinct_entries
+
+_CHUNK_ROWS = 4096
+
+
+def stored_values(x) -> Iterator[np.ndarray]:
+    """Values of a matrix by blocks, stored values alone if sparse."""
+    if is_backed(x):
+        yield from BackedMatrix(x).stored_blocks()
+        return
+    if sparse.issparse(x):
+        for start in range(0, x.data.size, _CHUNK_ROWS * 1024):
+            yield x.data[start : start + _CHUNK_ROWS * 1024]
+        return
+    if isinstance(x, pd.DataFrame):
+        x = x.to_numpy()
+    for start in range(0, x.shape[0], _CHUNK_ROWS):
+        yield np.asarray(x[start : start + _CHUNK_ROWS])
+
+
+def support_of(x) -> str:
+    """``"count"`` (whole numbers from zero), ``"non-negative"`` or ``"real"``.
+
+    Parameters
+    ----------
+    x
+        Matrix ``(n_obs, n_vars)``, dense, sparse or on disk.
+    """
+    whole = True
+    if sparse.issparse(x):
+        x = distinct_entries(x)
+    for values in stored_values(x):
+        if values.size and values.min() < 0:
+            return "real"
+        if whole and values.dtype.kind == "f":
+            whole = not (values % 1).any()
+    return "count" if whole else "non-negative"
