@@ -8,6 +8,7 @@ both. Half precision and compilation are measured beside plain training in the s
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections import Counter
@@ -234,12 +235,15 @@ def precision(part: Part) -> None:
 
 
 def compiled(part: Part) -> None:
-    """Training of compiled modules beside plain ones; the first step has the compilation."""
+    """Training of compiled modules beside plain ones; the first step has the compilation.
+
+    One case alone, of large minibatches: a compilation takes a minute or so.
+    """
     sizes = settings(part.toy)
+    batch_size = max(sizes["steps"])
     cells = tiled(sizes["sizes"][0])
     # a shorter minibatch at the end of an epoch would be compiled anew
-    largest = max(sizes["steps"])
-    cells = cells[: cells.n_obs // largest * largest].copy()
+    cells = cells[: cells.n_obs // batch_size * batch_size].copy()
     modes: dict[str, dict] = {
         "plain": {},
         "compiled": {"compile": True},
@@ -251,59 +255,72 @@ def compiled(part: Part) -> None:
     if part.toy:
         # compiling takes a minute on a CPU
         modes = {"plain": {}}
-    for batch_size in sizes["steps"]:
-        for mode, options in modes.items():
-            torch.compiler.reset()
-            counters.clear()
-            model = gmvae(cells, COMPONENTS[0])
-            start = time.perf_counter()
-            row: Row = {}
-            try:
-                row = trained(
-                    model,
-                    batch_size,
-                    part.toy,
-                    init=None,
-                    data_on="device",
-                    plan_kwargs=options,
-                )
-            except Exception as error:  # noqa: BLE001, a mode that fails is a finding
-                row = {"failed": f"{type(error).__name__}: {error}"[:400]}
-            row["seconds"] = time.perf_counter() - start
-            row["graph_breaks"] = sum(counters["graph_break"].values())
-            case = f"GMVAE nb K={COMPONENTS[0]}, minibatch {batch_size}"
-            part.send({"part": "compile", "case": case, "method": mode, "seed": 0, **row})
+    case = f"GMVAE nb K={COMPONENTS[0]}, minibatch {batch_size}"
+    for mode, options in modes.items():
+        head = {"part": "compile", "case": case, "method": mode, "seed": 0}
+        late = head | {"failed": f"Not done in the {part.left():.0f} s that were left."}
+        # the process is ended soon after its deadline, whatever it does
+        alarm = threading.Timer(part.left(), part.send, [late])
+        alarm.start()
+        row = _compiled(part, cells, batch_size, options)
+        alarm.cancel()
+        part.send(head | row)
+
+
+def _compiled(part: Part, cells: AnnData, batch_size: int, options: dict) -> Row:
+    torch.compiler.reset()
+    counters.clear()
+    model = gmvae(cells, COMPONENTS[0])
+    start = time.perf_counter()
+    try:
+        row = trained(model, batch_size, part.toy, init=None, data_on="device", plan_kwargs=options)
+    except Exception as error:  # noqa: BLE001, a mode that fails is a finding
+        row = {"failed": f"{type(error).__name__}: {error}"[:400]}
+    return row | {
+        "seconds": time.perf_counter() - start,
+        "graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
+    }
 
 
 class Waits(pl.Callback):
-    """Lets torch warn of each wait for the GPU in the steps after the warm-up."""
+    """Lets torch warn of each wait for the GPU in some steps after the warm-up; then training ends.
 
-    def __init__(self, warm_up: int):
-        self.warm_up = warm_up
-        self.n_steps = 0
+    What comes before and after the steps, such as moving the weights, is not counted.
+    """
 
-    def on_train_batch_end(self, *args) -> None:
-        self.n_steps += 1
-        if self.n_steps == self.warm_up and torch.cuda.is_initialized():
-            torch.cuda.set_sync_debug_mode("warn")
+    def __init__(self, warm_up: int, n_steps: int):
+        self._first, self._last = warm_up, warm_up + n_steps
+        self._n = 0
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self._n += 1
+        if self._n == self._first:
+            _warn_of_waits("warn")
+        elif self._n == self._last:
+            _warn_of_waits("default")
+            trainer.should_stop = True
+            trainer.limit_train_batches = 0
 
 
-def waits_of(train: Callable[..., None], warm_up: int) -> Row:
+def _warn_of_waits(mode: str) -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def waits_of(train: Callable[..., None], warm_up: int, n_steps: int) -> Row:
     """Waits a step of ``train(callbacks=...)``, and where they are, by file and line."""
-    callback = Waits(warm_up)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            train(callbacks=[callback])
+            train(callbacks=[Waits(warm_up, n_steps)])
         finally:
-            if torch.cuda.is_initialized():
-                torch.cuda.set_sync_debug_mode("default")
+            _warn_of_waits("default")
     where = Counter(
         f"{'/'.join(each.filename.split('/')[-3:])}:{each.lineno}"
         for each in caught
         if "synchroniz" in str(each.message)
     )
-    n_steps = max(1, callback.n_steps - warm_up)
     return {"waits_a_step": where.total() / n_steps, "where": dict(where.most_common(12))}
 
 
@@ -311,28 +328,22 @@ def waits(part: Part) -> None:
     """How often a step waits for the device."""
     sizes = settings(part.toy)
     cells = tiled(sizes["sizes"][0])
-    batch_size = next(iter(sizes["steps"]))
+    batch_size, n_steps = next(iter(sizes["steps"].items()))
     models = {
         "GMVAE nb K=10, data on device": (gmvae(cells, 10), {"init": None, "data_on": "device"}),
         "GMVAE nb K=10, data on host": (gmvae(cells, 10), {"init": None, "data_on": "host"}),
         "SCVI": (scvi_model(cells), {}),
     }
     for name, (model, options) in models.items():
-        train = partial(
-            model.train,
-            max_epochs=2,
-            max_steps=sizes["warm_up"] + 64,
-            batch_size=batch_size,
-            train_size=1.0,
-            **options,
-            **TRAINER,
-        )
-        row = waits_of(train, sizes["warm_up"])
+        train = partial(model.train, 2, batch_size=batch_size, train_size=1.0, **options, **TRAINER)
+        row = waits_of(train, sizes["warm_up"], min(64, n_steps))
         case = f"minibatch {batch_size}"
         part.send({"part": "waits", "case": case, "method": name, "seed": 0, **row})
     images = pictures()
     MPCC.setup_anndata(images)
     model = MPCC(images, n_clusters=2, **RESNET)
-    n_epochs = 1 if part.toy else 20
-    row = waits_of(partial(model.train, n_epochs, batch_size=50, **TRAINER), 5)
+    # two updates of all networks; its steps are many times those of cells
+    n_steps = 2 * model.module.d_steps
+    train = partial(model.train, 4, batch_size=50, **TRAINER)
+    row = waits_of(train, model.module.d_steps, n_steps)
     part.send({"part": "waits", "case": "minibatch 50", "method": "MPCC", "seed": 0, **row})

@@ -6,9 +6,12 @@ import pytest
 import scvi
 from conftest import CPU
 from scipy import sparse
+from torch._dynamo.testing import CompileCounter
 
 import mixvi
 
+# torch warns while it compiles; made an error, that would end the compilation and not the test
+torch_may_warn = pytest.mark.filterwarnings("default")
 CASES = {
     "gmvae nb": (mixvi.GMVAE, {}, {"n_components": 5, "likelihood": "nb"}),
     "gmvae zinb": (
@@ -53,6 +56,7 @@ def test_half_precision_finds_the_types(toy):
 
 
 @pytest.mark.slow
+@torch_may_warn
 @pytest.mark.parametrize("case", CASES)
 def test_compiled(counts, case):
     """Noise is drawn in another order: losses agree to 2 %."""
@@ -60,11 +64,25 @@ def test_compiled(counts, case):
     assert compiled == pytest.approx(_loss(counts, case), rel=0.02)
 
 
-@pytest.mark.slow
-def test_compiled_with_entries():
+def _cells_with_few_entries():
     x = sparse.random(300, 400, 0.05, "csr", dtype=np.float32, random_state=0)
     x.data = np.ceil(4 * x.data)
-    cells = anndata.AnnData(x)
+    return anndata.AnnData(x)
+
+
+@torch_may_warn
+def test_compiled_once():
+    """Neither the number of a minibatch's entries nor the weight of the KL has it compiled anew."""
+    counter = CompileCounter()
+    plan = {"compile": True, "compile_kwargs": {"backend": counter}, "n_epochs_kl_warmup": 4}
+    _loss(_cells_with_few_entries(), "gmvae nb", init=None, plan_kwargs=plan)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@torch_may_warn
+def test_compiled_with_entries():
+    cells = _cells_with_few_entries()
     case, options = "gmvae nb", {"init": None}
     compiled = _loss(cells, case, plan_kwargs={"compile": True}, **options)
     assert compiled == pytest.approx(_loss(cells, case, **options), rel=0.02)

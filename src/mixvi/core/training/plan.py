@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
+from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
+
+from mixvi.core.data.resident import SPARSE_KEY
 
 ADVICE = (
     "Lower the learning rate (lr or stages), clip gradients harder (gradient_clip_val) or check "
@@ -94,6 +97,7 @@ class StagedTrainingPlan(TrainingPlan):
             compile_kwargs=compile_kwargs,
         )
         self.loss_kwargs.update(loss_kwargs or {})
+        self._is_compiled = compile
         self._stage_starts = {}
         epoch = 0
         for stage_lr, n_epochs in stages or ():
@@ -126,6 +130,9 @@ class StagedTrainingPlan(TrainingPlan):
         self._step(batch, "validation")
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        if self._is_compiled and SPARSE_KEY in batch:
+            # for each number of entries it would be compiled anew
+            batch = {REGISTRY_KEYS.X_KEY: batch.pop(SPARSE_KEY).dense()} | batch
         if "kl_weight" in self.loss_kwargs:
             self.loss_kwargs["kl_weight"] = self.kl_weight
         _, _, output = self.module(batch, loss_kwargs=self.loss_kwargs)
