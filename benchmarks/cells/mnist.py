@@ -163,15 +163,17 @@ GROUPS = {
 
 
 def main() -> None:
-    """Run all seeds of one group, or of both, and write the records."""
+    """Run all seeds of the groups and write a record of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
     add_device(parser)
     given = parser.parse_args()
     use_device(given.device)
     for group in given.groups:
-        compare(f"cells/mnist_{group}", GROUPS[group], ["MNIST"], SETTINGS, given.seeds)
+        name = f"cells/mnist_{group}"
+        compare(name, GROUPS[group], ["MNIST"], SETTINGS, given.seeds, given.jobs)
 
 
 if __name__ == "__main__":
