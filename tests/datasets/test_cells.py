@@ -28,6 +28,16 @@ def test_pbmc68k_reduced():
     assert (adata.obs["bulk_labels"] == "Dendritic").sum() == 240
 
 
+def test_counts_of_pbmc68k_reduced():
+    """Whole numbers that give the expression scanpy ships, to the decimals that it ships."""
+    adata = datasets.pbmc68k_reduced()
+    counts = adata.layers["counts"]
+    assert counts.dtype == np.float32 and (counts.data >= 1).all()
+    assert (counts.data == counts.data.round()).all()
+    again = np.log1p(counts.toarray() * 1e4 / adata.obs["n_counts"].to_numpy()[:, None])
+    np.testing.assert_allclose(again, adata.raw.X.toarray(), atol=5e-3)
+
+
 @pytest.mark.parametrize(
     ("drop", "n_obs", "n_types"), [(False, 2638, 8), (True, 2623, 7)], ids=["all", "dropped"]
 )

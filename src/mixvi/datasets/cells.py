@@ -234,12 +234,14 @@ def shalek_bmdc(*, verify: bool = True) -> AnnData:
 
 
 def pbmc68k_reduced() -> AnnData:
-    """700 blood cells x 765 genes, scaled, as shipped inside scanpy; no download.
+    """700 blood cells x 765 genes, raw counts and scaled, as shipped inside scanpy; no download.
 
     Returns
     -------
-    AnnData with scaled values in ``X`` (float32, (700, 765)) and ``obs["bulk_labels"]``, 10 types
-    by correlation with sorted populations; other columns are scanpy's.
+    AnnData with raw counts in ``layers["counts"]`` (CSR float32, (700, 765)), scaled values in
+    ``X`` (float32) and ``obs["bulk_labels"]``, 10 types by correlation with sorted populations;
+    other columns are scanpy's. scanpy ships no counts but what makes them: ``raw``, which is log1p
+    of counts per 10,000, and each cell's total.
 
     Raises
     ------
@@ -250,6 +252,10 @@ def pbmc68k_reduced() -> AnnData:
 
     adata = sc.datasets.pbmc68k_reduced()
     check_data(adata, "pbmc68k_reduced", (700, 765), {"bulk_labels": known_counts.PBMC68K_TYPES})
+    counts = adata.raw.X.astype(np.float64).expm1()
+    counts.data *= np.repeat(adata.obs["n_counts"].to_numpy(), np.diff(counts.indptr)) / 1e4
+    # the file's values have three decimals
+    adata.layers["counts"] = counts.rint().astype(np.float32)
     return adata
 
 
