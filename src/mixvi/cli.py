@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 _USER_ERRORS = (ValueError, KeyError, TypeError, OSError, FloatingPointError)
-_RESIDUALS = {"no": False, "yes": True, "centred": "centred"}
+_RESIDUALS = {"auto": "auto", "yes": True, "no": False, "centred": "centred"}
 
 
 class _Interrupted(Exception):
@@ -262,13 +262,14 @@ def counterfactual(
         str | None, typer.Option("--from", help="Convert the cells of this condition alone.")
     ] = None,
     route: Annotated[
-        str | None, typer.Option(help="cgmvae: w, z or shift.", show_default="w")
+        str | None, typer.Option(help="cgmvae: shift, w or z.", show_default="shift")
     ] = None,
     keep_residual: Annotated[
         str | None,
         typer.Option(
-            help="cgmvae: keep what the model leaves unexplained of each cell: yes, centred or no.",
-            show_default="no",
+            help="cgmvae: keep what the model leaves unexplained of each cell: auto, yes, no or "
+            "centred.",
+            show_default="auto",
         ),
     ] = None,
     labels: Annotated[

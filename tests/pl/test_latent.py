@@ -60,6 +60,18 @@ def test_missing_numbers_are_drawn_and_have_a_colour_bar(cells):
     assert grey.sum() == 1
 
 
+def test_the_colour_bar_says_its_numbers(cells):
+    """Values that hardly differ look alike, and ticks are the values, not offsets from one."""
+    cells.obs["sure"] = 1 - 1e-6 * np.arange(60.0)
+    (ax,) = pl.latent(cells, "flat", "sure")
+    ax.figure.canvas.draw()
+    colours = ax.collections[0].get_facecolors()
+    assert np.abs(colours - colours[0]).max() < 0.02
+    bar = ax.collections[0].colorbar
+    assert bar.ax.yaxis.get_offset_text().get_text() == ""
+    assert {"0.990", "1.000"} <= {text.get_text() for text in bar.ax.get_yticklabels()}
+
+
 def test_booleans_are_categories(cells):
     cells.obs["flag"] = np.arange(60) < 9
     (ax,) = pl.latent(cells, "flat", "flag")

@@ -115,8 +115,11 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
     elif is_numeric_dtype(values) and not is_bool_dtype(values):
         shade = values.to_numpy(dtype=float, na_value=np.nan)[order]
         cmap = plt.get_cmap("viridis").with_extremes(bad=_MISSING)
-        drawn = ax.scatter(x, y, s=size, c=shade, cmap=cmap, linewidths=0, plotnonfinite=True)
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
+        low, high = _range(shade)
+        style = {"cmap": cmap, "vmin": low, "vmax": high, "linewidths": 0, "plotnonfinite": True}
+        drawn = ax.scatter(x, y, s=size, c=shade, **style)
+        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
+        bar.formatter.set_useOffset(False)
     else:
         categories = values.astype("category").cat.remove_unused_categories()
         names = list(categories.cat.categories)
@@ -136,6 +139,15 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
             ncols=1 + (len(names) - 1) // 18,
             handletextpad=0.2,
         )
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Limits of the colours: differences below a hundredth of the values look like none."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = finite.min(), finite.max()
+    return min(low, high - 0.01 * max(abs(low), abs(high))), high
 
 
 def category_colours(n: int) -> list:
