@@ -6,6 +6,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi.cells import cluster_cells, train_guided
+from mixvi.cells.clusters import guiding_components
 
 SMALL = {"n_hidden": 64, "n_layers": 1, "n_latent_z": 2, "n_latent_w": 2, "likelihood": "mse"}
 
@@ -47,7 +48,7 @@ def test_a_guided_model_follows_and_goes_on(toy, model):
 
 def test_the_first_part_alone(toy, model):
     clusters = pd.factorize(toy.obs["cell_type"])[0]
-    stages = [(5e-3, 20)]
+    stages = [(5e-3, 40), (1e-3, 10)]
     result = train_guided(
         model, clusters, supervised_stages=stages, unsupervised_stages=None, **CPU
     )
@@ -84,6 +85,31 @@ def test_labels_spread_over_clusters():
         mixvi.cells.spread_labels(clusters, ["Unknown"] * 7)
     with pytest.raises(ValueError, match="7 clusters, but 2 labels"):
         mixvi.cells.spread_labels(clusters, ["a", "b"])
+
+
+def test_clusters_are_taken_by_name(toy, model):
+    """A Series in another order guides as the column does; components are categories in order."""
+    order = [f"type {i}" for i in (3, 1, 4, 0, 2)]
+    toy.obs["cell_type"] = (
+        toy.obs["cell_type"].cat.reorder_categories(order).cat.add_categories("z")
+    )
+    shuffled = toy.obs["cell_type"].sample(frac=1, random_state=0)
+    np.testing.assert_array_equal(
+        guiding_components(model, shuffled), toy.obs["cell_type"].cat.codes
+    )
+    np.testing.assert_array_equal(
+        guiding_components(model, "cell_type"), toy.obs["cell_type"].cat.codes
+    )
+    renamed = shuffled.set_axis([f"other {name}" for name in shuffled.index])
+    with pytest.raises(ValueError, match="clusters has names, but none is 'cell_0'"):
+        model.train(1, mode="guided", clusters=renamed, **CPU)
+    labels = toy.obs["cell_type"].astype(str).where(np.arange(500) % 3 > 0, "Unknown")
+    spread = mixvi.cells.spread_labels(shuffled, labels)
+    assert spread.index.equals(toy.obs_names)
+    assert (spread == toy.obs["cell_type"].astype(str)).all()
+    assert mixvi.cells.spread_labels(shuffled, ["Unknown"] * 499 + ["a"]).index.equals(
+        shuffled.index
+    )
 
 
 def test_clusters_named_as_labels_take_their_components(toy):

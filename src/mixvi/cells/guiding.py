@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.cells.clusters import guiding_components
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.initial import principal_components
 from mixvi.core.data import checks
+from mixvi.core.data.alignment import in_order_of
 from mixvi.core.maths.clustering import leiden_clusters
 
 
@@ -99,9 +101,11 @@ def spread_labels(
     Parameters
     ----------
     clusters
-        Cluster of each cell ``(n_obs,)``, finer than the labels, e.g. of :func:`cluster_cells`.
+        Cluster of each cell ``(n_obs,)``, finer than the labels, e.g. of :func:`cluster_cells`; a
+        Series by the names that ``labels`` have.
     labels
-        Label of each cell ``(n_obs,)``, or ``unlabeled_category``.
+        Label of each cell ``(n_obs,)``, or ``unlabeled_category``; a column of ``obs`` gives the
+        result its names.
     unlabeled_category
         What cells without a label are called.
 
@@ -115,15 +119,17 @@ def spread_labels(
     ValueError
         If lengths differ or no cell has a label.
     """
-    clusters, labels = np.asarray(clusters), pd.Series(np.asarray(labels)).astype(str)
     if len(clusters) != len(labels):
         raise ValueError(f"There are {len(clusters)} clusters, but {len(labels)} labels.")
+    names = next((v.index for v in (labels, clusters) if isinstance(v, pd.Series)), None)
+    labels = pd.Series(labels, index=names).astype(str)
+    clusters = np.asarray(in_order_of(labels.index, clusters, "clusters"))
     known = (labels != unlabeled_category).to_numpy()
     if not known.any():
         raise ValueError(f"All labels are {unlabeled_category!r}: there is nothing to spread.")
     of_cluster = pd.crosstab(clusters[known], labels[known].to_numpy()).idxmax(axis=1)
-    spread = pd.Series(clusters).map(of_cluster).fillna(labels[known].mode()[0])
-    return spread.where(~known, labels)
+    spread = pd.Series(clusters, index=labels.index).map(of_cluster)
+    return spread.fillna(labels[known].mode()[0]).where(~known, labels)
 
 
 def train_guided(
@@ -145,7 +151,7 @@ def train_guided(
         are clusters.
     clusters
         A column of ``obs``, or the cluster of each cell ``(n_obs,)``, e.g. of
-        :func:`cluster_cells`.
+        :func:`cluster_cells`; a Series by cell name.
     supervised_stages, unsupervised_stages
         (learning rate, epochs) of either part; ``None``: leave the second out.
     **train_kwargs
@@ -161,8 +167,7 @@ def train_guided(
         If there is one cluster alone, or more clusters than components.
     """
     model.train(mode="guided", clusters=clusters, stages=supervised_stages, **train_kwargs)
-    values = model.adata.obs[clusters] if isinstance(clusters, str) else clusters
-    codes = pd.factorize(np.asarray(values), sort=True)[0]
+    codes = guiding_components(model, clusters)
     supervised = float((model.predict().to_numpy() == codes).mean())
     if unsupervised_stages is None:
         return Guidance(supervised, None)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
+from mixvi.cells.clusters import guiding_components
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.core import arguments
-from mixvi.core.data import checks
 from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.training.fitting import Fit
@@ -77,8 +76,9 @@ class RegimesMixin:
             ``clusters`` as their components and labels not looked at (Kolb 2022, l. 966-974);
             ``"auto"``: as the labels are.
         clusters
-            For ``"guided"``: a column of ``obs``, or the cluster of each cell ``(n_obs,)``. They
-            take components in sorted order; clusters named as the registered labels take theirs.
+            For ``"guided"``: a column of ``obs``, or the cluster of each cell ``(n_obs,)``; a
+            Series by cell name. They take components in the order of their categories, or sorted
+            where they have none; clusters named as the registered labels take theirs.
         indices
             Cells to train on, by number; a repeated one counts repeatedly. ``None``: all.
         labelled_fraction
@@ -137,7 +137,7 @@ class RegimesMixin:
             rows = rows[labelled[rows]]
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
-        known = _as_components(self._cluster_codes(clusters)) if mode == "guided" else None
+        known = _as_components(guiding_components(self, clusters)) if mode == "guided" else None
         use_labels = mode in ("supervised", "semi")
         reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": known}
         weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
@@ -240,34 +240,6 @@ class RegimesMixin:
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
         return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
-
-    def _cluster_codes(self, clusters: str | Sequence) -> np.ndarray:
-        """Codes of the clusters in sorted order, ``(n_obs,)``."""
-        if isinstance(clusters, str):
-            checks.check_categories(self.adata, clusters, "clusters")
-            clusters = self.adata.obs[clusters]
-        values = pd.Series(np.asarray(clusters)).reset_index(drop=True)
-        if len(values) != self.adata.n_obs:
-            raise ValueError(
-                f"clusters has {len(values)} entries, but the model has {self.adata.n_obs} cells."
-            )
-        if values.isna().any():
-            raise ValueError(f"clusters has {int(values.isna().sum())} missing values (NaN).")
-        codes, names = pd.factorize(values, sort=True)
-        classes = [str(label) for label in self.classes]
-        if self.module.components_per_class == 1 and {str(n) for n in names} <= set(classes):
-            return np.array([classes.index(str(n)) for n in names])[codes]
-        if len(names) == 1:
-            raise ValueError(
-                f"clusters has one cluster alone ({names[0]!r}): it can guide nothing. Raise the "
-                "resolution of the clustering."
-            )
-        if len(names) > self.n_components:
-            raise ValueError(
-                f"clusters has {len(names)} clusters, but the model {self.n_components} "
-                f"components. Build it with n_components={len(names)} or more."
-            )
-        return codes.astype(np.int64)
 
     def _labelled_cells(self) -> np.ndarray:
         """Mask of the cells with a label, ``(n_obs,)``."""

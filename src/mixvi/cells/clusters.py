@@ -1,0 +1,66 @@
+"""A clustering that guides training: which component each cell's cluster takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mixvi.core.data import checks
+from mixvi.core.data.alignment import in_order_of
+
+if TYPE_CHECKING:
+    from mixvi.cells.gmvae import GMVAE
+
+
+def guiding_components(model: GMVAE, clusters: str | Sequence) -> np.ndarray:
+    """Component of each cell's cluster, ``(n_obs,)``.
+
+    Parameters
+    ----------
+    model
+        The model that is guided. Clusters that are all named as its labels take the components that
+        these own, if they own one each.
+    clusters
+        A column of ``obs``, or the cluster of each cell ``(n_obs,)``; a Series by cell name. They
+        take components in the order of their categories, or sorted where they have none.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    ValueError
+        If a cell has no cluster, or there is one alone, or more than components.
+    """
+    adata = model.adata
+    if isinstance(clusters, str):
+        checks.check_categories(adata, clusters, "clusters")
+        clusters = adata.obs[clusters]
+    values = pd.Series(in_order_of(adata.obs_names, clusters, "clusters")).reset_index(drop=True)
+    if len(values) != adata.n_obs:
+        raise ValueError(
+            f"clusters has {len(values)} entries, but the model has {adata.n_obs} cells."
+        )
+    if values.isna().any():
+        raise ValueError(f"clusters has {int(values.isna().sum())} missing values (NaN).")
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.cat.remove_unused_categories()
+        codes, names = values.cat.codes.to_numpy(), values.cat.categories
+    else:
+        codes, names = pd.factorize(values, sort=True)
+    owners = {str(label): i for i, label in enumerate(model.classes)}
+    if model.module.components_per_class == 1 and all(str(name) in owners for name in names):
+        return np.array([owners[str(name)] for name in names])[codes]
+    if len(names) == 1:
+        raise ValueError(
+            f"clusters has one cluster alone ({names[0]!r}): it can guide nothing. Raise the "
+            "resolution of the clustering."
+        )
+    if len(names) > model.n_components:
+        raise ValueError(
+            f"clusters has {len(names)} clusters, but the model {model.n_components} components. "
+            f"Build it with n_components={len(names)} or more."
+        )
+    return codes.astype(np.int64)
