@@ -104,9 +104,12 @@ def test_copies_of_a_rare_cell_are_no_cluster(init, monkeypatch):
     model = mixvi.GMVAE(cells, n_components=3, n_hidden=8, n_layers=1)
     started = []
     fit = model._fit
-    monkeypatch.setattr(
-        model, "_fit", lambda *args, **kw: (started.append(kw.get("extra")), fit(*args, **kw))
-    )
+
+    def watched(part, run):
+        started.append(part.minibatches["extra"])
+        return fit(part, run)
+
+    monkeypatch.setattr(model, "_fit", watched)
     drawn = balanced_indices(np.repeat(["a", "b", "c"], [100, 100, 6]), 100)
     model.train(2, indices=drawn, init=init, init_epochs=1, **CPU)
     codes = started[0]["components"].ravel()[:200]
