@@ -309,7 +309,7 @@ def test_batches_that_are_confounded_with_conditions(counts):
         )
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_batches_that_are_not(counts):
     CGMVAE.setup_anndata(counts, condition_key="condition", batch_key="batch")
     VAE.setup_anndata(counts, batch_key="batch")

@@ -206,7 +206,7 @@ class RegimesMixin:
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
         """Labels of the components after training, of which cells ``labelled`` have one."""
-        if self.assignment_ is not None and not self._movable:
+        if not self._movable:
             return
         # an unsupervised continuation may move components: an older map no longer holds
         self.assignment_ = None

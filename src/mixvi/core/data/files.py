@@ -2,7 +2,7 @@
 
 A directory holds ``weights.pt`` (read with ``torch.load(weights_only=True)``, so that nothing in it
 is executed) and ``mixvi.json`` with the format version, class, settings, registry and the weights'
-SHA-256; ``adata.h5ad`` beside them on demand.
+SHA-256; ``adata.h5ad`` beside them on demand. With a prefix to these names it holds several models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,36 +77,81 @@ def from_json(value: Any) -> Any:
 
 
 def write_model(
-    directory: str | Path, record: dict, weights: dict[str, torch.Tensor], overwrite: bool
+    directory: str | Path,
+    record: dict,
+    weights: dict[str, torch.Tensor],
+    overwrite: bool,
+    prefix: str | None = None,
+    write_cells: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write a model directory; each file appears whole or not at all.
+    """Write a model directory; each file appears whole, and none if one cannot be written.
+
+    Parameters
+    ----------
+    directory, record, weights
+        Where, what becomes JSON, and the tensors.
+    overwrite
+        Whether a model that is there is replaced.
+    prefix
+        Of the files' names, so that a directory may hold several models.
+    write_cells
+        Writes the AnnData to the path that it is given; ``None``: none is written.
 
     Raises
     ------
     FileExistsError
-        If the directory exists and ``overwrite`` is false.
+        If the directory (with a prefix: a model of that prefix in it) exists and ``overwrite`` is
+        false.
     """
     directory = Path(directory)
-    if directory.exists() and not overwrite:
-        raise FileExistsError(
-            f"{directory} exists already. Choose another directory or pass overwrite=True."
-        )
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory} is a file; a directory is needed.")
+    names = (ADATA_NAME, WEIGHTS_NAME, JSON_NAME)
+    places = {name: _named(directory, name, prefix) for name in names}
+    taken = directory if prefix is None else places[JSON_NAME]
+    if taken.exists() and not overwrite:
+        raise FileExistsError(
+            f"{taken} exists already. Choose another directory or prefix, or pass overwrite=True."
+        )
     text = to_json(record)
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    weights_path = directory / WEIGHTS_NAME
-    partial = directory / f"{WEIGHTS_NAME}.partial"
-    torch.save({name: tensor.detach().cpu() for name, tensor in weights.items()}, partial)
-    text |= {"format_version": FORMAT_VERSION, "weights_sha256": _sha256(partial)}
-    os.replace(partial, weights_path)
-    partial = directory / f"{JSON_NAME}.partial"
-    partial.write_text(json.dumps(text, indent=1))
-    os.replace(partial, directory / JSON_NAME)
+    partial = {name: path.with_name(f"{path.name}.partial") for name, path in places.items()}
+    try:
+        if write_cells is not None:
+            write_cells(partial[ADATA_NAME])
+        tensors = {name: tensor.detach().cpu() for name, tensor in weights.items()}
+        torch.save(tensors, partial[WEIGHTS_NAME])
+        digest = _sha256(partial[WEIGHTS_NAME])
+        text |= {"format_version": FORMAT_VERSION, "weights_sha256": digest}
+        partial[JSON_NAME].write_text(json.dumps(text, indent=1))
+        for name, path in places.items():
+            if name != ADATA_NAME or write_cells is not None:
+                os.replace(partial[name], path)
+    except BaseException:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        if is_new:
+            directory.rmdir()
+        raise
     return directory
 
 
-def read_record(directory: str | Path) -> dict:
+def _named(directory: str | Path, name: str, prefix: str | None) -> Path:
+    if prefix is not None and (not isinstance(prefix, str) or Path(prefix).name != prefix):
+        raise ValueError(
+            f"prefix must be the beginning of a file's name, but is {prefix!r}. Other arguments "
+            "are named, e.g. overwrite=True."
+        )
+    return Path(directory) / f"{prefix or ''}{name}"
+
+
+def cells_path(directory: str | Path, prefix: str | None = None) -> Path:
+    """Where the AnnData of a model is, if it was saved."""
+    return _named(directory, ADATA_NAME, prefix)
+
+
+def read_record(directory: str | Path, prefix: str | None = None) -> dict:
     """Read the JSON of a model directory.
 
     Raises
@@ -115,11 +161,11 @@ def read_record(directory: str | Path) -> dict:
     ValueError
         If the file is damaged or of a format this version does not read.
     """
-    path = Path(directory) / JSON_NAME
+    path = _named(directory, JSON_NAME, prefix)
     if not path.is_file():
+        there = _what_is_there(path.parent)
         raise FileNotFoundError(
-            f"{directory} holds no mixvi model: {JSON_NAME} is missing. "
-            "Pass the directory that model.save() wrote."
+            f"{directory} holds no mixvi model: {path.name} is missing. {there}"
         )
     try:
         record = json.loads(path.read_text())
@@ -136,7 +182,18 @@ def read_record(directory: str | Path) -> dict:
     return record
 
 
-def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+def _what_is_there(directory: Path) -> str:
+    prefixes = sorted(path.name.removesuffix(JSON_NAME) for path in directory.glob(f"*{JSON_NAME}"))
+    if prefixes:
+        return "Those there have a prefix: pass prefix=" + " or ".join(map(repr, prefixes)) + "."
+    if list(directory.glob("*model.pt")):
+        return "It holds a model of scvi-tools, which scvi-tools alone can load."
+    return "Pass the directory that model.save() wrote."
+
+
+def read_model(
+    directory: str | Path, class_name: str, prefix: str | None = None
+) -> tuple[dict, dict[str, torch.Tensor]]:
     """Read a model directory; nothing in it is executed.
 
     Raises
@@ -146,13 +203,13 @@ def read_model(directory: str | Path, class_name: str) -> tuple[dict, dict[str, 
     ValueError
         If it holds another class, a format this version does not read, or damaged files.
     """
-    record = read_record(directory)
+    record = read_record(directory, prefix)
     if record["class"] != class_name:
         raise ValueError(
             f"{directory} holds a {record['class']} model, not a {class_name}. "
             f"Load it with {record['class']}.load(...)."
         )
-    weights_path = Path(directory) / WEIGHTS_NAME
+    weights_path = _named(directory, WEIGHTS_NAME, prefix)
     if not weights_path.is_file() or _sha256(weights_path) != record.get("weights_sha256"):
         raise ValueError(
             f"{weights_path} is missing, damaged or truncated: its SHA-256 is not the one that "

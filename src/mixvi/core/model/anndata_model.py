@@ -31,13 +31,14 @@ from mixvi.core.data.loading import inference_loader
 from mixvi.core.data.setup import register
 from mixvi.core.model.card import CardMixin
 from mixvi.core.model.docstrings import explain_arguments
+from mixvi.core.model.query import QueryMixin
 from mixvi.core.model.saved_model import SavedModelMixin
 from mixvi.core.training.threads import few_threads
 
 _METHOD_ARGS = (_MODEL_NAME_KEY, _SETUP_METHOD_NAME, _SETUP_ARGS_KEY)
 
 
-class AnnDataModel(CardMixin, SavedModelMixin, BaseModelClass):
+class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
     """Registered data, their rows on the model's device, and safe files."""
 
     module: BaseModuleClass

@@ -1,9 +1,8 @@
-"""The base of models of expression: registering genes, and the verbs these models share."""
+"""The base of models of expression: the verbs that these models share."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,29 +10,21 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import arguments
-from mixvi.core.data import checks
 from mixvi.core.data.fields import name_of
-from mixvi.core.data.keys import CONDITION_KEY, PREDICTION_KEY, SOFT_LABELS_KEY
-from mixvi.core.data.setup import (
-    LOADING,
-    anndata_fields,
-    check_setup,
-    plain_arguments,
-    register,
-)
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.model.card import listed
 from mixvi.core.model.module import MixviModule, Rows
 from mixvi.core.model.normalized_expression import NormalizedExpressionMixin
 from mixvi.core.model.posterior_predictive import PosteriorPredictiveMixin
+from mixvi.core.model.registering import RegisteringMixin
 from mixvi.core.model.training_cells import TrainingCellsMixin
 from mixvi.core.training.fitting import FittingMixin
 
 
 class MixviModel(
+    RegisteringMixin,
     TrainingCellsMixin,
     FittingMixin,
     NormalizedExpressionMixin,
@@ -42,142 +33,10 @@ class MixviModel(
 ):
     """Base of models of expression. Subclasses build ``self.module`` and add their own verbs."""
 
-    _needs_condition: ClassVar[bool] = False
     _latents: ClassVar[tuple[str, ...]] = ("z",)
     _prefix: ClassVar[str]
-    _told_of_fractions = False
 
     module: MixviModule
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        *,
-        layer: str | None = None,
-        labels_key: str | None = None,
-        unlabeled_category: Hashable = "Unknown",
-        soft_labels_key: str | None = None,
-        condition_key: str | None = None,
-        batch_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        size_factor_key: str | None = None,
-        source_registry: dict | None = None,
-        extend_categories: bool = False,
-    ) -> None:
-        """Register the fields of an AnnData that the model reads.
-
-        Categories without cells are left out.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes. Only ``_scvi_*`` columns and keys are added to it.
-        layer
-            Layer with the expression matrix ``(n_obs, n_vars)``; ``None`` for ``X``. Raw counts for
-            count likelihoods, otherwise the scale you want the model to see.
-        labels_key
-            Column of ``obs`` with known labels: text, whole numbers or booleans.
-        unlabeled_category
-            The value in ``labels_key`` of cells without a label; missing values mean the same.
-        soft_labels_key
-            Key of ``obsm`` with label probabilities ``(n_obs, n_classes)``; rows of zeros are
-            unlabelled. Given instead of ``labels_key``. A query's columns are found by their names.
-        condition_key
-            Column of ``obs`` with the condition that counterfactuals flip (e.g. treatment).
-        batch_key
-            Column of ``obs`` with the nuisance batch.
-        categorical_covariate_keys, continuous_covariate_keys
-            Further nuisance columns of ``obs``.
-        size_factor_key
-            Column of ``obs`` that replaces the library size in count likelihoods.
-        source_registry, extend_categories
-            The registry of a trained model, and whether batches may be new to it; given when a
-            model is loaded.
-
-        Raises
-        ------
-        KeyError
-            If a key is missing (near matches are named).
-        TypeError
-            If ``adata`` is no AnnData, or a key or the matrix is of a kind that cannot be read.
-        ValueError
-            If the data are empty or not finite, a column is not usable, or a category is unseen.
-
-        Warns
-        -----
-        UserWarning
-            If a batch, covariate category or condition has fewer than 3 cells, or every batch has
-            one condition alone.
-        """
-        given = {name: value for name, value in locals().items() if name not in LOADING}
-        method_args = cls._get_setup_method_args(**given)
-        args = method_args["setup_args"] = plain_arguments(method_args["setup_args"])
-        check_setup(
-            cls.__name__, cls._needs_condition, adata, args, source_registry, extend_categories
-        )
-        fields = cls._fields(args)
-        manager = register(adata, fields, method_args, source_registry, extend_categories)
-        cls.register_manager(manager)
-
-    @staticmethod
-    def _fields(args: dict) -> list[BaseAnnDataField]:
-        return anndata_fields(args)
-
-    def _module_sizes(self) -> dict[str, Any]:
-        """Sizes that every module takes from the registry."""
-        stats = self.summary_stats
-        cat_covs = self._state(REGISTRY_KEYS.CAT_COVS_KEY)
-        return {
-            "n_input": stats["n_vars"],
-            "n_classes": len(self.classes),
-            "n_conditions": len(self.conditions),
-            "n_batch": stats["n_batch"],
-            "n_cats_per_cov": tuple(cat_covs["n_cats_per_key"]) if cat_covs else (),
-            "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
-            "has_size_factor": self._setup_args["size_factor_key"] is not None,
-        }
-
-    @property
-    def _x_name(self) -> str:
-        layer = self._setup_args["layer"]
-        return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-
-    @property
-    def var_names(self) -> pd.Index:
-        """Genes the model reads, in order."""
-        return pd.Index(self._state(REGISTRY_KEYS.X_KEY)["column_names"])
-
-    @property
-    def classes(self) -> list:
-        """Known labels, in the order of their codes; empty without labels."""
-        if self._setup_args["soft_labels_key"] is not None:
-            return list(self._state(SOFT_LABELS_KEY)["column_names"])
-        if self._setup_args["labels_key"] is None:
-            return []
-        return self._categories(REGISTRY_KEYS.LABELS_KEY)[:-1]
-
-    @property
-    def conditions(self) -> list:
-        """Known conditions, in the order of their codes; empty without a condition."""
-        if self._setup_args["condition_key"] is None:
-            return []
-        return self._categories(CONDITION_KEY)
-
-    @property
-    def condition_key(self) -> str | None:
-        """Column of ``obs`` with the condition, or None."""
-        return self._setup_args["condition_key"]
-
-    @property
-    def batches(self) -> list:
-        """Known batches, in the order of their codes."""
-        return self._categories(REGISTRY_KEYS.BATCH_KEY)
-
-    def _matrix(self, adata: AnnData) -> Any:
-        layer = self._setup_args["layer"]
-        return adata.X if layer is None else adata.layers[layer]
 
     def _data_text(self) -> str:
         """See :class:`CardMixin`: size, and each registered column with its categories."""
@@ -198,24 +57,6 @@ class MixviModel(
         if args["size_factor_key"] is not None:
             texts.append(f"size factor {args['size_factor_key']!r}")
         return "; ".join(texts)
-
-    def _check_data(self, adata: AnnData) -> None:
-        """Raise if the matrix is not in the support of the likelihood; warn once of fractions."""
-        x, likelihood = self._matrix(adata), self.module.likelihood
-        whole = checks.check_support(x, self._x_name, likelihood.name, likelihood.is_count)
-        # the mean of predicted counts is no whole number
-        expected = PREDICTION_KEY not in adata.uns and not self._told_of_fractions
-        if expected and not whole:
-            warnings.warn(
-                f"{self._x_name} has values that are not whole numbers, but likelihood="
-                f"{likelihood.name!r} expects raw counts. Training goes on; pass layer=... if the "
-                "counts are in a layer.",
-                UserWarning,
-                stacklevel=4,
-            )
-            self._told_of_fractions = True
-        if likelihood.is_count and self._setup_args["size_factor_key"] is None:
-            checks.check_library(x, self._x_name, likelihood.name)
 
     @property
     def _note(self) -> dict[str, str | None]:
@@ -247,17 +88,6 @@ class MixviModel(
         if args["size_factor_key"] is not None:
             columns[args["size_factor_key"]] = rows.library.cpu().numpy().ravel()
         return pd.DataFrame(columns, index=pd.RangeIndex(len(covariates)))
-
-    def _check_registered(self, adata: AnnData, is_known: bool) -> None:
-        """Raise if genes or categories of an AnnData are not the model's."""
-        check_setup(
-            type(self).__name__,
-            self._needs_condition,
-            adata,
-            self._setup_args,
-            self.registry,
-            is_known=is_known,
-        )
 
     @torch.inference_mode()
     def get_latent_representation(

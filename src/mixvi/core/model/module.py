@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
@@ -74,6 +74,9 @@ class MixviModule(BaseModuleClass):
         See :class:`mixvi.core.maths.networks.MLP`.
     """
 
+    # whether weights are those of a reference, onto which a query is mapped
+    is_frozen = False
+
     def __init__(
         self,
         n_input: int,
@@ -127,6 +130,18 @@ class MixviModule(BaseModuleClass):
         self.register_buffer("typical_covariates", torch.zeros(self.n_covariates))
         self.register_buffer("typical_batch", torch.zeros((), dtype=torch.long))
         self.register_buffer("typical_library", torch.ones(()))
+
+    def train(self, mode: bool = True) -> MixviModule:
+        """Set the mode; batch norm and dropout of a frozen reference stay as in inference.
+
+        Statistics of a minibatch of one new batch would take away what is particular to it.
+        """
+        super().train(mode)
+        if self.is_frozen:
+            for part in self.modules():
+                if isinstance(part, nn.BatchNorm1d | nn.Dropout):
+                    part.eval()
+        return self
 
     def make_mlp(self, n_in: int, n_out: int, n_covariates: int = 0) -> MLP:
         """A network with this module's width, depth, dropout and batch norm."""

@@ -1,7 +1,8 @@
-"""The verbs that write a model to disk, read it back, and carry it over to query data."""
+"""The verbs that write a model to disk and read it back."""
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +10,23 @@ from typing import Any, Literal
 import anndata
 import torch
 from anndata import AnnData
+from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
-from mixvi.core.data.files import ADATA_NAME, read_model, write_model
-from mixvi.core.model.query import freeze_reference, load_reference_weights
+from mixvi.core.arguments import near_matches
+from mixvi.core.data.files import (
+    JSON_NAME,
+    WEIGHTS_NAME,
+    cells_path,
+    from_json,
+    read_model,
+    read_record,
+    write_model,
+)
 
 
 class SavedModelMixin:
-    """``save``, ``load`` and ``load_query_data`` of a mixvi model."""
+    """``save`` and ``load`` of a mixvi model, and what can be read of a saved one."""
 
     def _saved_state(self) -> dict:
         """What beside weights and settings a saved model remembers; subclasses add to it."""
@@ -25,6 +35,7 @@ class SavedModelMixin:
             "history": self.history_,
             "train_indices": self.train_indices_,
             "validation_indices": self.validation_indices_,
+            "test_indices": self.test_indices_,
         }
 
     def _restore_state(self, state: dict) -> None:
@@ -32,10 +43,12 @@ class SavedModelMixin:
         self.history_ = state["history"]
         self.train_indices_ = state["train_indices"]
         self.validation_indices_ = state["validation_indices"]
+        self.test_indices_ = state.get("test_indices")
 
     def save(
         self,
         dir_path: str | Path,
+        prefix: str | None = None,
         overwrite: bool = False,
         save_anndata: bool = False,
         **anndata_write_kwargs,
@@ -46,6 +59,8 @@ class SavedModelMixin:
         ----------
         dir_path
             The directory.
+        prefix
+            Of the files' names: models of several prefixes lie in one directory.
         overwrite
             Whether an existing model there is replaced.
         save_anndata
@@ -56,10 +71,14 @@ class SavedModelMixin:
         Raises
         ------
         FileExistsError
-            If the directory exists and ``overwrite`` is false.
+            If the directory (with ``prefix``: a model of that prefix in it) exists and
+            ``overwrite`` is false.
+        TypeError
+            If an argument is unknown, or a setting cannot be saved.
+        ValueError
+            If ``prefix`` is no beginning of a file's name, or there are no data to save.
         """
-        if save_anndata and self.adata is None:
-            raise ValueError("save_anndata=True, but the model was loaded without data.")
+        self._check_write_arguments(anndata_write_kwargs, save_anndata)
         record = {
             "class": type(self).__name__,
             "mixvi_version": version("mixvi"),
@@ -70,9 +89,26 @@ class SavedModelMixin:
             "state": self._saved_state(),
             "with_anndata": save_anndata,
         }
-        directory = write_model(dir_path, record, self.module.state_dict(), overwrite)
-        if save_anndata:
-            self.adata.write_h5ad(directory / ADATA_NAME, **anndata_write_kwargs)
+
+        def write_cells(path: Path) -> None:
+            self.adata.write_h5ad(path, **anndata_write_kwargs)
+
+        weights = self.module.state_dict()
+        cells = write_cells if save_anndata else None
+        write_model(dir_path, record, weights, overwrite, prefix or None, cells)
+
+    def _check_write_arguments(self, given: dict[str, Any], save_anndata: bool) -> None:
+        """Raise before anything is written if an argument of ``save`` has no meaning."""
+        if save_anndata and self.adata is None:
+            raise ValueError("save_anndata=True, but the model was loaded without data.")
+        own = list(inspect.signature(SavedModelMixin.save).parameters)[1:-1]
+        of_writer = list(inspect.signature(AnnData.write_h5ad).parameters)[2:]
+        for name in given:
+            if name not in of_writer:
+                near = near_matches(name, [*own, *of_writer])
+                raise TypeError(f"save has no argument {name!r}. {near}")
+            if not save_anndata:
+                raise TypeError(f"save: {name} is for the AnnData. Pass save_anndata=True as well.")
 
     @classmethod
     def load(
@@ -81,6 +117,7 @@ class SavedModelMixin:
         adata: AnnData | Literal[False] | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
+        prefix: str | None = None,
     ) -> SavedModelMixin:
         """Load a model that :meth:`save` wrote. Nothing in the directory is executed.
 
@@ -93,6 +130,8 @@ class SavedModelMixin:
             ``False``: no data.
         accelerator, device
             Where the model is put, as in scvi-tools.
+        prefix
+            Of the files' names, as it was given to :meth:`save`.
 
         Raises
         ------
@@ -102,85 +141,76 @@ class SavedModelMixin:
             If it holds another class or format version, damaged files, or a model of other genes
             or categories than ``adata`` has.
         """
-        record, weights = read_model(dir_path, cls.__name__)
+        prefix = prefix or None
+        record, weights = read_model(dir_path, cls.__name__, prefix)
         # a file of cells may also be left from a model that was overwritten
         if adata is None and record["with_anndata"]:
-            adata = anndata.read_h5ad(Path(dir_path) / ADATA_NAME)
+            adata = anndata.read_h5ad(cells_path(dir_path, prefix))
         registry = record["registry"]
-        if isinstance(adata, AnnData):
+        if adata is None or adata is False:
+            model = cls(None, registry=registry, **record["init_params"])
+        else:
             cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
             model = cls(adata, **record["init_params"])
-        else:
-            model = cls(None, registry=registry, **record["init_params"])
         model.module.load_state_dict(weights)
         model._restore_state(record["state"])
         model.module.eval()
-        _to_device(model, accelerator, device)
+        model._to(accelerator, device)
         return model
 
-    @classmethod
-    def load_query_data(
-        cls,
-        adata: AnnData,
-        reference_model: str | Path | SavedModelMixin,
-        *,
-        freeze: bool = True,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> SavedModelMixin:
-        """A model for query cells that starts from a trained reference (Lotfollahi et al. 2022).
+    def _to(self, accelerator: str, device: int | str) -> None:
+        """Put the model where scvi-tools would."""
+        *_, chosen = parse_device_args(
+            accelerator=accelerator,
+            devices=device,
+            return_device="torch",
+            validate_single_device=True,
+        )
+        self.to_device(chosen)
 
-        New batches get weights of their own, which start at zero; with ``freeze`` they alone are
-        trained by :meth:`train`. Without new batches the model is ready as it is.
+    @staticmethod
+    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict:
+        """The registry saved with a model: what was set up, and its categories and genes.
 
         Parameters
         ----------
-        adata
-            Query cells with the reference's genes in the reference's order, and its ``obs`` keys
-            (labels may be missing).
-        reference_model
-            A trained model or the directory it was saved in.
-        freeze
-            Whether the reference's weights stay as they are.
+        dir_path, prefix
+            As for :meth:`load`.
 
         Raises
         ------
+        FileNotFoundError
+            If the directory holds no model.
         ValueError
-            If genes differ, or a condition or covariate category is not known to the reference.
+            If it holds another format version or damaged files.
         """
-        if isinstance(reference_model, SavedModelMixin):
-            if type(reference_model) is not cls:
-                raise ValueError(
-                    f"reference_model is a {type(reference_model).__name__}, not a {cls.__name__}."
-                )
-            registry, weights = reference_model.registry, reference_model.module.state_dict()
-            init_params, state = reference_model.init_params_, reference_model._saved_state()
-        else:
-            record, weights = read_model(reference_model, cls.__name__)
-            registry, init_params, state = (
-                record["registry"],
-                record["init_params"],
-                record["state"],
-            )
-        cls.setup_anndata(
-            adata, source_registry=registry, extend_categories=True, **registry["setup_args"]
+        return from_json(read_record(dir_path, prefix or None))["registry"]
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print what ``setup_anndata`` was given for a saved model.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As for :meth:`load`.
+        """
+        AnnDataManager.view_setup_method_args(SavedModelMixin.load_registry(dir_path, prefix))
+
+    @classmethod
+    def convert_legacy_save(cls, *args: object, **kwargs: object) -> None:
+        """Refused: mixvi's files are of one format, and not scvi-tools'.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise NotImplementedError(
+            f"{cls.__name__}.save writes {JSON_NAME} and {WEIGHTS_NAME}, which {cls.__name__}.load "
+            "reads; there is no older format to convert, and no model.pt, which scvi-tools' hub "
+            "and checkpoints ask for. Share the directory as it is."
         )
-        model = cls(adata, **init_params)
-        grown = load_reference_weights(model.module, weights)
-        model._restore_state(state | {"train_indices": None, "validation_indices": None})
-        if grown and freeze:
-            freeze_reference(model.module, weights)
-        model.is_trained_ = not grown
-        model.module.eval()
-        _to_device(model, accelerator, device)
-        return model
-
-
-def _to_device(model: SavedModelMixin, accelerator: str, device: int | str) -> None:
-    _, _, chosen = parse_device_args(
-        accelerator=accelerator, devices=device, return_device="torch", validate_single_device=True
-    )
-    model.to_device(chosen)
 
 
 def _plain(registry: dict) -> dict:

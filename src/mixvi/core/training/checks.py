@@ -141,6 +141,11 @@ def plan_settings(
         raise ValueError(
             f"weight_decay must not be negative, but is {shown(settings['weight_decay'])}."
         )
+    if settings["weight_decay"] and getattr(module, "is_frozen", False):
+        raise ValueError(
+            "weight_decay shrinks the weights of a frozen reference, too. Leave it out, or load "
+            "the query by load_query_data(..., freeze=False)."
+        )
     _check_kl_weights(module, options)
     return settings
 

@@ -70,7 +70,9 @@ class RunnerMixin:
         """Numbers of all rows, which are checked, and encoded as they are now."""
         if self.adata is None:
             raise ValueError("The model was loaded without data. Load it with adata=... to train.")
-        return np.arange(self._validate_anndata().n_obs)
+        rows = np.arange(self._validate_anndata().n_obs)
+        self._check_trainable()
+        return rows
 
     def _split(
         self,
