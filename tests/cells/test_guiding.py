@@ -112,6 +112,19 @@ def test_clusters_are_taken_by_name(toy, model):
     )
 
 
+def test_labels_spread_by_the_names_of_cells(toy):
+    labels = toy.obs["cell_type"].cat.codes.astype(int).where(np.arange(toy.n_obs) % 10 == 0)
+    clusters = toy.obs["cell_type"].astype(str)
+    spread = mixvi.cells.spread_labels(clusters, labels)
+    np.testing.assert_array_equal(spread, toy.obs["cell_type"].cat.codes)
+    assert spread.index.equals(toy.obs_names)
+    shuffled = mixvi.cells.spread_labels(clusters.sample(frac=1, random_state=0), labels)
+    assert shuffled.equals(spread)
+    toy.obs["start"] = mixvi.cells.spread_labels(clusters.to_numpy(), labels)
+    assert toy.obs["start"].notna().all()
+    assert mixvi.cells.spread_labels(clusters, labels.to_numpy()).index.equals(toy.obs_names)
+
+
 def test_clusters_named_as_labels_take_their_components(toy):
     order = [f"type {i}" for i in (3, 1, 4, 0, 2)]
     toy.obs["cell_type"] = toy.obs["cell_type"].cat.reorder_categories(order)

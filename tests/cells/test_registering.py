@@ -440,3 +440,21 @@ def test_weights_do_not_depend_on_what_was_set_up_between(toy):
         states.append(model.module.state_dict())
     for name, values in states[0].items():
         assert torch.equal(values, states[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("cls", "option", "here"),
+    [
+        (GMVAE, "n_latent", "It is called 'n_latent_z' here"),
+        (CGMVAE, "n_latent", "It is called 'n_latent_z' here"),
+        (VAE, "n_latent_z", "It is called 'n_latent' here"),
+        (VAE, "gene_likelihood", "It is called 'likelihood' here"),
+        (mixvi.AE, "gene_likelihood", "It is called 'likelihood' here"),
+        (GMVAE, "n_component", "Did you mean 'n_components'"),
+        (mixvi.images.VaDE, "n_cluster", "Did you mean 'n_clusters'"),
+        (mixvi.images.MPCC, "gene_likelihood", "Known"),
+    ],
+)
+def test_arguments_of_other_names(toy, cls, option, here):
+    with pytest.raises(TypeError, match=f"{cls.__name__} has no argument '{option}'. {here}"):
+        cls(toy, **{option: 4})

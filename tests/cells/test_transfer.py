@@ -59,6 +59,48 @@ def test_labels_arrive(studies, study_as_batch):
     assert isinstance(result.model, mixvi.GMVAE)
 
 
+def test_a_layer_is_read_where_it_is_named(studies):
+    for study in studies:
+        study.layers["scaled"] = study.X.copy()
+        study.X = None
+    source, target = studies
+    joint = join_studies(source, target, "cell_type", layer="scaled")
+    assert np.allclose(joint.X[:250], source.layers["scaled"])
+    assert np.allclose(joint.X[250:], target[:, source.var_names].layers["scaled"])
+    with pytest.raises(ValueError, match=r"source.X is empty \(None\)"):
+        transfer_labels(source, target, "cell_type")
+    source.X = source.layers["scaled"]
+    with pytest.raises(ValueError, match="target.X is empty"):
+        transfer_labels(source, target, "cell_type")
+    with pytest.raises(KeyError, match="'scaled'"):
+        transfer_labels(source, target, "cell_type", layer="scled")
+    target.X = target.layers["scaled"] * np.nan
+    with pytest.raises(ValueError, match="target.X has NaN"):
+        transfer_labels(source, target, "cell_type")
+
+
+def test_labels_keep_their_type_and_may_be_missing(studies):
+    source, target = studies
+    numbers = source.obs["cell_type"].cat.codes.astype(int)
+    source.obs["number"] = numbers.where(np.arange(source.n_obs) % 5 > 0)
+    joint = join_studies(source, target, "number")
+    assert set(joint.obs["number"]) == {"0", "1", "2", "3", "4", "Unknown"}
+    result = transfer_labels(
+        source,
+        target,
+        "number",
+        n_per_label=40,
+        model_kwargs=SMALL,
+        max_epochs=15,
+        lr=5e-3,
+        batch_size=50,
+        **CPU,
+    )
+    assert result.model.n_components == 5
+    assert sorted(result.probs.columns) == [0, 1, 2, 3, 4]
+    assert (result.labels == target.obs["cell_type"].cat.codes).mean() > 0.8
+
+
 def test_bad_input(studies):
     source, target = studies
     with pytest.raises(KeyError, match="kind"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.initial import principal_components
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
+from mixvi.core.data.fields import labelled_cells, plain_labels
 from mixvi.core.maths.clustering import leiden_clusters
 
 
@@ -91,7 +92,7 @@ def cluster_cells(
 
 
 def spread_labels(
-    clusters: Sequence, labels: Sequence, unlabeled_category: str = "Unknown"
+    clusters: Sequence, labels: Sequence, unlabeled_category: Hashable = "Unknown"
 ) -> pd.Series:
     """Give every cell the label that most labelled cells of its cluster have.
 
@@ -104,15 +105,15 @@ def spread_labels(
         Cluster of each cell ``(n_obs,)``, finer than the labels, e.g. of :func:`cluster_cells`; a
         Series by the names that ``labels`` have.
     labels
-        Label of each cell ``(n_obs,)``, or ``unlabeled_category``; a column of ``obs`` gives the
-        result its names.
+        Label of each cell ``(n_obs,)``; ``unlabeled_category`` or NaN where there is none. A column
+        of ``obs`` gives the result its names.
     unlabeled_category
         What cells without a label are called.
 
     Returns
     -------
-    Series ``(n_obs,)``. Labelled cells keep their own; clusters without any take the most frequent
-    label of all.
+    Series ``(n_obs,)`` by the names of the cells, if they have some. Labelled cells keep their own;
+    clusters without any take the most frequent label of all.
 
     Raises
     ------
@@ -122,14 +123,18 @@ def spread_labels(
     if len(clusters) != len(labels):
         raise ValueError(f"There are {len(clusters)} clusters, but {len(labels)} labels.")
     names = next((v.index for v in (labels, clusters) if isinstance(v, pd.Series)), None)
-    labels = pd.Series(labels, index=names).astype(str)
+    labels = pd.Series(labels, index=names)
     clusters = np.asarray(in_order_of(labels.index, clusters, "clusters"))
-    known = (labels != unlabeled_category).to_numpy()
+    known = labelled_cells(labels, unlabeled_category)
     if not known.any():
-        raise ValueError(f"All labels are {unlabeled_category!r}: there is nothing to spread.")
-    of_cluster = pd.crosstab(clusters[known], labels[known].to_numpy()).idxmax(axis=1)
-    spread = pd.Series(clusters, index=labels.index).map(of_cluster)
-    return spread.fillna(labels[known].mode()[0]).where(~known, labels)
+        raise ValueError(
+            f"All labels are {unlabeled_category!r} or NaN: there is nothing to spread."
+        )
+    own = plain_labels(labels[known])
+    of_cluster = pd.crosstab(clusters[known], own.to_numpy()).idxmax(axis=1)
+    spread = pd.Series(clusters, index=labels.index).map(of_cluster).fillna(own.mode()[0])
+    spread[known] = own.to_numpy()
+    return spread
 
 
 def train_guided(

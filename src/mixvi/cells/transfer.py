@@ -1,4 +1,4 @@
-"""Labels of one study for the cells of another (Kolb 2022, section 9.2; spec 9.6)."""
+"""Labels of one study for the cells of another (Kolb 2022, section 9.2)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from anndata import AnnData, concat
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.rebalancing import balanced_indices
 from mixvi.core.data import checks
+from mixvi.core.data.backed import is_backed
+from mixvi.core.data.fields import found_categories, name_of
 
 UNLABELLED = "Unknown"
 
@@ -38,39 +40,47 @@ class Transfer:
 
 
 def join_studies(
-    source: AnnData, target: AnnData, labels_key: str, *, study_key: str = "study"
+    source: AnnData,
+    target: AnnData,
+    labels_key: str,
+    *,
+    layer: str | None = None,
+    study_key: str = "study",
 ) -> AnnData:
     """Both studies on their common genes, labels of the target hidden.
 
     Parameters
     ----------
     source
-        Labelled cells.
+        Labelled cells; those whose label is missing (NaN) or ``"Unknown"`` are not.
     target
         Cells to label; its own ``obs[labels_key]``, if any, is not carried over.
     labels_key
         Column of ``source.obs``.
+    layer
+        Layer of both that becomes ``X``; ``None``: their ``X``.
     study_key
         Column of the result: ``"source"`` or ``"target"``.
 
     Returns
     -------
-    AnnData with ``X``, ``obs[labels_key]`` (``"Unknown"`` in the target) and ``obs[study_key]``;
-    cell names end in ``-source`` and ``-target``.
+    AnnData with ``X``, ``obs[labels_key]`` as text (``"Unknown"`` without a label) and
+    ``obs[study_key]``; cell names end in ``-source`` and ``-target``.
 
     Raises
     ------
     KeyError
-        If the label column is missing.
+        If the label column or the layer is missing.
+    TypeError
+        If a matrix is of a kind that cannot be read.
     ValueError
-        If the studies share no gene names, or names repeat.
+        If a matrix is missing or not finite, no cell has a label, the studies share no gene names,
+        or names repeat.
     """
-    checks.check_categories(source, labels_key, "labels_key")
-    for name, study in (("source", source), ("target", target)):
-        if not study.var_names.is_unique:
-            raise ValueError(
-                f"Gene names of {name} repeat; call {name}.var_names_make_unique() first."
-            )
+    studies = {"source": source, "target": target}
+    for name, study in studies.items():
+        _check_study(study, name, layer)
+    checks.check_labels(source, labels_key, UNLABELLED)
     common = source.var_names.intersection(target.var_names, sort=False)
     if len(common) == 0:
         raise ValueError(
@@ -79,13 +89,36 @@ def join_studies(
             "symbols or Ensembl identifiers."
         )
     parts = {}
-    for name, study in (("source", source), ("target", target)):
-        part = AnnData(study[:, common].X.copy(), var=pd.DataFrame(index=common))
+    for name, study in studies.items():
+        shared = study[:, common]
+        x = shared.X if layer is None else shared.layers[layer]
+        part = AnnData(x.copy(), var=pd.DataFrame(index=common))
         part.obs_names = study.obs_names
-        labels = study.obs[labels_key].astype(str).to_numpy() if name == "source" else UNLABELLED
-        part.obs[labels_key] = pd.Categorical(np.broadcast_to(labels, study.n_obs))
+        part.obs[labels_key] = UNLABELLED
         parts[name] = part
-    return concat(parts, label=study_key, index_unique="-")
+    parts["source"].obs[labels_key] = _label_names(source.obs[labels_key])
+    joint = concat(parts, label=study_key, index_unique="-")
+    joint.obs[labels_key] = joint.obs[labels_key].astype("category")
+    return joint
+
+
+def _check_study(study: AnnData, name: str, layer: str | None) -> None:
+    """Raise unless a study's matrix can be read and its genes told apart by name."""
+    checks.check_anndata(study, "transfer_labels")
+    checks.check_key(study, "layers", layer, "layer")
+    x = study.X if layer is None else study.layers[layer]
+    text = f"{name}.X" if layer is None else f"{name}.layers[{layer!r}]"
+    if is_backed(x):
+        raise ValueError(f"{text} is on disk. Take it into memory first: {name}.to_memory().")
+    checks.check_matrix(x, text)
+    if not study.var_names.is_unique:
+        raise ValueError(f"Gene names of {name} repeat; call {name}.var_names_make_unique() first.")
+
+
+def _label_names(labels: pd.Series) -> np.ndarray:
+    """What each cell's label is called, and ``"Unknown"`` without one, ``(n_obs,)``."""
+    codes, found = found_categories(labels)
+    return np.array([*map(name_of, found), UNLABELLED])[codes]
 
 
 def transfer_labels(
@@ -93,6 +126,7 @@ def transfer_labels(
     target: AnnData,
     labels_key: str,
     *,
+    layer: str | None = None,
     study_as_batch: bool = True,
     n_per_label: int | None = 300,
     model_kwargs: dict | None = None,
@@ -103,8 +137,14 @@ def transfer_labels(
 
     Parameters
     ----------
-    source, target, labels_key
-        See :func:`join_studies`. Labels may as well be a clustering of the source.
+    source
+        Labelled cells; those whose label is missing (NaN) or ``"Unknown"`` are not.
+    target
+        Cells to label, with some genes of the same names.
+    labels_key
+        Column of ``source.obs``; it may as well be a clustering of the source.
+    layer
+        Layer of both to read, such as raw counts; ``None``: ``X``.
     study_as_batch
         Give encoder and decoder the study as a batch; the thesis has no such covariate.
     n_per_label
@@ -126,24 +166,28 @@ def transfer_labels(
     KeyError, ValueError
         As :func:`join_studies` and :meth:`mixvi.GMVAE.train`.
     """
-    adata = join_studies(source, target, labels_key)
+    adata = join_studies(source, target, labels_key, layer=layer)
     GMVAE.setup_anndata(
         adata,
         labels_key=labels_key,
         unlabeled_category=UNLABELLED,
         batch_key="study" if study_as_batch else None,
     )
-    n_labels = source.obs[labels_key].nunique()
-    model = GMVAE(adata, **({"n_components": n_labels} | (model_kwargs or {})))
+    names = {name_of(label): label for label in found_categories(source.obs[labels_key])[1]}
+    names.pop(UNLABELLED, None)
+    model = GMVAE(adata, **({"n_components": len(names)} | (model_kwargs or {})))
     indices = np.arange(adata.n_obs)
     if n_per_label is not None:
-        labels = source.obs[labels_key].astype(str)
-        drawn = balanced_indices(labels, n_per_label, seed=seed)
+        labels = _label_names(source.obs[labels_key])
+        known = np.flatnonzero(labels != UNLABELLED)
+        drawn = balanced_indices(labels[known], n_per_label, seed=seed)
         # the source's rows come first in the joint data
-        indices = np.concatenate([drawn, indices[source.n_obs :]])
+        indices = np.concatenate([known[drawn], np.setdiff1d(indices, known)])
     model.train(mode="semi", indices=indices, **train_kwargs)
     model.annotate(adata)
     ours = np.arange(source.n_obs, adata.n_obs)
     probs = model.predict(adata, ours, level="label", soft=True)
     probs.index = target.obs_names
+    # as the source has them: numbers stay numbers
+    probs.columns = [names[name] for name in probs.columns]
     return Transfer(model, adata, probs.idxmax(axis=1).rename(labels_key), probs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from conftest import CPU
 
 from mixvi import AE, GMVAE, VAE
@@ -127,3 +128,13 @@ def test_the_registry_of_no_model(tmp_path):
 def test_there_is_no_older_format(cls, tmp_path):
     with pytest.raises(NotImplementedError, match=rf"{cls.__name__}.load reads.*hub"):
         cls.convert_legacy_save(tmp_path, tmp_path / "new")
+
+
+def test_the_shape_of_flat_images_may_be_a_tuple(images, tmp_path):
+    x = images.obsm["image"]
+    flat = AnnData(x.reshape(len(x), -1), uns={"image_shape": x.shape[1:]})
+    VaDE.setup_anndata(flat)
+    VaDE(flat, n_clusters=2, backbone="mlp").save(tmp_path / "model", save_anndata=True)
+    assert flat.uns["image_shape"] == x.shape[1:]
+    again = VaDE.load(tmp_path / "model")
+    assert again.image_shape == x.shape[1:]

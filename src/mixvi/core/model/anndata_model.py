@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 from scvi.module.base import BaseModuleClass
 
+from mixvi.core.arguments import near_matches
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.backed import is_backed
@@ -35,6 +37,12 @@ from mixvi.core.model.query import QueryMixin
 from mixvi.core.model.saved_model import SavedModelMixin
 from mixvi.core.training.threads import few_threads
 
+# what arguments are called in scvi-tools, or in other models
+_OTHER_WORDS = {
+    "n_latent": ("n_latent_z",),
+    "n_latent_z": ("n_latent",),
+    "gene_likelihood": ("likelihood",),
+}
 _METHOD_ARGS = (_MODEL_NAME_KEY, _SETUP_METHOD_NAME, _SETUP_ARGS_KEY)
 
 
@@ -46,6 +54,16 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         explain_arguments(cls)
+
+    def __new__(cls, *args: Any, **options: Any) -> AnnDataModel:
+        """Refuse names that the model's arguments have not, scvi-tools' among them."""
+        known = list(inspect.signature(cls.__init__).parameters)[1:]
+        for name in options:
+            if name not in known:
+                ours = [word for word in _OTHER_WORDS.get(name, ()) if word in known]
+                near = f"It is called {ours[0]!r} here." if ours else near_matches(name, known)
+                raise TypeError(f"{cls.__name__} has no argument {name!r}. {near}")
+        return super().__new__(cls)
 
     def __init__(self, adata: AnnData | None = None, registry: dict | None = None):
         if adata is None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import anndata
+import numpy as np
 import torch
 from anndata import AnnData
 from scvi.data import AnnDataManager
@@ -91,7 +94,8 @@ class SavedModelMixin:
         }
 
         def write_cells(path: Path) -> None:
-            self.adata.write_h5ad(path, **anndata_write_kwargs)
+            with _writable(self.adata.uns):
+                self.adata.write_h5ad(path, **anndata_write_kwargs)
 
         weights = self.module.state_dict()
         cells = write_cells if save_anndata else None
@@ -211,6 +215,17 @@ class SavedModelMixin:
             "reads; there is no older format to convert, and no model.pt, which scvi-tools' hub "
             "and checkpoints ask for. Share the directory as it is."
         )
+
+
+@contextmanager
+def _writable(uns: MutableMapping[str, Any]) -> Iterator[None]:
+    """Tuples such as the shape of images as arrays meanwhile: h5ad files hold no tuples."""
+    tuples = {key: value for key, value in uns.items() if isinstance(value, tuple)}
+    uns.update({key: np.asarray(value) for key, value in tuples.items()})
+    try:
+        yield
+    finally:
+        uns.update(tuples)
 
 
 def _plain(registry: dict) -> dict:
