@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ def seeds(description: str) -> int:
     return given.seeds
 
 
+_FORKING = threading.Lock()
+
+
 def in_child(method: Method, *args: Any) -> dict:
     """What ``method`` returns, with its ``seconds`` and the ``peak_mb`` of its process.
 
@@ -49,7 +53,9 @@ def in_child(method: Method, *args: Any) -> dict:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_run, args=(theirs, method, args))
-    child.start()
+    # forks of several threads at once are refused by libraries that guard theirs (filelock)
+    with _FORKING:
+        child.start()
     theirs.close()
     try:
         ok, result = ours.recv()
