@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixvi.cells.gmvae_module import TERMS
 from mixvi.core import arguments
-from mixvi.core.maths.mixture import component_log_prob, gaussian_log_prob
+from mixvi.core.maths.mixture import component_log_prob, gaussian_log_prob, reparameterise
 from mixvi.core.model.evidence import EvidenceMixin
 from mixvi.core.model.module import Rows
 
@@ -71,13 +71,12 @@ class MixtureEvidenceMixin(EvidenceMixin):
         terms = self.module.terms(out, generated, use_labels, z_kl)
         return {name: terms[name] for name in TERMS}
 
-    def _log_weight(self, rows: Rows) -> Tensor:
+    def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
         module = self.module
-        out = module.inference(rows)
-        z, w = out["z"], out["w"]
+        mu_z, lv_z, mu_w, lv_w = (posterior[name] for name in ("mu_z", "lv_z", "mu_w", "lv_w"))
+        z, w = reparameterise(mu_z, lv_z), reparameterise(mu_w, lv_w)
         components = component_log_prob(z, *module.component_parameters(w, rows.condition))
         prior = torch.logsumexp(components, dim=-1) - math.log(self.n_components)
         prior = prior + gaussian_log_prob(w, *module.w_prior(rows.condition))
-        posterior = gaussian_log_prob(z, out["mu_z"], out["lv_z"])
-        posterior = posterior + gaussian_log_prob(w, out["mu_w"], out["lv_w"])
-        return prior - posterior - module.reconstruction_loss(rows, module.decode(z, rows))
+        log_q = gaussian_log_prob(z, mu_z, lv_z) + gaussian_log_prob(w, mu_w, lv_w)
+        return prior - log_q - module.reconstruction_loss(rows, module.decode(z, rows))

@@ -181,7 +181,7 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         """
         arguments.check_choice("z_kl", z_kl, ("analytic", "mc"))
         return self._elbo(
-            lambda rows: self._elbo_terms(rows, z_kl),
+            lambda rows: self._drawn_terms(rows, self.module.encode(rows), z_kl),
             adata,
             indices,
             return_mean=return_mean,
@@ -189,12 +189,15 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
             batch_size=batch_size,
         )
 
-    def _elbo_terms(self, rows: Rows, z_kl: str) -> dict[str, Tensor]:
-        out = self.module.inference(rows)
-        return self.module.terms(out, self.module.decode(out["z"], rows), z_kl)
+    def _drawn_terms(
+        self, rows: Rows, posterior: dict[str, Tensor], z_kl: str
+    ) -> dict[str, Tensor]:
+        z = reparameterise(posterior["mu_z"], posterior["lv_z"])
+        out = {"rows": rows, "z": z, **posterior}
+        return self.module.terms(out, self.module.decode(z, rows), z_kl)
 
-    def _log_weight(self, rows: Rows) -> Tensor:
-        terms = self._elbo_terms(rows, z_kl="mc")
+    def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
+        terms = self._drawn_terms(rows, posterior, z_kl="mc")
         return -terms["R"] - terms["Z"]
 
     @torch.inference_mode()

@@ -20,8 +20,8 @@ class EvidenceMixin:
     """``get_marginal_ll``, and the form of ``get_elbo``, of models with a posterior."""
 
     @abstractmethod
-    def _log_weight(self, rows: Rows) -> Tensor:
-        """Log p(x, latents) - log q(latents | x) at one draw of the latents, ``(B,)``."""
+    def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
+        """Log p(x, latents) - log q(latents | x) at a draw of the encoded posterior, ``(B,)``."""
 
     @torch.inference_mode()
     def _elbo(
@@ -87,9 +87,10 @@ class EvidenceMixin:
         adata = self._validate_anndata(adata)
         per_cell = []
         for rows in self._batches(adata, indices, batch_size):
-            total = self._log_weight(rows)
+            posterior = self.module.encode(rows)
+            total = self._log_weight(rows, posterior)
             for _ in range(n_mc_samples - 1):
-                total = torch.logaddexp(total, self._log_weight(rows))
+                total = torch.logaddexp(total, self._log_weight(rows, posterior))
             per_cell.append((total - math.log(n_mc_samples)).cpu())
         per_cell = torch.cat(per_cell)
         return float(per_cell.double().mean()) if return_mean else per_cell
