@@ -86,6 +86,7 @@ VERBS = {
     "get_normalized_expression": lambda m, a: m.get_normalized_expression(
         a, transform_batch=["one", "two"], n_samples=2, **SAME
     ),
+    "n_samples_overall": lambda m, a: m.get_normalized_expression(a, n_samples_overall=40, **SAME),
     "get_elbo": lambda m, a: m.get_elbo(a, return_mean=False, **SAME),
     "get_marginal_ll": lambda m, a: m.get_marginal_ll(a, n_mc_samples=2, return_mean=False, **SAME),
     "get_aggregated_posterior": lambda m, a: m.get_aggregated_posterior(a, **SAME).mean,
