@@ -458,3 +458,14 @@ def test_weights_do_not_depend_on_what_was_set_up_between(toy):
 def test_arguments_of_other_names(toy, cls, option, here):
     with pytest.raises(TypeError, match=f"{cls.__name__} has no argument '{option}'. {here}"):
         cls(toy, **{option: 4})
+
+
+def test_labels_that_training_no_longer_holds(toy, fit):
+    """After training with labels and then without, the message is true."""
+    model = fit(GMVAE, toy, setup={"labels_key": "cell_type"}, epochs=1)
+    model.predict(level="label")
+    model.train(1, mode="unsupervised", **CPU)
+    with pytest.raises(ValueError, match="last training looked at none.*assign_components"):
+        model.predict(level="label")
+    model.assign_components()
+    model.predict(level="label")

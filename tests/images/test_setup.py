@@ -8,7 +8,7 @@ from anndata import AnnData
 from conftest import CPU, bars
 from scipy import sparse
 
-from mixvi.images import GenerativeInference
+from mixvi.images import ConditionalMPCC, GenerativeInference
 
 SMALL = {"n_latent": 3, "backbone": "mlp", "backbone_kwargs": {"n_hidden": 16, "n_layers": 1}}
 
@@ -189,3 +189,43 @@ def test_sizes_that_do_not_halve():
     GenerativeInference.setup_anndata(adata)
     with pytest.raises(ValueError, match="multiples of 16.*Pad or resize the images to 32 x 32"):
         GenerativeInference(adata)
+
+
+def test_pixels_in_another_order_are_refused():
+    """Columns have names; of others altogether the order counts."""
+    model = fitted(flat(X, image_shape=(1, 8, 8)))
+    codes = model.get_latent_representation()
+    with pytest.raises(ValueError, match="another order"):
+        model.get_latent_representation(flat(X, image_shape=(1, 8, 8))[:, ::-1].copy())
+    renamed = flat(X, image_shape=(1, 8, 8))
+    renamed.var_names = [f"pixel_{i}" for i in range(64)]
+    for _ in range(2):
+        np.testing.assert_array_equal(model.get_latent_representation(renamed), codes)
+
+
+@pytest.mark.parametrize("kind", [int, bool, str, float])
+def test_labels_of_any_type(kind):
+    adata = of(X)
+    adata.obs["digit"] = np.resize([0, 1], 64).astype(kind)
+    ConditionalMPCC.setup_anndata(adata, labels_key="digit")
+    model = ConditionalMPCC(adata, **SMALL | {"n_latent": 4})
+    model.train(1, batch_size=32, **CPU)
+    assert [str(label) for label in model.clusters] == {
+        int: ["0", "1"],
+        bool: ["False", "True"],
+        str: ["0", "1"],
+        float: ["0", "1"],
+    }[kind]
+    query = of(X)
+    query.obs["digit"] = adata.obs["digit"].astype(str)
+    np.testing.assert_array_equal(model.predict(query), model.predict())
+
+
+def test_images_that_changed_are_checked_in_training():
+    adata = of(X.copy())
+    model = fitted(adata)
+    adata.obsm["image"] = 100 * X
+    with pytest.raises(ValueError, match="outside of the range"):
+        model.train(1, **CPU)
+    with pytest.raises(ValueError, match="outside of the range"):
+        model.get_latent_representation()

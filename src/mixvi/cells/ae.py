@@ -96,7 +96,7 @@ class AE(MixviModel):
         arguments.check_positive("n_latent", n_latent)
         arguments.check_rate("dropout_rate", dropout_rate)
         if noise < 0:
-            raise ValueError(f"noise must not be negative, but is {noise!r}.")
+            raise ValueError(f"noise must not be negative, but is {arguments.shown(noise)}.")
         module = AEModule(
             n_latent=n_latent,
             n_hidden=n_hidden,

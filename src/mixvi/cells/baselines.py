@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.vae import VAE
+from mixvi.core.arguments import shown
 from mixvi.core.data import checks
 from mixvi.core.data.support import support_of
 from mixvi.core.model.counterfactual import converted_cells
@@ -118,7 +119,7 @@ def predict_latent_shift(
     conditions = train.obs[condition_key].astype(str).to_numpy()
     labels = train.obs[labels_key].astype(str).to_numpy()
     if to not in conditions:
-        raise ValueError(f"No training cell has the condition {to!r}.")
+        raise ValueError(f"No training cell has the condition {shown(to)}.")
     sides = [np.flatnonzero(conditions == name) for name in (to, of[0])]
     if balance:
         rng = np.random.default_rng(seed)

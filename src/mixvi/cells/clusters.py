@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mixvi.core.arguments import shown
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
 
@@ -55,7 +56,7 @@ def guiding_components(model: GMVAE, clusters: str | Sequence) -> np.ndarray:
         return np.array([owners[str(name)] for name in names])[codes]
     if len(names) == 1:
         raise ValueError(
-            f"clusters has one cluster alone ({names[0]!r}): it can guide nothing. Raise the "
+            f"clusters has one cluster alone ({shown(names[0])}): it can guide nothing. Raise the "
             "resolution of the clustering."
         )
     if len(names) > model.n_components:

@@ -180,7 +180,7 @@ def _group_name(group: Any, groups: pd.Index, groupby: str, argument: str) -> st
     names = [str(known) for known in groups]
     if str(group) not in names:
         raise ValueError(
-            f"{argument}={group!r} is no group of {groupby!r} with cells. "
+            f"{argument}={arguments.shown(group)} is no group of {groupby!r} with cells. "
             + arguments.near_matches(group, names)
         )
     return str(group)

@@ -108,7 +108,7 @@ class GenerationMixin:
         for j in chosen:
             if not isinstance(j, int | np.integer) or not 0 <= j < self.n_components:
                 raise ValueError(
-                    f"components has {j!r}, but components are numbered 0 to "
+                    f"components has {arguments.shown(j)}, but components are numbered 0 to "
                     f"{self.n_components - 1}."
                 )
         return np.asarray(chosen, dtype=int)

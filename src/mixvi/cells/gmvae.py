@@ -228,8 +228,9 @@ class GMVAE(
         arguments.check_choice("level", level, ("component", "label"))
         if level == "label" and self.assignment_ is None:
             raise ValueError(
-                "The components have no labels yet: the model was trained without. Call "
-                "assign_components(labels_key=...) first, or predict(level='component')."
+                "The components have no labels yet: the last training looked at none, and may have "
+                "moved components that had some. Call assign_components(labels_key=...) first, or "
+                "predict(level='component')."
             )
         if n_samples is not None:
             arguments.check_positive("n_samples", n_samples)
@@ -425,6 +426,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
     arguments.check_rate("dropout_rate", settings["dropout_rate"])
     for name in ("classification_weight", "w_free_bits"):
         if settings[name] < 0:
-            raise ValueError(f"{name} must not be negative, but is {settings[name]!r}.")
+            raise ValueError(
+                f"{name} must not be negative, but is {arguments.shown(settings[name])}."
+            )
     for name in settings["term_weights"] or {}:
         arguments.check_choice("term_weights", name, TERMS)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from mixvi.cells.clusters import guiding_components
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.initial import principal_components
+from mixvi.core.arguments import shown
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.fields import labelled_cells, plain_labels
@@ -128,7 +129,7 @@ def spread_labels(
     known = labelled_cells(labels, unlabeled_category)
     if not known.any():
         raise ValueError(
-            f"All labels are {unlabeled_category!r} or NaN: there is nothing to spread."
+            f"All labels are {shown(unlabeled_category)} or NaN: there is nothing to spread."
         )
     own = plain_labels(labels[known])
     of_cluster = pd.crosstab(clusters[known], own.to_numpy()).idxmax(axis=1)

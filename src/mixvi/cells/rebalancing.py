@@ -51,7 +51,7 @@ def balanced_indices(
     empty = sizes.index[sizes == 0]
     if len(empty):
         raise ValueError(
-            f"Category {empty[0]!r} has no cell to draw from. Remove it: "
+            f"Category {arguments.shown(empty[0])} has no cell to draw from. Remove it: "
             "adata.obs[key] = adata.obs[key].cat.remove_unused_categories()."
         )
     n = n_per_category if replace else min(n_per_category, int(sizes.min()))

@@ -306,4 +306,6 @@ def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.nda
             f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
         )
     if not 0.0 < fraction < 1.0:
-        raise ValueError(f"labelled_fraction must lie between 0 and 1, but is {fraction!r}.")
+        raise ValueError(
+            f"labelled_fraction must lie between 0 and 1, but is {arguments.shown(fraction)}."
+        )

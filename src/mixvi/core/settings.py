@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixvi.core.arguments import shown
+
 
 @dataclass
 class Settings:
@@ -30,7 +32,7 @@ class Settings:
             raise AttributeError(f"mixvi.settings has no {name!r}, but {known}.")
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or value <= 0:
-            raise ValueError(f"{name} must be a positive whole number, but is {value!r}.")
+            raise ValueError(f"{name} must be a positive whole number, but is {shown(value)}.")
         super().__setattr__(name, value)
 
 

@@ -137,7 +137,7 @@ class ConditionalMPCC(MixtureMPCC):
         given = {name: value for name, value in locals().items() if name not in LOADING}
         if source_registry is None:
             checks.check_anndata(adata, cls.__name__)
-            checks.check_categories(adata, labels_key, "labels_key")
+            checks.check_categories(adata, labels_key, "labels_key", whole_floats=True)
             if adata.obs[labels_key].nunique() < 2:
                 raise ValueError(
                     f"adata.obs[{labels_key!r}] (labels_key) has one label alone. Leave labels "

@@ -15,7 +15,7 @@ from mudata import MuData
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
 
-from mixvi.core.arguments import near_matches
+from mixvi.core.arguments import near_matches, shown
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
 from mixvi.core.data.fields import found_categories, labelled_cells, name_of
 from mixvi.core.data.support import stored_values
@@ -233,7 +233,7 @@ def check_labels(adata: AnnData, key: str | None, unlabeled_category: Hashable) 
     check_categories(adata, key, "labels_key", missing=True, whole_floats=True)
     if not labelled_cells(adata.obs[key], unlabeled_category).any():
         raise ValueError(
-            f"Every cell of adata.obs[{key!r}] (labels_key) is {unlabeled_category!r}, the "
+            f"Every cell of adata.obs[{key!r}] (labels_key) is {shown(unlabeled_category)}, the "
             "unlabelled category, or NaN. Leave labels_key out to train without labels."
         )
 
