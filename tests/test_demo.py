@@ -34,7 +34,9 @@ def test_demo(tmp_path, monkeypatch, with_kang):
     for merit in ("accuracy by overlap", "Hungarian accuracy", "ARI", "NMI", "used components"):
         assert merit in text
     assert "active units of w" in text and "recall" in text
-    assert "predicted / real" in text and "class means" in text
+    assert "predicted / real" in text and "shift of means" in text and "energy distance" in text
+    # what sets components apart is said by genes
+    assert "MS4A1" in text or "CD79A" in text or "FCER1A" in text
     assert ("Kang et al. 2018" in text) == with_kang
     cells = anndata.read_h5ad(tmp_path / "out" / "pbmc68k.h5ad")
     assert "gmvae_component" in cells.obs

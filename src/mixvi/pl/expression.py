@@ -37,13 +37,13 @@ def mean_expression(
     top = max(x.max(), y.max()) * 1.05
     ax.plot([0, top], [0, top], color="0.7", lw=1)
     ax.scatter(x, y, s=8, linewidths=0, color="tab:blue")
-    # of the longest name, as letters of this size are on axes of this size
-    width = 0.022 * top * real.var_names.str.len().max()
+    # a name runs to the right of its gene; letters are this wide on axes of this size
+    width = 0.022 * top * real.var_names.str.len().to_numpy()
     named = []
     for j in np.argsort(-np.abs(x - y)):
         # names that would lie on one another are left out
         if len(named) < n_named and all(
-            abs(x[j] - x[i]) > width or abs(y[j] - y[i]) > 0.04 * top for i in named
+            not -width[j] < x[j] - x[i] < width[i] or abs(y[j] - y[i]) > 0.04 * top for i in named
         ):
             ax.annotate(
                 real.var_names[j],
