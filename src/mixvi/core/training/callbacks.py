@@ -53,13 +53,14 @@ class LastEpoch(pl.Callback):
             pl_module.module.load_state_dict(self._weights)
 
     def _keep(self, trainer: pl.Trainer, module: nn.Module) -> None:
-        self.n_epochs = trainer.current_epoch
-        self._weights = {name: value.clone() for name, value in module.state_dict().items()}
+        weights = {name: value.clone() for name, value in module.state_dict().items()}
+        self.n_epochs, self._weights = trainer.current_epoch, weights
 
 
 def _check_weights(module: nn.Module, n_epochs: int) -> None:
     """Raise FloatingPointError if the last minibatch's gradient has spoilt the weights."""
-    finite = all(bool(weight.isfinite().all()) for weight in module.parameters())
+    # one number for all, so that a device is waited for once
+    finite = torch.stack([weight.isfinite().all() for weight in module.parameters()]).all()
     check_finite({"weights": 0.0 if finite else math.nan}, n_epochs - 1)
 
 
