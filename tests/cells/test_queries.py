@@ -180,6 +180,17 @@ def test_the_history_is_the_querys_own(reference, query):
     assert len(mapped.train_indices) == query.n_obs
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_components_of_a_reference_do_not_start_anew(toy, query, fit, freeze):
+    """Clusters of the query would be taught under numbers that mean something else."""
+    reference = fit(GMVAE, toy, setup={"batch_key": "condition"}, n_components=5)
+    assert len(reference.start_history["elbo_train"]) == 10
+    query.obs["condition"] = "a new one"
+    mapped = GMVAE.load_query_data(query, reference, freeze=freeze)
+    mapped.train(1, **TRAINING)
+    assert mapped.start_history is None and len(mapped.history["elbo_train"]) == 1
+
+
 def test_a_query_of_an_untrained_reference_is_untrained(toy, query):
     toy.obs["batch"] = "one"
     GMVAE.setup_anndata(toy, **SETUP)

@@ -191,6 +191,7 @@ REFUSED = {
     "unknown": ({"learning_rate": 1e-3}, "no option 'learning_rate'.*lr"),
     "by step": ({"on_step": True}, "no option 'on_step'"),
     "of the loss": ({"use_labels": False}, "no option 'use_labels'"),
+    "optimizer": ({"optimizer": "Adamm"}, "optimizer='Adamm' is not known.*'Adam'"),
     "rate": ({"lr": 0.0}, "lr must be a positive number"),
     "decay": ({"weight_decay": -1.0}, "weight_decay must not be negative"),
     "two warm-ups": ({"n_epochs_kl_warmup": 2, "n_steps_kl_warmup": 9}, "Pass one of them"),
@@ -235,7 +236,7 @@ def test_numbers_of_numpy(toy):
     for argument, value, said in (
         ("epochs", np.int64(0), "max_epochs must be a positive whole number, but is 0."),
         ("batch_size", np.int64(-1), "batch_size must be a positive whole number, but is -1."),
-        ("train_size", np.float64(2.0), "train_size must lie in .*, but is 2.0."),
+        ("train_size", np.float64(2.0), "train_size must be a share between 0 and 1, but is 2.0."),
         ("lr", np.float64(-0.5), "lr must be a positive number, but is -0.5."),
     ):
         with pytest.raises(ValueError, match=said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import lightning.pytorch as pl
@@ -55,11 +56,11 @@ def check_training(
 
 def check_shares(train_size: float, validation_size: float | None) -> None:
     """Raise ValueError for shares of the cells that are none."""
-    if not 0.0 < train_size <= 1.0:
-        raise ValueError(f"train_size must lie in (0, 1], but is {shown(train_size)}.")
-    if validation_size is None:
-        return
-    if not 0.0 <= validation_size <= 1.0 - train_size + 1e-9:
+    shares = {"train_size": train_size, "validation_size": validation_size or 0.0}
+    for name, share in shares.items():
+        if not isinstance(share, Real) or not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} must be a share between 0 and 1, but is {shown(share)}.")
+    if sum(shares.values()) > 1.0 + 1e-9:
         raise ValueError(
             f"validation_size={shown(validation_size)} and train_size={shown(train_size)} exceed "
             "1 together."
@@ -146,6 +147,8 @@ def plan_settings(
             "weight_decay shrinks the weights of a frozen reference, too. Leave it out, or load "
             "the query by load_query_data(..., freeze=False)."
         )
+    optimizers = ("Adam", "AdamW", "Custom")
+    arguments.check_choice("optimizer", settings.get("optimizer", "Adam"), optimizers)
     _check_kl_weights(module, options)
     return settings
 
