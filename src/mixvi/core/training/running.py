@@ -167,7 +167,11 @@ class RunnerMixin:
                     "back. Pass strategy='ddp' in a script, which each process then runs; "
                     "notebooks have one device."
                 )
-            runner()
+            try:
+                runner()
+            except KeyboardInterrupt as interrupt:
+                # where training stood says nothing to the user who has stopped it
+                raise interrupt.with_traceback(None) from None
 
 
 class PartRunner(TrainRunner):
