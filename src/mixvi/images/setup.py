@@ -73,6 +73,7 @@ def resolve_images(
     if key is not None:
         checks.check_key(adata, "obsm", key, "image_key")
         name, images = f"adata.obsm[{key!r}]", adata.obsm[key]
+        checks.check_not_dask(images, name)
         found = _shape_of(images, name)
         if shape is not None and found != shape:
             raise ValueError(_other_shape(name, found, shape, source_registry is not None))
@@ -80,6 +81,7 @@ def resolve_images(
     else:
         checks.check_key(adata, "layers", layer, "layer")
         name, images = ("adata.X", adata.X) if layer is None else _layer(adata, layer)
+        checks.check_not_dask(images, name)
         shape = shape or _flat_shape(adata, name)
         if images is None or images.shape[1] != prod(shape):
             raise ValueError(
@@ -161,8 +163,7 @@ def _check_columns(found: Sequence[str], expected: Sequence[str]) -> None:
     if not found.equals(expected) and found.isin(expected).any():
         raise ValueError(
             "The columns of adata (adata.var_names) are pixels that the model was trained on, but "
-            "in another order or among others. Reorder them as they were in training: "
-            "adata = adata[:, names].copy()."
+            "in another order or among others. Put them in the order of the training images."
         )
 
 

@@ -150,6 +150,15 @@ def check_numbers(adata: AnnData, key: str | None, argument: str, positive: bool
         raise ValueError(f"adata.obs[{key!r}] ({argument}) must be positive everywhere.")
 
 
+def check_not_dask(x: object, name: str) -> None:
+    """Raise TypeError for a dask array, with the line that reads it."""
+    if type(x).__module__.partition(".")[0] == "dask":
+        raise TypeError(
+            f"{name} is a dask array. Read it into memory first: {name} = {name}.compute(). Files "
+            "larger than memory are opened with mixvi.read_backed."
+        )
+
+
 def check_matrix(x, name: str) -> None:
     """Raise if the matrix is not numeric or holds NaN or infinite values.
 
@@ -162,14 +171,10 @@ def check_matrix(x, name: str) -> None:
     """
     if x is None:
         raise ValueError(f"{name} is empty (None): there is no expression matrix to train on.")
+    check_not_dask(x, name)
     if is_backed(x):
         # refuses what cannot be read by rows
         BackedMatrix(x, name)
-    elif type(x).__module__.partition(".")[0] == "dask":
-        raise TypeError(
-            f"{name} is a dask array. Read it into memory first: {name} = {name}.compute(). Files "
-            "larger than memory are opened with mixvi.read_backed."
-        )
     elif not (sparse.issparse(x) or isinstance(x, np.ndarray | pd.DataFrame)):
         raise TypeError(
             f"{name} is a {type(x).__name__}; a NumPy array or a scipy CSR or CSC matrix is "
