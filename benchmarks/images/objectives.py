@@ -24,6 +24,7 @@ import mixvi
 from mixvi.images import GenerativeInference
 from mixvi.metrics import (
     aggregate_kl,
+    empirical_information,
     encoder_entropy,
     fid,
     inception_score,
@@ -153,6 +154,7 @@ def row(name: str, n_latent: int, seed: int) -> dict[str, float]:
         "kl_vae": posterior_kl(mean, variance),
         "mi_means": mutual_information(mean, variance, "means"),
         "mi_total": mutual_information(mean, variance, "total"),
+        "mi_of_images": empirical_information(mean, variance, seed=seed),
         "entropy": encoder_entropy(variance),
         "inception_score": inception_score(generated, classifier).mean,
         "fid": fid(held_out, generated, classifier),

@@ -53,6 +53,7 @@ def test_a_vae_reconstructs(fit_images, images):
     assert model.get_encoder_entropy() == pytest.approx(encoder_entropy(variance), rel=1e-5)
     total, means = (model.get_mutual_information(moments=m) for m in ("total", "means"))
     assert 0 < means < total
+    assert 0 < model.get_empirical_information() <= np.log(192)
     torch.manual_seed(0)
     assert model.get_latent_mse(2000) < 0.6
 
@@ -90,6 +91,7 @@ def test_codes_of_a_vae_gan_tell_of_the_image(backbone, fit_images, images):
     model = fit_images("vae_gan", epochs=40, train={"lr": 2e-3, "batch_size": 32}, **options)
     x = images.obsm["image"]
     assert model.get_mutual_information() > 1
+    assert model.get_empirical_information() > 1
     assert model.get_reconstruction_error() < 0.5 * ((x - x.mean(0)) ** 2).mean()
 
 

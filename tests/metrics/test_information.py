@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal
 from mixvi.metrics import (
     aggregate_kl,
     code_moments,
+    empirical_information,
     encoder_entropy,
     mutual_information,
     posterior_kl,
@@ -27,6 +28,41 @@ def test_a_linear_gaussian_channel():
     assert mutual_information(means, variances) == pytest.approx(np.log(5.0), rel=0.01)
     # without the noise: h of the means less h of the noise
     assert mutual_information(means, variances, "means") == pytest.approx(np.log(4.0), rel=0.01)
+
+
+def test_codes_that_tell_every_row_apart_have_all_the_information_there_is():
+    """log n, where the Gaussian bound says more; and none where all posteriors are one."""
+    rng = np.random.default_rng(0)
+    means, small = rng.normal(size=(300, 4)), np.full((300, 4), 1e-10)
+    assert empirical_information(means, small) == pytest.approx(np.log(300))
+    assert mutual_information(means, small) > 6 * np.log(300)
+    same = np.ones((300, 4)), np.full((300, 4), 0.3)
+    assert empirical_information(*same) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_empirical_information_against_quadrature():
+    """Of a mixture of five Gaussians on a line: its entropy less the mean of theirs."""
+    means, variances = np.array([-2.0, -1.5, 0.0, 0.4, 3.0]), np.array([0.2, 0.5, 0.1, 1.0, 0.3])
+    z = np.linspace(-12, 12, 40_001)
+    each = np.exp(-0.5 * (z - means[:, None]) ** 2 / variances[:, None])
+    each /= np.sqrt(2 * np.pi * variances)[:, None]
+    mixture = each.mean(axis=0)
+    entropy = -(mixture * np.log(np.maximum(mixture, 1e-300))).sum() * (z[1] - z[0])
+    exact = entropy - 0.5 * np.log(2 * np.pi * np.e * variances).mean()
+    # each row many times, so that there are many draws: the information is the same
+    repeated = (np.tile(values, 2000)[:, None] for values in (means, variances))
+    found = empirical_information(*repeated, n_draws=10_000)
+    assert found == pytest.approx(exact, abs=0.03)
+
+
+def test_empirical_information_of_a_linear_gaussian_channel():
+    rng = np.random.default_rng(0)
+    means, variances = rng.normal(size=(20_000, 2)), np.full((20_000, 2), 0.25)
+    found = empirical_information(means, variances)
+    assert found == pytest.approx(np.log(5.0), abs=0.06)
+    assert found == empirical_information(means, variances)
+    with pytest.raises(ValueError, match="n_draws must be a positive"):
+        empirical_information(means, variances, n_draws=0)
 
 
 def test_entropy_and_kl_of_gaussians(posterior):

@@ -88,8 +88,8 @@ class GenerativeInference(ImageModel):
         AnnData registered with :meth:`setup_anndata`.
     objective
         ``"vae"``, ``"beta_vae"``, ``"wvae"``, ``"js_vae"``, ``"ikl_vae"``, ``"fkl_vae"``,
-        ``"mmd"``, ``"aae"``, ``"avb"`` (autoencoders), ``"ali"``, ``"alice"``, ``"veegan"`` or
-        ``"aim"`` (see :mod:`mixvi.images.objectives`), or an
+        ``"mmd"``, ``"aae"``, ``"avb"`` (autoencoders), ``"ali"``, ``"alice"``, ``"veegan"``,
+        ``"aim"``, ``"infogan"`` or ``"vae_gan"`` (see :mod:`mixvi.images.objectives`), or an
         :class:`mixvi.images.Objective` of your own.
     n_latent
         Size J of z; the thesis has 10 and 20 for MNIST, 128 for CIFAR-10.

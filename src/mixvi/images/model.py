@@ -18,7 +18,11 @@ from mixvi.core.training.threads import few_threads
 from mixvi.images.fitting import ImageFittingMixin
 from mixvi.images.module import ImageModule
 from mixvi.images.setup import image_field, resolve_images
-from mixvi.metrics.information import encoder_entropy, mutual_information
+from mixvi.metrics.information import (
+    empirical_information,
+    encoder_entropy,
+    mutual_information,
+)
 
 
 class ImageModel(ImageFittingMixin, AnnDataModel):
@@ -310,12 +314,36 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
         Parameters
         ----------
         moments
-            ``"total"``: q(z) has the encoder's variance, too, and the estimate is an upper bound;
-            ``"means"``: as in the tables of Astorga 2021, where it may be negative. See
+            ``"total"``: q(z) has the encoder's variance, too, and the estimate is an upper bound,
+            which may exceed the logarithm of the number of images by far; ``"means"``: as in the
+            tables of Astorga 2021, where it may be negative. See
             :func:`mixvi.metrics.mutual_information`.
         """
         mean, variance = self._posterior(adata, indices, batch_size)
         return mutual_information(mean.numpy(), variance.numpy(), moments)
+
+    def get_empirical_information(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        n_draws: int = 2000,
+        batch_size: int | None = None,
+    ) -> float:
+        """How well codes tell which of the images they are of, in nats: log n_obs at most.
+
+        Unlike :meth:`get_mutual_information` it takes q(z) for what it is, the mixture of the
+        posteriors of the images, and so never exceeds what they can tell.
+
+        Parameters
+        ----------
+        n_draws
+            Images of which a code is drawn, see :func:`mixvi.metrics.empirical_information`.
+        """
+        arguments.check_positive("n_draws", n_draws)
+        mean, variance = self._posterior(adata, indices, batch_size)
+        options = {"n_draws": n_draws, "seed": drawn_seed()}
+        return empirical_information(mean.numpy(), variance.numpy(), **options)
 
     def get_encoder_entropy(
         self,
@@ -361,3 +389,8 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
                 adata, batch_size=batch_size
             )
         adata.uns[self._prefix] = self._description()
+
+
+def drawn_seed() -> int:
+    """Drawn from torch, so that scvi's seed decides."""
+    return int(torch.randint(2**31, ()))

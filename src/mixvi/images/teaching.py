@@ -18,6 +18,7 @@ from mixvi.core.maths.clustering import leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
 from mixvi.images.cluster_model import ClusterModel
+from mixvi.images.model import drawn_seed
 from mixvi.images.module import ImageModule
 from mixvi.images.steps import Step
 
@@ -93,8 +94,3 @@ class TaughtModel(ClusterModel):
     def _flat(self, rows: np.ndarray | None) -> Iterator[np.ndarray]:
         for x in self._inputs(self.adata, rows, None):
             yield x.flatten(1).cpu().numpy()
-
-
-def drawn_seed() -> int:
-    """Drawn from torch, so that scvi's seed decides."""
-    return int(torch.randint(2**31, ()))

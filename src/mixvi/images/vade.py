@@ -20,8 +20,9 @@ from mixvi.core.training.running import NO_SETTINGS
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
+from mixvi.images.model import drawn_seed
 from mixvi.images.steps import Loss, Step
-from mixvi.images.teaching import TaughtModel, TaughtModule, drawn_seed
+from mixvi.images.teaching import TaughtModel, TaughtModule
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 INITS = ("mixture", "leiden")

@@ -26,6 +26,7 @@ from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
 from mixvi.metrics.information import (
     aggregate_kl,
     code_moments,
+    empirical_information,
     encoder_entropy,
     mutual_information,
     posterior_kl,
@@ -54,6 +55,7 @@ __all__ = [
     "clustering_report",
     "code_moments",
     "component_table",
+    "empirical_information",
     "encoder_entropy",
     "energy_distance",
     "expected_calibration_error",

@@ -1,4 +1,4 @@
-"""How well components fit known labels (Kolb 2022, section 9; spec 9.4)."""
+"""How well components fit known labels (Kolb 2022, section 9)."""
 
 from __future__ import annotations
 

@@ -6,8 +6,12 @@ Codes are posterior means ``(n_obs, J)`` with variances ``(n_obs, J)``; results 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
+
+from mixvi.core.arguments import check_positive
 
 MOMENTS = ("total", "means")
+_DRAWS_AT_A_TIME = 200
 
 
 def encoder_entropy(variances: np.ndarray) -> float:
@@ -75,12 +79,52 @@ def mutual_information(means: np.ndarray, variances: np.ndarray, moments: str = 
     moments
         ``"total"``: an upper bound of I_q that is never negative, because a Gaussian has the
         largest entropy for its covariance, and equal to :func:`posterior_kl` minus
-        :func:`aggregate_kl` (eq. 5.11). ``"means"``: V without the encoder's noise, which is
-        negative where that noise exceeds the spread of the means; the published tables have it.
+        :func:`aggregate_kl` (eq. 5.11). It may exceed log n_obs, which is all that so many images
+        can tell: :func:`empirical_information` does not. ``"means"``: V without the encoder's
+        noise, which is negative where that noise exceeds the spread of the means; the published
+        tables have it.
     """
     _, covariance = code_moments(means, variances, moments)
     entropy = 0.5 * (len(covariance) * np.log(2.0 * np.pi * np.e) + _log_det(covariance))
     return float(entropy - encoder_entropy(variances))
+
+
+def empirical_information(
+    means: np.ndarray, variances: np.ndarray, *, n_draws: int = 2000, seed: int = 0
+) -> float:
+    """I(x, z) where x is one of the rows, each as likely as another; never above log n_obs.
+
+    How well a code tells which row it is of: the mean of ``log q(z | x) - log q(z)`` with
+    ``q(z) = sum_i q(z | x_i) / n_obs``, the mixture of all posteriors, over draws of q(z | x).
+    :func:`mutual_information` takes a Gaussian for that mixture and so may exceed what n_obs
+    different images can tell.
+
+    Parameters
+    ----------
+    means, variances
+        Of the posteriors, ``(n_obs, J)``.
+    n_draws
+        Rows of which a code is drawn, at random and all of them at most.
+    seed
+        Of the draws.
+    """
+    check_positive("n_draws", n_draws)
+    means, variances = _pair(means, variances)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(means))[:n_draws]
+    z = means[rows] + np.sqrt(variances[rows]) * rng.normal(size=means[rows].shape)
+    # log q(z | x_i) but for its constant, as products of matrices
+    precisions, weighted = 1.0 / variances, means / variances
+    offsets = (means * weighted + np.log(variances)).sum(axis=1)
+    gains = []
+    for codes, own in zip(_parts(z), _parts(rows), strict=True):
+        log_q = -0.5 * (codes**2 @ precisions.T - 2.0 * codes @ weighted.T + offsets)
+        gains.append(log_q[np.arange(len(own)), own] - logsumexp(log_q, axis=1))
+    return float(np.log(len(means)) + np.concatenate(gains).mean())
+
+
+def _parts(values: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(values, -(-len(values) // _DRAWS_AT_A_TIME))
 
 
 def _log_det(covariance: np.ndarray) -> float:
