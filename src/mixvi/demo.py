@@ -182,9 +182,10 @@ def _counterfactual(output: Path, epochs: int, progress: bool) -> _Part:
     right = (model.predict(test, level="label") == test.obs["cell_type"].astype(str)).mean()
     model.annotate(test, counterfactual_to=target)
     test.write_h5ad(output / "counterfactual.h5ad")
+    means = AnnData(sides["class means"], var=test.var)
     figures = {
         "counterfactual": _save(
-            _beside_baseline(predicted, AnnData(sides["class means"], var=test.var), real),
+            _beside_baseline(predicted, means, real, test[start]),
             output / "counterfactual.png",
         ),
         "counterfactual_umap": _save(
@@ -264,10 +265,12 @@ def _conditional_cells() -> tuple[AnnData, str, str]:
     return adata, "Kang et al. 2018, this part (1,556 cells)", "stim"
 
 
-def _beside_baseline(predicted: AnnData, baseline: AnnData, real: AnnData) -> Axes:
+def _beside_baseline(
+    predicted: AnnData, baseline: AnnData, real: AnnData, control: AnnData
+) -> Axes:
     _, axes = plt.subplots(1, 2, figsize=(8.6, 4), sharey=True, layout="constrained")
-    pl.mean_expression(predicted, real, ax=axes[0], title="cGMVAE")
-    pl.mean_expression(baseline, real, ax=axes[1], title="class means")
+    pl.mean_expression(predicted, real, control=control, ax=axes[0], title="cGMVAE")
+    pl.mean_expression(baseline, real, control=control, ax=axes[1], title="class means")
     axes[1].set(ylabel="")
     return axes[0]
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.colors import to_hex, to_rgba
+from scipy import sparse
 
 from mixvi import pl
 
@@ -88,6 +89,41 @@ def test_many_categories_have_different_colours_and_stay_inside(cells, n):
     legend = ax.get_legend().get_window_extent()
     figure = ax.figure.bbox
     assert legend.y0 >= 0 and legend.y1 <= figure.y1 and legend.x1 <= figure.x1 + 1
+
+
+def test_genes_are_colours(cells):
+    rng = np.random.default_rng(1)
+    cells = AnnData(
+        sparse.csr_matrix(rng.poisson(2, (60, 3)).astype(float)),
+        obs=cells.obs,
+        obsm=dict(cells.obsm),
+        var=pd.DataFrame(index=["CST3", "kind", "MS4A1"]),
+        layers={"logs": rng.random((60, 3))},
+    )
+    order = np.random.default_rng(0).permutation(60)
+    gene, column = pl.latent(cells, "flat", ["CST3", "kind"])
+    np.testing.assert_allclose(gene.collections[0].get_array(), cells.X.toarray()[order, 0])
+    assert gene.get_title() == "CST3"
+    # a column of obs comes before a gene of its name
+    assert column.get_legend() is not None
+    (gene,) = pl.latent(cells, "flat", "MS4A1", layer="logs")
+    np.testing.assert_allclose(gene.collections[0].get_array(), cells.layers["logs"][order, 2])
+    with pytest.raises(KeyError, match="'CST4' is neither in adata.obs nor a gene.*'CST3'"):
+        pl.latent(cells, "flat", "CST4")
+    with pytest.raises(KeyError, match="layer='log'"):
+        pl.latent(cells, "flat", "CST3", layer="log")
+    cells.var_names = ["CST3", "CST3", "MS4A1"]
+    with pytest.raises(KeyError, match="'CST3' names several genes"):
+        pl.latent(cells, "flat", "CST3")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_value_alone_has_a_bar(cells, value):
+    cells.obs["same"] = value
+    (ax,) = pl.latent(cells, "flat", "same")
+    ax.figure.canvas.draw()
+    bar = ax.collections[0].colorbar
+    assert bar.vmin < bar.vmax == value
 
 
 def test_bad_input(cells):

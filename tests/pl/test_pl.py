@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
 
 from mixvi import GMVAE, metrics, pl
 
@@ -80,14 +79,3 @@ def test_reliability_and_means(annotated):
     assert "0.000" in ax.get_title()
     ax = pl.mean_expression(adata, adata, title="same")
     assert ax.get_title() == "same: R² = 1.000"
-
-
-def test_names_of_genes_do_not_overlap():
-    rng = np.random.default_rng(0)
-    genes = pd.DataFrame(index=[f"GENE{i}A1" for i in range(400)])
-    predicted, real = (AnnData(rng.exponential(size=(3, 400)), var=genes) for _ in range(2))
-    ax = pl.mean_expression(predicted, real, n_named=12)
-    ax.figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert len(boxes) == 12
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -11,7 +11,7 @@ import pandas as pd
 from mixvi.metrics import component_table, hungarian_map, per_label_recall
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComponentAssignment:
     """Which label each component stands for, and how well that fits.
 
@@ -34,6 +34,13 @@ class ComponentAssignment:
     recall: pd.Series
     table: pd.DataFrame
     method: str
+
+    def __repr__(self) -> str:
+        n_labels = len(set(self.mapping.values()))
+        return (
+            f"ComponentAssignment({len(self.mapping)} components, {n_labels} labels, "
+            f"accuracy={self.accuracy:.3f}, method={self.method!r})"
+        )
 
 
 def assign(probs: np.ndarray, labels: pd.Series, method: str) -> ComponentAssignment:

@@ -20,6 +20,7 @@ from mixvi.metrics.counterfactual import (
     class_mean_baseline,
     mean_expression_r2,
     mean_expression_table,
+    responding_genes,
     variance_ratio,
 )
 from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
@@ -78,6 +79,7 @@ __all__ = [
     "per_label_recall",
     "posterior_kl",
     "reliability_curve",
+    "responding_genes",
     "top_de_genes",
     "train_image_classifier",
     "used_components",

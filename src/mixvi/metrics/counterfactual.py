@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import linregress
 
-from mixvi.metrics.pairs import dense, of_each_cell, pair
+from mixvi.metrics.pairs import common_layer, dense, of_each_cell, pair
 
 
 def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
@@ -139,6 +139,44 @@ def class_mean_baseline(
     if not at_target.any():
         raise ValueError(f"No cell has the condition {target!r}.")
     return {g: x[at_target & (groups == g)].mean(axis=0) for g in sorted(set(groups[at_target]))}
+
+
+def responding_genes(
+    control, treated, predicted=None, *, layer: str | None = "auto"
+) -> pd.DataFrame:
+    """How the mean expression of each gene changes, the greatest changes first.
+
+    Parameters
+    ----------
+    control, treated
+        Real cells before and after, or as predicted: AnnData ``(n, G)`` and ``(m, G)``.
+    predicted
+        Cells predicted of the controls, to see beside the treated ones.
+    layer
+        As in :func:`mean_expression_r2`.
+
+    Returns
+    -------
+    DataFrame by gene with ``control``, ``treated`` and ``change`` (and ``predicted`` and
+    ``predicted_change``), sorted by the size of ``change``.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`mean_expression_r2`.
+    """
+    sides = {"control": control, "treated": treated, "predicted": predicted}
+    layer = common_layer(layer, sides)
+    before, after = pair(control, treated, ("control", "treated"), layer)
+    table = pd.DataFrame(
+        {"control": before.mean(axis=0), "treated": after.mean(axis=0)}, index=control.var_names
+    )
+    table["change"] = table["treated"] - table["control"]
+    if predicted is not None:
+        ours, _ = pair(predicted, control, ("predicted", "control"), layer)
+        table["predicted"] = ours.mean(axis=0)
+        table["predicted_change"] = table["predicted"] - table["control"]
+    return table.sort_values("change", key=np.abs, ascending=False, kind="stable")
 
 
 def variance_ratio(predicted, real, *, layer: str | None = "auto") -> np.ndarray:

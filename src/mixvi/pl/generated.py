@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_rgba_array
+from matplotlib.colors import to_rgba_array
 from matplotlib.patheffects import withStroke
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from mixvi.core.arguments import check_positive, near_matches
 from mixvi.metrics.pairs import finite_pair, on_components_of
-from mixvi.pl.latent import category_colours
+from mixvi.pl.latent import category_colours, colour_bar, value_range
 
 _DOT_AREA = 20_000
 _MISSING = "0.8"
@@ -29,6 +29,7 @@ def hybrid_umap(
     *,
     n_pcs: int = 30,
     n_neighbors: int = 15,
+    layer: str | None = "auto",
     titles: Sequence[str] | None = None,
     axes: Sequence[Axes] | None = None,
     seed: int = 0,
@@ -45,6 +46,8 @@ def hybrid_umap(
         Wider data are projected on so many principal components of the real cells.
     n_neighbors, seed
         Of the UMAP, which is fitted on both sides.
+    layer
+        As in :func:`mixvi.metrics.mean_expression_r2`.
     titles
         Titles of the panels, that by origin first; default ``"origin"`` and the columns' names.
     axes
@@ -57,10 +60,10 @@ def hybrid_umap(
     Raises
     ------
     KeyError
-        If one of the sides lacks a column.
+        If one of the sides lacks a column or the layer.
     ValueError
-        If the genes differ, a side has no cells, values are not finite, or titles or axes are not
-        one a panel.
+        If the genes differ, a side has no cells, values are not finite, the sides are not on one
+        scale, or titles or axes are not one a panel.
     """
     columns = [color] if isinstance(color, str) else list(color)
     for column in columns:
@@ -70,7 +73,7 @@ def hybrid_umap(
             raise ValueError(
                 f"{name} needs one entry a panel ({len(columns) + 1}), has {len(given)}."
             )
-    points = _joint_umap(real, generated, n_pcs, n_neighbors, seed)
+    points = _joint_umap(real, generated, n_pcs, n_neighbors, layer, seed)
     if axes is None:
         n = len(columns) + 1
         _, grid = plt.subplots(1, n, figsize=(5.2 * n, 4.2), squeeze=False, layout="constrained")
@@ -100,12 +103,17 @@ def _check_column(real: AnnData, generated: AnnData, column: str) -> None:
 
 
 def _joint_umap(
-    real: AnnData, generated: AnnData, n_pcs: int, n_neighbors: int, seed: int
+    real: AnnData,
+    generated: AnnData,
+    n_pcs: int,
+    n_neighbors: int,
+    layer: str | None,
+    seed: int,
 ) -> np.ndarray:
     """Coordinates ``(n_real + n_generated, 2)``, real cells first."""
     check_positive("n_pcs", n_pcs)
     check_positive("n_neighbors", n_neighbors)
-    x, y = finite_pair(real, generated, ("real", "generated"))
+    x, y = finite_pair(real, generated, ("real", "generated"), layer)
     values = np.vstack(on_components_of(x, y, n_pcs)).astype(np.float32)
     from umap import UMAP
 
@@ -138,10 +146,10 @@ def _draw_column(
     if all(is_numeric_dtype(v) and not is_bool_dtype(v) for v in both):
         values = np.concatenate([v.to_numpy(dtype=float, na_value=np.nan) for v in both])
         cmap = plt.get_cmap("viridis").with_extremes(bad=_MISSING)
-        norm = Normalize(np.nanmin(values), np.nanmax(values))
+        norm = value_range(values)
         shades = np.ma.masked_invalid(values)
         _scatter(ax, points, sides, [cmap(norm(shades[rows])) for rows in sides])
-        ax.figure.colorbar(plt.cm.ScalarMappable(norm, cmap), ax=ax, shrink=0.8)
+        colour_bar(plt.cm.ScalarMappable(norm, cmap), ax)
         return
     # as text, since the sides may hold the same labels in different types
     text = pd.concat([v.astype(object).map(str, na_action="ignore") for v in both])

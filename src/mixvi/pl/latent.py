@@ -10,11 +10,13 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba_array
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgba_array
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from mixvi.core.arguments import check_choice
+from mixvi.core.arguments import check_choice, near_matches
 from mixvi.core.data.checks import check_key
+from mixvi.metrics.pairs import dense
 
 _MARKER_AREA = 60_000
 _MISSING = "0.8"
@@ -28,6 +30,7 @@ def latent(
     method: str = "auto",
     titles: Sequence[str] | None = None,
     axes: Sequence[Axes] | None = None,
+    layer: str | None = None,
     n_neighbors: int = 15,
     seed: int = 0,
 ) -> list[Axes]:
@@ -40,13 +43,15 @@ def latent(
     basis
         Key of ``obsm`` with the coordinates ``(n_obs, D)``.
     color
-        Columns of ``obs``. Cells without a value are light grey.
+        Columns of ``obs``, or genes. Cells without a value are light grey.
     method
         ``"scatter"`` (the first two dimensions), ``"umap"``, or ``"auto"``: a scatter if D = 2.
     titles
         Titles of the panels; default the columns' names.
     axes
         Axes to draw on, one a panel; default new ones.
+    layer
+        Layer that genes are read from; ``None``: ``X``.
     n_neighbors, seed
         Of the UMAP.
 
@@ -57,15 +62,14 @@ def latent(
     Raises
     ------
     KeyError
-        If the basis or a column is missing.
+        If the basis, the layer, or a column or gene is missing.
     ValueError
         If there is no colouring, not one title or axes a panel, or a scatter lacks dimensions.
     """
     check_key(adata, "obsm", basis, "basis")
     check_choice("method", method, ("auto", "scatter", "umap"))
     columns = [color] if color is None or isinstance(color, str) else list(color)
-    for column in columns:
-        check_key(adata, "obs", column, "color")
+    shown = [None if column is None else _colouring(adata, column, layer) for column in columns]
     if not columns:
         raise ValueError("color is empty: name columns of obs, or pass None for one plain panel.")
     for name, given in (("titles", titles), ("axes", axes)):
@@ -83,12 +87,36 @@ def latent(
         axes = list(grid.ravel())
     # points are drawn in random order, so that no group hides another
     order = np.random.default_rng(seed).permutation(len(points))
-    for ax, column, title in zip(axes, columns, titles or columns, strict=True):
-        values = None if column is None else adata.obs[column]
+    for ax, values, title in zip(axes, shown, titles or columns, strict=True):
         _draw(ax, points, order, values)
         ax.set(xlabel=f"{label} 1", ylabel=f"{label} 2", title=title or basis, xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
     return list(axes)
+
+
+def _colouring(adata: AnnData, name: str, layer: str | None) -> pd.Series:
+    """A column of ``obs``, or the expression of a gene, of each cell."""
+    if name in adata.obs:
+        return adata.obs[name]
+    where = np.flatnonzero(adata.var_names == name)
+    if len(where) != 1:
+        found = "is neither in adata.obs nor a gene" if not len(where) else "names several genes"
+        known = [*adata.obs.columns, *adata.var_names]
+        raise KeyError(f"color={name!r} {found}. {near_matches(name, known)}")
+    return pd.Series(dense(adata[:, where], layer)[:, 0], index=adata.obs_names, name=name)
+
+
+def colour_bar(mappable: ScalarMappable, ax: Axes) -> None:
+    """A bar beside the axes whose numbers can be read: none is a sum of two."""
+    bar = ax.figure.colorbar(mappable, ax=ax, shrink=0.8)
+    bar.ax.ticklabel_format(useOffset=False)
+
+
+def value_range(values: np.ndarray) -> Normalize:
+    """Limits of the colours: differences below a hundredth of the values look like none."""
+    found = values[np.isfinite(values)]
+    low, high = (found.min(), found.max()) if len(found) else (0.0, 1.0)
+    return Normalize(min(low, high - (0.01 * max(abs(low), abs(high)) or 1.0)), high)
 
 
 def _points(values: np.ndarray, flat: bool, n_neighbors: int, seed: int) -> np.ndarray:
@@ -115,11 +143,17 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
     elif is_numeric_dtype(values) and not is_bool_dtype(values):
         shade = values.to_numpy(dtype=float, na_value=np.nan)[order]
         cmap = plt.get_cmap("viridis").with_extremes(bad=_MISSING)
-        low, high = _range(shade)
-        style = {"cmap": cmap, "vmin": low, "vmax": high, "linewidths": 0, "plotnonfinite": True}
-        drawn = ax.scatter(x, y, s=size, c=shade, **style)
-        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8)
-        bar.formatter.set_useOffset(False)
+        drawn = ax.scatter(
+            x,
+            y,
+            s=size,
+            c=shade,
+            cmap=cmap,
+            norm=value_range(shade),
+            linewidths=0,
+            plotnonfinite=True,
+        )
+        colour_bar(drawn, ax)
     else:
         categories = values.astype("category").cat.remove_unused_categories()
         names = list(categories.cat.categories)
@@ -139,15 +173,6 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
             ncols=1 + (len(names) - 1) // 18,
             handletextpad=0.2,
         )
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """Limits of the colours: differences below a hundredth of the values look like none."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return 0.0, 1.0
-    low, high = finite.min(), finite.max()
-    return min(low, high - 0.01 * max(abs(low), abs(high))), high
 
 
 def category_colours(n: int) -> list:
