@@ -234,10 +234,12 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     assert code == 0, err
     annotated = anndata.read_h5ad(model / "annotated.h5ad")
     assert "gmvae_prediction" in annotated.obs
-    code, _, err = run("annotate", model, cells, "--output", tmp_path / "again.h5ad")
+    code, _, err = run(
+        "annotate", model, cells, "--key-added", "own", "--output", tmp_path / "again.h5ad"
+    )
     assert code == 0, err
     again = anndata.read_h5ad(tmp_path / "again.h5ad")
-    assert list(again.obs["gmvae_prediction"]) == list(annotated.obs["gmvae_prediction"])
+    assert list(again.obs["own_prediction"]) == list(annotated.obs["gmvae_prediction"])
     code, _, err = run(
         "counterfactual", model, cells, "--to", "condition 1", "--from", "condition 0",
         "--output", tmp_path / "flipped.h5ad",
@@ -248,17 +250,14 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     assert set(flipped.obs["target_condition"]) == {"condition 1"}
     code, _, err = run(
         "counterfactual", model, cells, "--to", "condition 1", "--from", "condition 0",
-        "--route", "shift", "--keep-residual", "yes", "--output", tmp_path / "moved.h5ad",
+        "--route", "shift", "--keep-residual", "no", "--output", tmp_path / "moved.h5ad",
     )  # fmt: skip
     assert code == 0, err
     loaded = CGMVAE.load(model, toy)
-    moved = loaded.counterfactual(
-        to="condition 1",
-        indices=(toy.obs["condition"] == "condition 0").to_numpy(),
-        route="shift",
-        keep_residual=True,
-    )
-    assert_allclose(anndata.read_h5ad(tmp_path / "moved.h5ad").X, moved.X, rtol=1e-4, atol=1e-4)
+    control = (toy.obs["condition"] == "condition 0").to_numpy()
+    for made, keep in ((flipped, True), (anndata.read_h5ad(tmp_path / "moved.h5ad"), False)):
+        expected = loaded.counterfactual(to="condition 1", indices=control, keep_residual=keep)
+        assert_allclose(made.X, expected.X, rtol=1e-4, atol=1e-4)
     assert cells.read_bytes() == before
 
 

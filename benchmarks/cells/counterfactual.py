@@ -97,7 +97,7 @@ def cgmvae(case: str, seed: int) -> dict[str, dict[str, float]]:
     routes = {
         "shift, centred residual": {"route": "shift", "keep_residual": "centred"},
         "shift, residual": {"route": "shift", "keep_residual": True},
-        "shift": {"route": "shift"},
+        "shift": {"route": "shift", "keep_residual": False},
         "route w": {"route": "w"},
     }
     return {

@@ -241,13 +241,16 @@ def annotate(
     reconstruction: Annotated[
         bool, typer.Option("--reconstruction", help="Write the reconstruction as a layer too.")
     ] = False,
+    key_added: Annotated[
+        str | None, typer.Option(help="What keys are named for.", show_default="model's name")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model's latents, components and predictions into new cells."""
     _check_outputs(cells, overwrite, output)
     adata = _read(cells)
     model = _load(model_dir, adata)
-    model.annotate(reconstruction=reconstruction)
+    model.annotate(key_added=key_added, reconstruction=reconstruction)
     _write(adata, output)
 
 

@@ -224,7 +224,7 @@ def test_covariates_reach_the_networks(counts, fit):
         assert np.abs(as_one - as_two).to_numpy().max() > 0
         own = model.get_normalized_expression(library_size="latent", gene_list=["0", "3"])
         assert own.shape == (200, 2)
-        flipped = model.counterfactual(to="stim")
+        flipped = model.counterfactual(to="stim", keep_residual=False)
         totals = flipped.X.sum(axis=1)
         np.testing.assert_allclose(totals, counts.obs["size"], rtol=1e-3)
         drawn = model.sample(2, use_mean=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.shifting import ConditionMeans
 from mixvi.core import arguments
+from mixvi.core.data.annotations import check_key_added
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.model.counterfactual import (
     between_priors,
@@ -38,7 +39,7 @@ class CGMVAE(GMVAE):
     """
 
     _needs_condition = True
-    _condition_means: dict[str, ConditionMeans] | None = None
+    _condition_means: ConditionMeans | None = None
 
     def __init__(
         self,
@@ -107,9 +108,9 @@ class CGMVAE(GMVAE):
             target condition, as in the thesis; close to the average of its type. ``"z"``: the
             cell's own z is decoded under the target, with whatever of the condition z still holds.
         labels
-            Which component the routes take: ``"observed"`` label (predicted where there is none),
-            ``"predicted"`` (components weighted by their probabilities), or ``"auto"``: observed
-            if the model was trained with labels.
+            Which component a cell is taken to be of: that of its ``"observed"`` label (predicted
+            where it has none), ``"predicted"`` (components weighted by their probabilities), or
+            ``"auto"``: observed if the model was trained with labels.
         use_mean
             Means throughout, or draws of w, component, z and x.
         keep_residual
@@ -142,7 +143,7 @@ class CGMVAE(GMVAE):
         adata = self._validate_anndata(adata)
         shifts = None
         if route == "shift":
-            shifts = self._training_means(observed).shifts(target)
+            shifts = self._training_means().shifts(target)
         parts, means, groups = [], [], []
         for rows in self._batches(adata, indices, batch_size):
             there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
@@ -162,7 +163,7 @@ class CGMVAE(GMVAE):
             x = self._centred(x, torch.cat(means).numpy(), torch.cat(groups).numpy())
         chosen = self._check_indices(adata, indices)
         if key_added is not None:
-            write_counterfactual(adata, x, chosen, key_added)
+            write_counterfactual(adata, x, chosen, key_added, self._note["layer"])
             return None
         return converted_cells(
             x, adata, chosen, self.condition_key, self.conditions[target], **self._note
@@ -242,8 +243,8 @@ class CGMVAE(GMVAE):
         here = (weights.unsqueeze(-1) * module.component_parameters(w, rows.condition)[0]).sum(1)
         return here, (weights.unsqueeze(-1) * means).sum(1)
 
-    def _training_means(self, observed: bool) -> ConditionMeans:
-        """Mean z of the training cells, by observed labels or by predicted components."""
+    def _training_means(self) -> ConditionMeans:
+        """Mean z of the training cells, by their labels if the model was trained with labels."""
         if self._condition_means is None:
             if not self._has_training_cells:
                 raise ValueError(
@@ -251,22 +252,16 @@ class CGMVAE(GMVAE):
                     "by a version that did not keep them. Train it anew, or use route='w' or 'z'."
                 )
             self._condition_means = self._means_of_training_cells()
-        means = self._condition_means["observed" if observed else "predicted"]
-        return ConditionMeans(*(part.to(self.module.device) for part in means))
+        return ConditionMeans(*(part.to(self.module.device) for part in self._condition_means))
 
     @torch.inference_mode()
-    def _means_of_training_cells(self) -> dict[str, ConditionMeans]:
-        kinds = ("predicted", "observed") if self.trained_with_labels_ else ("predicted",)
-        parts = {kind: [] for kind in kinds}
+    def _means_of_training_cells(self) -> ConditionMeans:
+        parts = []
         for rows in self._batches(self.adata, self.train_indices, None):
+            weights = self._route_weights(rows, self.trained_with_labels_, use_mean=True)
             z, n = self._z(rows, use_mean=True), len(self.conditions)
-            for kind in kinds:
-                weights = self._route_weights(rows, kind == "observed", use_mean=True)
-                parts[kind].append(ConditionMeans.of(z, weights, rows.condition, n))
-        return {
-            kind: ConditionMeans(*map(sum, zip(*of_kind, strict=True)))
-            for kind, of_kind in parts.items()
-        }
+            parts.append(ConditionMeans.of(z, weights, rows.condition, n))
+        return ConditionMeans(*map(sum, zip(*parts, strict=True)))
 
     def _forget_training_cells(self) -> None:
         super()._forget_training_cells()
@@ -276,23 +271,20 @@ class CGMVAE(GMVAE):
         kept = self._condition_means
         if kept is None and self._has_training_cells and self.is_trained_:
             kept = self._means_of_training_cells()
-        values = kept and {
-            kind: [part.cpu().numpy() for part in means] for kind, means in kept.items()
-        }
+        values = kept and [part.cpu().numpy() for part in kept]
         return super()._saved_state() | {"condition_means": values}
 
     def _restore_state(self, state: dict) -> None:
         super()._restore_state(state)
         # directories of version 0.1.0 have none
         kept = state.get("condition_means")
-        self._condition_means = kept and {
-            kind: ConditionMeans(*map(torch.as_tensor, means)) for kind, means in kept.items()
-        }
+        self._condition_means = kept and ConditionMeans(*map(torch.as_tensor, kept))
 
     def annotate(
         self,
         adata: AnnData | None = None,
         *,
+        key_added: str | None = None,
         reconstruction: bool = False,
         counterfactual_to: str | None = None,
         batch_size: int | None = None,
@@ -302,16 +294,28 @@ class CGMVAE(GMVAE):
         With ``counterfactual_to``, ``layers["gmvae_counterfactual"]`` holds every cell under that
         condition (as of :meth:`counterfactual`), and ``uns["gmvae"]["counterfactual_condition"]``
         names it.
+
+        Parameters
+        ----------
+        adata, key_added, reconstruction
+            See :meth:`mixvi.GMVAE.annotate`. Where a GMVAE annotates the same cells, pass
+            ``key_added="cgmvae"``.
+        counterfactual_to
+            The target condition.
+
+        Warns
+        -----
+        UserWarning
+            If keys are replaced that another class of model or the user wrote.
         """
-        adata = self._validate_anndata(adata)
+        check_key_added(key_added)
         if counterfactual_to is not None:
             self._code(counterfactual_to, self.conditions, "counterfactual_to")
-        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
+        adata = self._validate_anndata(adata)
+        key = key_added or self._prefix
+        found = self._annotations(adata, key, reconstruction, batch_size)
         if counterfactual_to is not None:
-            self.counterfactual(
-                adata,
-                counterfactual_to,
-                key_added=f"{self._prefix}_counterfactual",
-                batch_size=batch_size,
-            )
-            adata.uns[self._prefix]["counterfactual_condition"] = str(counterfactual_to)
+            converted = self.counterfactual(adata, counterfactual_to, batch_size=batch_size)
+            found.layers[f"{key}_counterfactual"] = converted.X
+            found.notes["counterfactual_condition"] = str(counterfactual_to)
+        found.write(adata)

@@ -170,7 +170,7 @@ class CVAE(VAE):
         chosen = self._check_indices(adata, indices)
         x = torch.cat(parts).numpy()
         if key_added is not None:
-            return write_counterfactual(adata, x, chosen, key_added)
+            return write_counterfactual(adata, x, chosen, key_added, self._note["layer"])
         return converted_cells(
             x, adata, chosen, self.condition_key, self.conditions[target], **self._note
         )

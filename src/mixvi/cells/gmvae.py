@@ -19,6 +19,7 @@ from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.regimes import RegimesMixin
 from mixvi.core import arguments
 from mixvi.core.data import checks
+from mixvi.core.data.annotations import Annotations
 from mixvi.core.data.fields import labelled_cells, plain_labels
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.maths.networks import active_dropout
@@ -357,6 +358,7 @@ class GMVAE(
         self,
         adata: AnnData | None = None,
         *,
+        key_added: str | None = None,
         reconstruction: bool = False,
         batch_size: int | None = None,
     ) -> None:
@@ -368,22 +370,41 @@ class GMVAE(
         have labels, ``gmvae_prediction``. ``layers``: ``gmvae_reconstruction`` with
         ``reconstruction=True``. ``uns["gmvae"]``: settings, component labels, means of the loss
         terms, used components and active units.
+
+        Parameters
+        ----------
+        adata
+            Cells to annotate; default the model's own.
+        key_added
+            Stands for ``gmvae`` in all keys, so that several models can annotate the same cells.
+        reconstruction
+            Write the reconstruction, too.
+
+        Warns
+        -----
+        UserWarning
+            If keys are replaced that another class of model or the user wrote.
         """
-        adata = self._validate_anndata(adata)
-        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
-        p = self._prefix
+        super().annotate(
+            adata, key_added=key_added, reconstruction=reconstruction, batch_size=batch_size
+        )
+
+    def _annotations(
+        self, adata: AnnData, key: str, reconstruction: bool, batch_size: int | None
+    ) -> Annotations:
+        found = super()._annotations(adata, key, reconstruction, batch_size)
         probs = self.predict(adata, soft=True, batch_size=batch_size)
-        adata.obsm[f"{p}_component_probs"] = probs.to_numpy()
+        found.obsm[f"{key}_component_probs"] = probs.to_numpy()
         components = pd.Series(probs.to_numpy().argmax(axis=1), index=adata.obs_names)
         used = sorted(components.unique())
-        adata.obs[f"{p}_component"] = pd.Categorical(
+        found.obs[f"{key}_component"] = pd.Categorical(
             components.astype(str), categories=[str(j) for j in used]
         )
-        adata.obs[f"{p}_confidence"] = probs.max(axis=1)
-        notes = adata.uns[p]
+        found.obs[f"{key}_confidence"] = probs.max(axis=1)
+        notes = found.notes
         if self.assignment_ is not None:
             by_label = self._label_probs(probs)
-            adata.obs[f"{p}_prediction"] = pd.Categorical(by_label.idxmax(axis=1))
+            found.obs[f"{key}_prediction"] = pd.Categorical(by_label.idxmax(axis=1))
             notes["component_labels"] = {
                 str(j): str(label) for j, label in self.assignment_["mapping"].items()
             }
@@ -395,7 +416,8 @@ class GMVAE(
         kl_w = 0.5 * (variance + mean**2 - 1 - np.log(variance)).mean(axis=0)
         notes["kl_per_w"] = kl_w
         notes["active_w"] = int((kl_w > 0.01).sum())
-        notes["active_z"] = int((adata.obsm[f"X_{p}_z"].var(axis=0) > 0.01).sum())
+        notes["active_z"] = int((found.obsm[f"X_{key}_z"].var(axis=0) > 0.01).sum())
+        return found
 
     def _saved_state(self) -> dict:
         return super()._saved_state() | {

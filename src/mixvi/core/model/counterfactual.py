@@ -126,17 +126,25 @@ def converted_cells(
     return predicted_adata(x, obs, adata.var.copy(), **note)
 
 
-def write_counterfactual(adata: AnnData, x: np.ndarray, chosen: np.ndarray, key: str) -> None:
+def write_counterfactual(
+    adata: AnnData, x: np.ndarray, chosen: np.ndarray, key: str, registered: str | None
+) -> None:
     """Write converted cells into a layer.
 
     Raises
     ------
     ValueError
-        If not every cell was converted: a layer has a row for each.
+        If not every cell was converted, for a layer has a row for each, or the layer is the
+        ``registered`` one, which the model reads.
     """
-    if len(chosen) != adata.n_obs:
+    if key == registered:
         raise ValueError(
-            "key_added writes a layer, which needs every cell, but indices choose "
+            f"key_added={key!r} is the layer that the model reads; it would be overwritten. Choose "
+            "another name."
+        )
+    if not np.array_equal(chosen, np.arange(adata.n_obs)):
+        raise ValueError(
+            "key_added writes a layer, which needs every cell in its place, but indices choose "
             f"{len(chosen)} of {adata.n_obs}. Leave key_added out to get an AnnData of those cells."
         )
     adata.layers[key] = x

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from mixvi.core import arguments
+from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.data.fields import name_of
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.model.card import listed
@@ -227,28 +228,52 @@ class MixviModel(
         self,
         adata: AnnData | None = None,
         *,
+        key_added: str | None = None,
         reconstruction: bool = False,
         batch_size: int | None = None,
     ) -> None:
         """Write latents (and more, see the model) into the AnnData.
 
-        Keys: ``obsm["X_<model>"]`` for one latent, ``obsm["X_<model>_<latent>"]`` and
-        ``obsm["X_<model>_<latent>_sample"]`` for several; ``layers["<model>_reconstruction"]`` with
-        ``reconstruction=True``; ``uns["<model>"]`` with the settings.
+        Keys: ``obsm["X_<key>"]`` for one latent, ``obsm["X_<key>_<latent>"]`` and
+        ``obsm["X_<key>_<latent>_sample"]`` for several; ``layers["<key>_reconstruction"]`` with
+        ``reconstruction=True``; ``uns["<key>"]`` with the settings.
+
+        Parameters
+        ----------
+        adata
+            Cells to annotate; default the model's own.
+        key_added
+            The key; default the model's name in lower case (``"gmvae"`` for CGMVAE as well).
+        reconstruction
+            Write the reconstruction, too.
+
+        Warns
+        -----
+        UserWarning
+            If keys are replaced that another class of model or the user wrote.
         """
+        check_key_added(key_added)
         adata = self._validate_anndata(adata)
+        key = key_added or self._prefix
+        self._annotations(adata, key, reconstruction, batch_size).write(adata)
+
+    def _annotations(
+        self, adata: AnnData, key: str, reconstruction: bool, batch_size: int | None
+    ) -> Annotations:
+        """What :meth:`annotate` writes; subclasses add to it."""
+        found = Annotations(key, self._description())
         several = len(self._latents) > 1
         for which in self._latents:
-            key = f"X_{self._prefix}_{which}" if several else f"X_{self._prefix}"
-            adata.obsm[key] = self.get_latent_representation(
+            name = f"X_{key}_{which}" if several else f"X_{key}"
+            found.obsm[name] = self.get_latent_representation(
                 adata, which=which, batch_size=batch_size
             )
             if several:
-                adata.obsm[f"{key}_sample"] = self.get_latent_representation(
+                found.obsm[f"{name}_sample"] = self.get_latent_representation(
                     adata, which=which, give_mean=False, batch_size=batch_size
                 )
         if reconstruction:
-            adata.layers[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
+            found.layers[f"{key}_reconstruction"] = self.get_reconstruction(
                 adata, batch_size=batch_size
             )
-        adata.uns[self._prefix] = self._description()
+        return found
