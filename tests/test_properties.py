@@ -423,10 +423,10 @@ def test_y_regularisers():
     inference, generative = make_outputs(module, make_tensors())
     usage = generative["log_pi"].exp().mean(0)
     expected = (usage * (usage * K).log()).sum()
-    y = module.terms(inference, generative, True, "analytic", regularised=True)["Y"]
+    y = module.terms(inference, generative, True, "analytic", in_training=True)["Y"]
     torch.testing.assert_close(y, expected.expand(B))
     floored = make_module(n_classes=0, y_regulariser="floor", y_floor=50.0)
-    y = floored.terms(*make_outputs(floored, make_tensors()), True, "analytic", regularised=True)
+    y = floored.terms(*make_outputs(floored, make_tensors()), True, "analytic", in_training=True)
     assert (y["Y"] == 50.0).all()
 
 

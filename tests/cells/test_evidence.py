@@ -88,3 +88,26 @@ def test_free_bits_are_what_unused_dimensions_cost(toy, fit):
     model = fit(GMVAE, toy, epochs=1, n_components=3, train={**CPU}, w_free_bits=0.5)
     kl = torch.tensor([[0.1, 2.0], [0.3, 4.0]])
     assert torch.equal(model.module._freed(kl), torch.tensor([[0.5, 2.0], [0.5, 4.0]]))
+
+
+@pytest.mark.parametrize("w_prior", ["standard", "learned"])
+def test_use_of_w_is_measured_from_the_models_own_prior(toy, fit, w_prior):
+    setup = {"condition_key": "condition"}
+    model = fit(CGMVAE, toy, epochs=30, setup=setup, w_prior=w_prior, n_components=3)
+    model.annotate()
+    kl = toy.uns["gmvae"]["kl_per_w"]
+    assert kl.shape == (12,) and (kl >= 0).all()
+    # the term of the bound, which is exact
+    w_term = model.get_elbo(return_terms=True)["W"]
+    assert kl.sum() == pytest.approx(w_term, rel=1e-4)
+    assert toy.uns["gmvae"]["active_w"] == (kl > 0.01).sum()
+
+
+def test_labels_count_once_in_the_bound(toy, fit):
+    setup = {"labels_key": "cell_type"}
+    model = fit(GMVAE, toy, epochs=2, setup=setup, classification_weight=50.0, n_components=5)
+    model.module.eval()
+    terms = model.get_elbo(use_labels=True, return_terms=True)
+    model.module.classification_weight = 1.0
+    again = model.get_elbo(use_labels=True, return_terms=True)
+    assert terms["Y"] == pytest.approx(again["Y"], rel=0.1)

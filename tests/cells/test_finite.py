@@ -43,7 +43,7 @@ def test_no_verb_gives_nan(extreme, likelihood, y_posterior):
         model.get_reconstruction(),
         model.get_normalized_expression(),
         model.get_elbo(use_labels=True),
-        model.get_marginal_ll(n_samples=2),
+        model.get_marginal_ll(n_mc_samples=2),
         model.sample(3, use_mean=False).X,
     ]
     for route in ("w", "z", "shift"):

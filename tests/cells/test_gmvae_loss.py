@@ -296,13 +296,16 @@ def test_classification_weight_multiplies_the_cross_entropy_alone():
     tensors = make_tensors(MIXED)
     light, heavy = make_module(), make_module(classification_weight=50.0)
     outputs = make_outputs(light, tensors)
-    left = light.terms(*outputs, True, "analytic")
-    right = heavy.terms(*outputs, True, "analytic")
+    left = light.terms(*outputs, True, "analytic", in_training=True)
+    right = heavy.terms(*outputs, True, "analytic", in_training=True)
     cross_entropy = -outputs[1]["log_pi"][torch.arange(B), MIXED.clamp_max(2)]
     extra = 49 * torch.where(MIXED < 3, cross_entropy, 0.0)
     torch.testing.assert_close(right["Y"] - left["Y"], extra)
     for name in ("R", "Z", "W", "D"):
         torch.testing.assert_close(left[name], right[name])
+    # weighted, it would be no bound
+    reported = (module.terms(*outputs, True, "analytic") for module in (light, heavy))
+    torch.testing.assert_close(*reported)
 
 
 @pytest.mark.parametrize("n_labelled", [0, 1, 5, B])
@@ -332,7 +335,7 @@ def test_floor_on_the_y_term():
     inference, generative = make_outputs(module, make_tensors(MIXED))
     y = module.terms(inference, generative, True, "analytic")["Y"]
     module.y_floor = float(y.detach()[B // 3 :].median())
-    floored = module.terms(inference, generative, True, "analytic", regularised=True)["Y"]
+    floored = module.terms(inference, generative, True, "analytic", in_training=True)["Y"]
     expected = y.clone()
     expected[B // 3 :] = y[B // 3 :].clamp_min(module.y_floor)
     torch.testing.assert_close(floored, expected)
@@ -348,7 +351,7 @@ def test_batch_mean_of_the_y_term(y_prior, labels):
     module = make_module(y_prior=y_prior, y_regulariser="batch_mean")
     inference, generative = make_outputs(module, make_tensors(labels))
     y = module.terms(inference, generative, True, "analytic")["Y"]
-    got = module.terms(inference, generative, True, "analytic", regularised=True)["Y"]
+    got = module.terms(inference, generative, True, "analytic", in_training=True)["Y"]
     free = labels == 3
     torch.testing.assert_close(got[~free], y[~free])
     if free.any():
@@ -365,7 +368,7 @@ def test_batch_mean_prefers_even_use_of_peaked_rows():
     for component in (torch.arange(B) % K, torch.zeros(B, dtype=torch.long)):
         log_pi = torch.log_softmax(30.0 * torch.nn.functional.one_hot(component, K).double(), -1)
         outputs = {**generative, "log_pi": log_pi}
-        terms = module.terms(inference, outputs, True, "analytic", regularised=True)
+        terms = module.terms(inference, outputs, True, "analytic", in_training=True)
         costs.append(float(terms["Y"].mean()))
     assert costs == pytest.approx([0.0, math.log(K)], abs=1e-6)
 

@@ -172,7 +172,7 @@ def test_counts(counts, fit, likelihood):
     elbo = model.get_elbo(return_terms=True)
     assert elbo["total"] == pytest.approx(elbo[["R", "Z", "W", "Y", "D"]].sum())
     assert model.get_elbo() == pytest.approx(-elbo["total"], rel=0.05)
-    rate = model.get_reconstruction()
+    rate = model.get_normalized_expression(library_size="latent", return_numpy=True)
     library = np.asarray(counts.X.sum(axis=1))
     np.testing.assert_allclose(rate.sum(axis=1, keepdims=True), library, rtol=1e-3)
 

@@ -184,7 +184,13 @@ class CVAE(VAE):
 
     @torch.inference_mode()
     def sample(
-        self, n: int, *, conditions: str | Sequence[str] = "all", use_mean: bool = True
+        self,
+        n: int,
+        *,
+        conditions: str | Sequence[str] = "all",
+        batch: str | None = None,
+        library_size: float | None = None,
+        use_mean: bool = True,
     ) -> AnnData:
         """``n`` new cells for each condition: z from p(z | c), then the decoder.
 
@@ -194,6 +200,11 @@ class CVAE(VAE):
             Cells a condition.
         conditions
             ``"all"`` or a list of conditions.
+        batch
+            Batch of the cells; ``None``: the most frequent one of training.
+        library_size
+            Count likelihoods: library size (or size factor) of every cell. ``None``: as in the
+            training cells of the batch, their median with ``use_mean``, else drawn anew for each.
         use_mean
             Decoder means, or draws from the likelihood.
 
@@ -201,10 +212,13 @@ class CVAE(VAE):
         -------
         AnnData with ``n`` x number of conditions rows, as of :meth:`mixvi.VAE.sample`, and the
         condition in ``obs``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown condition or batch, or an unusable library size.
         """
         arguments.check_positive("n", n)
-        self._check_if_trained()
-        self.module.eval()
         names = (
             self.conditions
             if isinstance(conditions, str) and conditions == "all"
@@ -212,7 +226,7 @@ class CVAE(VAE):
         )
         codes = [self._code(name, self.conditions, "conditions") for name in names]
         condition = torch.tensor(codes, device=self.module.device).repeat_interleave(n)
-        rows = self.module.synthetic_rows(condition)
+        rows = self._synthetic_rows(condition, batch, library_size, use_mean)
         mu, log_var = self.module.prior(rows)
         noise = torch.randn(len(condition), self.module.n_latent, device=self.module.device)
         return self._generated(mu + (0.5 * log_var).exp() * noise, rows, use_mean)

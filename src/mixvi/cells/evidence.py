@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -44,7 +45,8 @@ class MixtureEvidenceMixin(EvidenceMixin):
             ``"mc"``: the unbiased estimate; ``"analytic"``: the training signal, not a strict
             bound.
         use_labels
-            The supervised bound for labelled cells instead of the unsupervised one.
+            The supervised bound for labelled cells instead of the unsupervised one; their
+            cross-entropy counts once, whatever the ``classification_weight``.
 
         Returns
         -------
@@ -70,6 +72,14 @@ class MixtureEvidenceMixin(EvidenceMixin):
         generated = self.module.generative(rows, out["w"], out["z"])
         terms = self.module.terms(out, generated, use_labels, z_kl)
         return {name: terms[name] for name in TERMS}
+
+    @torch.inference_mode()
+    def _kl_per_w(self, adata: AnnData, batch_size: int | None) -> np.ndarray:
+        """Mean KL of q(w | x) from the prior of w for each dimension, in nats, ``(Dw,)``."""
+        module = self.module
+        batches = self._batches(adata, None, batch_size)
+        kl = [module.w_kl(rows, module.encode(rows)).cpu() for rows in batches]
+        return torch.cat(kl).mean(0).numpy()
 
     def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
         module = self.module

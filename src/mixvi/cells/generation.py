@@ -26,6 +26,8 @@ class GenerationMixin:
         *,
         components: str | Sequence[int] = "all",
         conditions: str | Sequence[str] = "all",
+        batch: str | None = None,
+        library_size: float | None = None,
         use_mean: bool = True,
     ) -> AnnData:
         """New cells: each of ``n`` draws of w in every component and condition (spec 9.8).
@@ -38,9 +40,14 @@ class GenerationMixin:
             ``"all"`` or a list of component numbers.
         conditions
             ``"all"`` or a list of conditions (conditional models).
+        batch
+            Batch of the cells; ``None``: the most frequent one of training.
+        library_size
+            Count likelihoods: library size (or size factor) of every cell. ``None``: as in the
+            training cells of the batch, their median with ``use_mean``, else drawn anew for each.
         use_mean
-            Component and decoder means, or draws of z and x. Nuisance covariates and the library
-            size are those typical of the training cells.
+            Component and decoder means, or draws of z and x. Nuisance covariates are those typical
+            of the training cells.
 
         Returns
         -------
@@ -52,7 +59,7 @@ class GenerationMixin:
         Raises
         ------
         ValueError
-            For an unknown component or condition.
+            For an unknown component, condition or batch, or an unusable library size.
         """
         arguments.check_positive("n", n)
         self._check_if_trained()
@@ -70,7 +77,8 @@ class GenerationMixin:
             z = means if use_mean else reparameterise(means, log_vars)
             # (n, K', Dz) to n * K' rows, w varying slowest
             z = z[:, chosen].reshape(-1, module.n_latent_z)
-            rows = module.synthetic_rows(condition.repeat_interleave(len(chosen)))
+            of_rows = condition.repeat_interleave(len(chosen))
+            rows = self._synthetic_rows(of_rows, batch, library_size, use_mean)
             zs.append(z)
             ws.append(w.repeat_interleave(len(chosen), dim=0))
             xs.append(self._decoded(z, rows, use_mean))

@@ -412,8 +412,7 @@ class GMVAE(
             terms = self.get_elbo(adata, return_terms=True, batch_size=batch_size)
             notes["elbo_terms"] = terms.to_dict()
         notes["used_components"] = int((probs.mean() > 0.5 / self.n_components).sum())
-        mean, variance = self.get_latent_representation(adata, which="w", return_dist=True)
-        kl_w = 0.5 * (variance + mean**2 - 1 - np.log(variance)).mean(axis=0)
+        kl_w = self._kl_per_w(adata, batch_size)
         notes["kl_per_w"] = kl_w
         notes["active_w"] = int((kl_w > 0.01).sum())
         notes["active_z"] = int((found.obsm[f"X_{key}_z"].var(axis=0) > 0.01).sum())

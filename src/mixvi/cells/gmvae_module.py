@@ -207,19 +207,20 @@ class GMVAEModule(MixviModule):
         """
         rows = inference_outputs["rows"]
         terms = self.terms(
-            inference_outputs, generative_outputs, use_labels, self.z_kl, regularised=True
+            inference_outputs, generative_outputs, use_labels, self.z_kl, in_training=True
         )
         if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
             _assert_signs(terms, self.z_kl)
         labelled = rows.labelled if use_labels else torch.zeros_like(rows.labelled)
-        known = self._label_loss(rows, _full(generative_outputs["log_pi"]), labelled)
+        log_pi = _full(generative_outputs["log_pi"])
+        known = self._label_loss(rows, log_pi, labelled, self.classification_weight)
         kl = sum(self.term_weights[name] * terms[name] for name in TERMS[1:])
         total = self.term_weights["R"] * terms["R"] + kl_weight * kl
         total = total + (1.0 - kl_weight) * self.term_weights["Y"] * known
         loss = (_row_weights(labelled, label_weighting) * total).mean()
         pi = generative_outputs["log_pi"].detach().exp()
         with torch.no_grad():
-            kl_w = self._w_kl(inference_outputs)
+            kl_w = self.w_kl(rows, inference_outputs)
         mu_z = inference_outputs["mu_z"]
         extra = {}
         if self.n_classes and use_labels:
@@ -245,12 +246,13 @@ class GMVAEModule(MixviModule):
         generative_outputs: dict,
         use_labels: bool,
         z_kl: str,
-        regularised: bool = False,
+        in_training: bool = False,
     ) -> dict[str, Tensor]:
         """R, Z, W, Y and D of minus the ELBO, each ``(B,)`` in nats; every sign is a plus.
 
-        Z, W, Y and D are never negative, except Z with ``z_kl="mc"``. ``regularised`` puts the
-        ``y_regulariser`` into Y and the free bits into W: for training, not for reports.
+        Z, W, Y and D are never negative, except Z with ``z_kl="mc"``. ``in_training`` puts the
+        ``classification_weight`` and the ``y_regulariser`` into Y and the free bits into W, which
+        then are no bound.
         """
         # x (B, G)  z (B, Dz)  w (B, Dw)  means, log_vars (B, K, Dz)  log_pi, a (B, K)
         with torch.autocast(inference_outputs["z"].device.type, enabled=False):
@@ -267,9 +269,10 @@ class GMVAEModule(MixviModule):
             else:
                 kl = mixture.component_kl(out["mu_z"], out["lv_z"], out["means"], out["log_vars"])
                 z_term = (r * kl).sum(-1)
-            y_term, d_term = self._y_and_d(rows, log_pi, r, m, out.get("a"))
-            w_term = self._w_kl(out)
-            if regularised:
+            label_weight = self.classification_weight if in_training else 1.0
+            y_term, d_term = self._y_and_d(rows, log_pi, r, m, out.get("a"), label_weight)
+            w_term = self.w_kl(rows, out)
+            if in_training:
                 y_term = self._regularised(y_term, log_pi, m)
                 w_term = self._freed(w_term)
             return {
@@ -280,9 +283,10 @@ class GMVAEModule(MixviModule):
                 "D": d_term,
             }
 
-    def _w_kl(self, out: dict) -> Tensor:
-        mu_p, lv_p = self.w_prior(out["rows"].condition)
-        return mixture.gaussian_kl_per_dim(out["mu_w"], out["lv_w"], mu_p, lv_p)
+    def w_kl(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
+        """KL(q(w | x, c) || p(w | c)) of each dimension in nats, ``(B, Dw)``."""
+        prior = self.w_prior(rows.condition)
+        return mixture.gaussian_kl_per_dim(posterior["mu_w"], posterior["lv_w"], *prior)
 
     def _freed(self, kl: Tensor) -> Tensor:
         """KL of w ``(B, Dw)``; dimensions that use less than the free bits cost just those."""
@@ -323,10 +327,16 @@ class GMVAEModule(MixviModule):
         return owned * log_within.exp(), log_within
 
     def _y_and_d(
-        self, rows: Rows, log_pi: Tensor, r: Tensor, m: Tensor, a: Tensor | None
+        self,
+        rows: Rows,
+        log_pi: Tensor,
+        r: Tensor,
+        m: Tensor,
+        a: Tensor | None,
+        label_weight: float,
     ) -> tuple[Tensor, Tensor]:
         """The label and the Dirichlet term (spec 5.4; Kolb 2022, eqs. 5.8, 5.9, 5.16, 5.17)."""
-        known = self._label_loss(rows, log_pi, m)
+        known = self._label_loss(rows, log_pi, m, label_weight)
         if rows.components is None and self.n_classes and self.components_per_class > 1:
             within, log_within = self._within_class(log_pi)
             split = (within * log_within).sum(-1)
@@ -344,14 +354,14 @@ class GMVAEModule(MixviModule):
             d_term = mixture.dirichlet_kl(a, self.alpha, expected)
         return y_term + known, d_term
 
-    def _label_loss(self, rows: Rows, log_pi: Tensor, m: Tensor) -> Tensor:
+    def _label_loss(self, rows: Rows, log_pi: Tensor, m: Tensor, weight: float) -> Tensor:
         """Cross-entropy of known components or, weighted, of known labels, ``(B,)``."""
         if rows.components is not None:
             return -log_pi.gather(-1, rows.components.view(-1, 1)).squeeze(-1)
         if not self.n_classes:
             return torch.zeros_like(m)
         cross_entropy = -(rows.labels * self._log_class_probs(log_pi)).sum(-1)
-        return m * self.classification_weight * cross_entropy
+        return m * weight * cross_entropy
 
     def _regularised(self, y_term: Tensor, log_pi: Tensor, m: Tensor) -> Tensor:
         """Y of the unlabelled rows floored, or driven by the batch's usage (spec 4)."""

@@ -201,13 +201,25 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         return -terms["R"] - terms["Z"]
 
     @torch.inference_mode()
-    def sample(self, n: int, *, use_mean: bool = True) -> AnnData:
+    def sample(
+        self,
+        n: int,
+        *,
+        batch: str | None = None,
+        library_size: float | None = None,
+        use_mean: bool = True,
+    ) -> AnnData:
         """New cells: z from the prior, then the decoder (Kolb 2022, section 4.2).
 
         Parameters
         ----------
         n
             Number of cells.
+        batch
+            Batch of the cells; ``None``: the most frequent one of training.
+        library_size
+            Count likelihoods: library size (or size factor) of every cell. ``None``: as in the
+            training cells of the batch, their median with ``use_mean``, else drawn anew for each.
         use_mean
             Decoder means, or draws from the likelihood.
 
@@ -216,13 +228,15 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         AnnData with ``n`` rows, on the scale of the registered matrix (in ``X`` and its layer),
         with the registered batch and covariates in ``obs`` and their z in ``obsm["X_<model>"]``.
         The model's verbs take it.
+
+        Raises
+        ------
+        ValueError
+            For an unknown batch, or an unusable library size.
         """
         arguments.check_positive("n", n)
-        self._check_if_trained()
-        self.module.eval()
-        rows = self.module.synthetic_rows(
-            torch.zeros(n, dtype=torch.long, device=self.module.device)
-        )
+        condition = torch.zeros(n, dtype=torch.long, device=self.module.device)
+        rows = self._synthetic_rows(condition, batch, library_size, use_mean)
         z = torch.randn(n, self.module.n_latent, device=self.module.device)
         return self._generated(z, rows, use_mean)
 

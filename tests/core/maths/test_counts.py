@@ -38,6 +38,12 @@ def shape_of(request, monkeypatch):
     return lambda x: x
 
 
+@pytest.fixture(params=["softmax", "softplus"])
+def activation(request):
+    """How outputs of the decoder become rates."""
+    return request.param
+
+
 def _problem(dtype, rows=1, seed=0):
     torch.manual_seed(seed)
     x = torch.poisson(torch.full((B, G), 0.6)) * torch.randint(1, 40, (B, G))
@@ -49,8 +55,9 @@ def _problem(dtype, rows=1, seed=0):
     return [t.to(dtype) for t in (x, raw, library, log_theta, zi)]
 
 
-def _reference(name, x, raw, library, log_theta, zi):
-    mean = torch.softmax(raw, -1) * library
+def _reference(name, x, raw, library, log_theta, zi, activation="softmax"):
+    scale = torch.softmax(raw, -1) if activation == "softmax" else raw.exp().log1p()
+    mean = scale * library
     if name == "poisson":
         return -torch.distributions.Poisson(mean).log_prob(x).sum(-1)
     if name == "nb":
@@ -59,24 +66,24 @@ def _reference(name, x, raw, library, log_theta, zi):
     return -zinb.log_prob(x).sum(-1)
 
 
-def _ours(name, x, raw, library, log_theta, zi):
+def _ours(name, x, raw, library, log_theta, zi, activation="softmax"):
     if name == "poisson":
-        return counts.poisson_loss(x, raw, library)
+        return counts.poisson_loss(x, raw, library, activation)
     if name == "nb":
-        return counts.negative_binomial_loss(x, raw, library, log_theta)
-    return counts.zero_inflated_loss(x, raw, library, log_theta, zi)
+        return counts.negative_binomial_loss(x, raw, library, log_theta, activation)
+    return counts.zero_inflated_loss(x, raw, library, log_theta, zi, activation)
 
 
 @pytest.mark.parametrize("rows", [1, B])
 @pytest.mark.parametrize("name", ["poisson", "nb", "zinb"])
-def test_values_and_gradients_are_those_of_the_distributions(name, rows, shape_of):
+def test_values_and_gradients_are_those_of_the_distributions(name, rows, shape_of, activation):
     x, *rest = _problem(torch.float64, rows)
     weights = torch.rand(B, dtype=torch.float64)
     results = []
     for loss, data in ((_reference, x), (_ours, shape_of(x))):
         raw, library, log_theta, zi = (t.clone() for t in rest)
         leaves = [t.requires_grad_() for t in (raw, log_theta, zi)]
-        value = loss(name, data, raw, library, log_theta, zi)
+        value = loss(name, data, raw, library, log_theta, zi, activation)
         used = {"poisson": 1, "nb": 2, "zinb": 3}[name]
         results.append([value, *torch.autograd.grad((weights * value).sum(), leaves[:used])])
     # scvi-tools adds 1e-8 inside its logarithms
@@ -85,30 +92,36 @@ def test_values_and_gradients_are_those_of_the_distributions(name, rows, shape_o
 
 
 @pytest.mark.parametrize("name", ["poisson", "nb", "zinb"])
-def test_float32_agrees_to_1e_5(name, shape_of):
+def test_float32_agrees_to_1e_5(name, shape_of, activation):
     x, *rest = _problem(torch.float32, seed=1)
-    exact = _reference(name, x.double(), *(t.double() for t in rest))
+    exact = _reference(name, x.double(), *(t.double() for t in rest), activation)
     torch.testing.assert_close(
-        _ours(name, shape_of(x), *rest).double(), exact, rtol=1e-5, atol=1e-5
+        _ours(name, shape_of(x), *rest, activation).double(), exact, rtol=1e-5, atol=1e-5
     )
 
 
-def test_gradient_of_the_negative_binomial_against_differences(shape_of):
+def test_gradient_of_the_negative_binomial_against_differences(shape_of, activation):
     x, raw, library, log_theta, _ = _problem(torch.float64)
     raw.requires_grad_()
     log_theta.requires_grad_()
     data = shape_of(x)
     assert torch.autograd.gradcheck(
-        lambda r, t: counts.negative_binomial_loss(data, r, library, t), (raw, log_theta)
+        lambda r, t: counts.negative_binomial_loss(data, r, library, t, activation),
+        (raw, log_theta),
     )
 
 
-def test_a_rate_of_zero_costs_no_nan():
-    x = torch.tensor([[3.0, 0.0]])
-    raw = torch.tensor([[0.0, -200.0]], requires_grad=True)
-    loss = counts.negative_binomial_loss(x, raw, x.sum(-1, keepdim=True), torch.zeros(1, 2))
+@pytest.mark.parametrize("name", ["poisson", "nb", "zinb"])
+def test_a_rate_of_zero_costs_no_nan(name, shape_of, activation):
+    """Neither where the gene has no counts nor, in the second row, where it has some."""
+    x = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+    raw = torch.tensor([[0.0, -200.0], [0.0, -200.0]], requires_grad=True)
+    rest = torch.full((2, 1), 3.0), torch.zeros(1, 2), torch.zeros(2, 2)
+    loss = _ours(name, shape_of(x), raw, *rest, activation)
     loss.sum().backward()
     assert torch.isfinite(loss).all() and torch.isfinite(raw.grad).all()
+    # the rate of a gene that has counts must rise
+    assert raw.grad[1, 1] < 0
 
 
 @pytest.mark.parametrize("shape", [_sparse, _with_stored_zeros])

@@ -15,7 +15,7 @@ from mudata import MuData
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
 
-from mixvi.core.arguments import near_matches, shown
+from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
 from mixvi.core.data.fields import found_categories, labelled_cells, name_of
 from mixvi.core.data.support import stored_values
@@ -240,6 +240,18 @@ def check_labels(adata: AnnData, key: str | None, unlabeled_category: Hashable) 
         raise ValueError(
             f"Every cell of adata.obs[{key!r}] (labels_key) is {shown(unlabeled_category)}, the "
             "unlabelled category, or NaN. Leave labels_key out to train without labels."
+        )
+
+
+def check_library_size(library_size: float | None, likelihood: str, is_count: bool) -> None:
+    """Raise ValueError unless generated cells can have this library size; None is fine."""
+    if library_size is None:
+        return
+    check_positive("library_size", library_size, integer=False)
+    if not is_count:
+        raise ValueError(
+            f"library_size has no effect with likelihood={likelihood!r}, which models the data on "
+            "their own scale. Leave it out."
         )
 
 

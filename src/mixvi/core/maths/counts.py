@@ -1,5 +1,8 @@
 """Densities of counts that visit each nonzero entry once: a zero needs no gamma function.
 
+A rate is the library size times what the decoder gives: proportions (``"softmax"`` over genes), or,
+where a size factor stands for the library size, any positive number (``"softplus"``), as in scVI.
+
 With rate ``mu``, inverse dispersion ``theta`` and ``s = theta + mu``, minus the log density of the
 negative binomial is
 
@@ -18,6 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixvi.core.maths.sparse import SparseRows
+
+# below this, softplus is the exponential in single precision
+_LINEAR = -15.0
 
 
 @dataclass(frozen=True)
@@ -88,49 +94,80 @@ class Entries:
         return dense
 
 
-def poisson_loss(x: Tensor | SparseRows, raw: Tensor, library: Tensor) -> Tensor:
-    """Minus log density of Poisson counts with rate ``library * softmax(raw)``, ``(B,)``."""
+def scaled_rates(raw: Tensor, activation: str) -> Tensor:
+    """Rates at a library size of one, ``(B, G)``, of outputs ``raw`` of the decoder."""
+    return torch.softmax(raw, dim=-1) if activation == "softmax" else F.softplus(raw)
+
+
+def log_scaled_rates(raw: Tensor, activation: str) -> Tensor:
+    """Logs of :func:`scaled_rates`, finite where rates underflow."""
+    if activation == "softmax":
+        return torch.log_softmax(raw, dim=-1)
+    # log(1 + exp(raw)) is exp(raw) from there on, and its logarithm raw
+    return torch.where(raw < _LINEAR, raw, F.softplus(raw.clamp_min(_LINEAR)).log())
+
+
+def poisson_loss(
+    x: Tensor | SparseRows, raw: Tensor, library: Tensor, activation: str = "softmax"
+) -> Tensor:
+    """Minus log density of Poisson counts with rate ``library * activation(raw)``, ``(B,)``."""
     entries = Entries.of(x)
-    log_rate = entries.pick(torch.log_softmax(raw, dim=-1)) + entries.pick(library.log())
+    log_rate = entries.pick(log_scaled_rates(raw, activation)) + entries.pick(library.log())
     inside = torch.lgamma(entries.values + 1.0) - entries.values * log_rate
-    # the rates of a row sum to its library size
-    return library.squeeze(-1) + entries.row_sums(inside)
+    total = library.squeeze(-1)
+    if activation != "softmax":
+        # proportions sum to one
+        total = total * scaled_rates(raw, activation).sum(-1)
+    return total + entries.row_sums(inside)
 
 
 def negative_binomial_loss(
-    x: Tensor | SparseRows, raw: Tensor, library: Tensor, log_theta: Tensor
+    x: Tensor | SparseRows,
+    raw: Tensor,
+    library: Tensor,
+    log_theta: Tensor,
+    activation: str = "softmax",
 ) -> Tensor:
-    """Minus log density of negative binomial counts with mean ``library * softmax(raw)``.
+    """Minus log density of negative binomial counts with mean ``library * activation(raw)``.
 
     Parameters
     ----------
     x
         Counts ``(B, G)``.
     raw
-        Logits of the proportions, ``(B, G)``.
+        Outputs of the decoder, ``(B, G)``.
     library
         ``(B, 1)``; a constant, to which no gradient flows.
     log_theta
         Log inverse dispersion, ``(1, G)`` or ``(B, G)``.
+    activation
+        ``"softmax"`` or ``"softplus"``.
 
     Returns
     -------
     Tensor ``(B,)`` in nats. Source: Lopez et al. 2018 (scVI), in the form of this module's head.
     """
-    return _NegativeBinomial.apply(raw, log_theta, library, Entries.of(x))
+    return _NegativeBinomial.apply(raw, log_theta, library, Entries.of(x), activation)
 
 
 class _NegativeBinomial(torch.autograd.Function):
     """Value and both derivatives in one pass over ``(B, G)``, with two matrices kept, not ten."""
 
     @staticmethod
-    def forward(ctx, raw: Tensor, log_theta: Tensor, library: Tensor, entries: Entries) -> Tensor:
+    def forward(
+        ctx, raw: Tensor, log_theta: Tensor, library: Tensor, entries: Entries, activation: str
+    ) -> Tensor:
         # raw, p, mean, ratio, log_ratio, shrunk (B, G)  theta (1 or B, G)  x and *_x (nnz,)
         theta = log_theta.exp()
-        p = torch.softmax(raw, dim=-1)
-        # log p at the entries alone; the largest p gives what the softmax divided by
-        log_sum = raw.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
-        log_mean_x = entries.pick(raw) + entries.pick(library.log() - log_sum)
+        p = scaled_rates(raw, activation)
+        # log p at the entries alone
+        if activation == "softmax":
+            # the largest p gives what the softmax divided by
+            log_sum = raw.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
+            log_mean_x = entries.pick(raw) + entries.pick(library.log() - log_sum)
+        else:
+            log_mean_x = log_scaled_rates(entries.pick(raw), activation)
+            log_mean_x = log_mean_x + entries.pick(library.log())
         # from here on in place where it can be: these matrices are what costs
         mean = p * library
         ratio = mean / theta
@@ -148,9 +185,12 @@ class _NegativeBinomial(torch.autograd.Function):
             # theta / s
             shrunk = ratio.add_(1.0).reciprocal_()
             shrunk_x = entries.pick(shrunk)
-            # by log mean, then through the softmax
+            # by log mean, then through the softmax or the softplus
             slope = entries.add_to(mean.mul_(shrunk), -x * shrunk_x)
-            slope.addcmul_(p, slope.sum(-1, keepdim=True), value=-1.0)
+            if activation == "softmax":
+                slope.addcmul_(p, slope.sum(-1, keepdim=True), value=-1.0)
+            else:
+                slope.mul_(torch.where(raw < _LINEAR, 1.0, torch.sigmoid(raw) / p))
             # by theta, the entries apart
             by_theta = log_ratio.add_(shrunk).sub_(1.0)
             by_theta_x = x * shrunk_x / theta_x - torch.digamma(x + theta_x)
@@ -173,16 +213,21 @@ class _NegativeBinomial(torch.autograd.Function):
             of_theta = theta * (by_column + entries.column_sums(by_theta_x))
         elif ctx.needs_input_grad[1]:
             of_theta = weight * theta * entries.add_to(by_theta.clone(), by_theta_x)
-        return of_raw, of_theta, None, None
+        return of_raw, of_theta, None, None, None
 
 
 def zero_inflated_loss(
-    x: Tensor | SparseRows, raw: Tensor, library: Tensor, log_theta: Tensor, zi_logits: Tensor
+    x: Tensor | SparseRows,
+    raw: Tensor,
+    library: Tensor,
+    log_theta: Tensor,
+    zi_logits: Tensor,
+    activation: str = "softmax",
 ) -> Tensor:
     """As :func:`negative_binomial_loss`, with extra zeros of logits ``zi_logits`` ``(B, G)``."""
     entries = Entries.of(x)
     theta = log_theta.exp()
-    log_mean = torch.log_softmax(raw, dim=-1) + library.log()
+    log_mean = log_scaled_rates(raw, activation) + library.log()
     log_s = torch.logaddexp(log_mean, log_theta)
     log_zero = theta * (log_theta - log_s)
     # as if every count were zero

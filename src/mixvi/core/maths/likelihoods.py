@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixvi.core.arguments import check_choice
-from mixvi.core.maths.counts import negative_binomial_loss, poisson_loss, zero_inflated_loss
+from mixvi.core.maths.counts import (
+    negative_binomial_loss,
+    poisson_loss,
+    scaled_rates,
+    zero_inflated_loss,
+)
 from mixvi.core.maths.mixture import LOG_2PI
 from mixvi.core.maths.networks import soft_clip
 
@@ -231,17 +236,32 @@ class Bernoulli(Likelihood):
 
 
 class _Count(Likelihood):
-    """Counts with rate ``library * softmax(raw)``, after scVI (Lopez et al. 2018)."""
+    """Counts with rate ``library * activation(raw)``, after scVI (Lopez et al. 2018).
+
+    Parameters
+    ----------
+    scale_activation
+        ``"softmax"``: proportions, which share out the library size; ``"softplus"``: rates at a
+        size factor of one, whatever they sum to.
+    """
 
     is_count = True
 
+    def __init__(self, n_genes: int, scale_activation: str = "softmax"):
+        super().__init__(n_genes)
+        self.scale_activation = scale_activation
+
     def proportions(self, raw):
-        """Softmax over genes: rows sum to one, ``(B, G)``."""
-        return torch.softmax(raw, dim=-1)
+        """Proportions, whose rows sum to one, or rates at a size factor of one, ``(B, G)``."""
+        return scaled_rates(raw, self.scale_activation)
+
+    def rate(self, raw: Tensor, library: Tensor) -> Tensor:
+        """Mean of the counts before any are lost to dropout, ``(B, G)``."""
+        return self.proportions(raw) * library
 
     def mean(self, raw, library):
         """See :meth:`Likelihood.mean`."""
-        return self.proportions(raw) * library
+        return self.rate(raw, library)
 
     def carry_over(self, x, raw, raw_there, library, batch=None):
         """Whole counts: a lower rate thins the cell's own, a higher one adds to them.
@@ -249,7 +269,7 @@ class _Count(Likelihood):
         The cell's own rate is its mean times what :meth:`_excess` draws from the posterior given
         its count, so that a cell above its mean stays above it.
         """
-        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        here, there = self.rate(raw, library), self.rate(raw_there, library)
         kept = torch.binomial(x.round(), (there / here.clamp_min(_TINY)).clamp(0.0, 1.0))
         more = (there - here).clamp_min(0.0) * self._excess(x, raw, library, batch)
         return torch.where(there < here, kept, x + torch.poisson(more))
@@ -268,11 +288,11 @@ class Poisson(_Count):
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
-        return poisson_loss(x, raw, library)
+        return poisson_loss(x, raw, library, self.scale_activation)
 
     def sample(self, raw, library, batch=None):
         """See :meth:`Likelihood.sample`."""
-        return torch.poisson(self.mean(raw, library))
+        return torch.poisson(self.rate(raw, library))
 
 
 class NegativeBinomialCounts(_Count):
@@ -280,6 +300,8 @@ class NegativeBinomialCounts(_Count):
 
     Parameters
     ----------
+    scale_activation
+        Of the rates, as above.
     dispersion
         ``"gene"`` or ``"gene-batch"``.
     n_batch
@@ -291,11 +313,11 @@ class NegativeBinomialCounts(_Count):
     def __init__(
         self,
         n_genes: int,
-        output_activation: str | None = None,
+        scale_activation: str = "softmax",
         dispersion: str = "gene",
         n_batch: int = 1,
     ):
-        super().__init__(n_genes, output_activation)
+        super().__init__(n_genes, scale_activation)
         self.dispersion = dispersion
         rows = n_batch if dispersion == "gene-batch" else 1
         self.log_theta = nn.Parameter(torch.zeros(rows, n_genes))
@@ -308,7 +330,7 @@ class NegativeBinomialCounts(_Count):
 
     def distribution(self, raw: Tensor, library: Tensor, batch: Tensor | None):
         """The count distribution with event axis ``(B, G)``."""
-        return NegativeBinomial(mu=self.mean(raw, library), theta=self._theta(batch))
+        return NegativeBinomial(mu=self.rate(raw, library), theta=self._theta(batch))
 
     def parameters(self, raw, library, batch=None):
         """See :meth:`Likelihood.parameters`; the mean is the rate before dropout."""
@@ -317,7 +339,8 @@ class NegativeBinomialCounts(_Count):
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
-        return negative_binomial_loss(x, raw, library, self._log_theta(batch))
+        log_theta = self._log_theta(batch)
+        return negative_binomial_loss(x, raw, library, log_theta, self.scale_activation)
 
     def sample(self, raw, library, batch=None):
         """See :meth:`Likelihood.sample`."""
@@ -326,7 +349,7 @@ class NegativeBinomialCounts(_Count):
     def _excess(self, x, raw, library, batch):
         # NB(mu, theta) is Poisson(mu g) with g ~ Gamma(theta, theta): conjugate
         theta = self._theta(batch)
-        return torch.distributions.Gamma(theta + x, theta + self.mean(raw, library)).sample()
+        return torch.distributions.Gamma(theta + x, theta + self.rate(raw, library)).sample()
 
 
 class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
@@ -336,22 +359,23 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
     outputs_per_gene = 2
 
     def proportions(self, raw):
-        """Softmax over genes of the rate half of the outputs, ``(B, G)``."""
-        return torch.softmax(raw[..., : self.n_genes], dim=-1)
+        """Those of the negative binomial part, dropout left out as in scVI, ``(B, G)``."""
+        return super().proportions(raw[..., : self.n_genes])
 
     def mean(self, raw, library):
-        """Rate of the negative binomial part (dropout left out, as scVI does), ``(B, G)``."""
-        return self.proportions(raw) * library
+        """Mean of p(x | z), extra zeros included, ``(B, G)``."""
+        return torch.sigmoid(-raw[..., self.n_genes :]) * self.rate(raw, library)
 
     def neg_log_prob(self, x, raw, library, batch=None):
         """See :meth:`Likelihood.neg_log_prob`."""
         rate, zi_logits = raw.split(self.n_genes, dim=-1)
-        return zero_inflated_loss(x, rate, library, self._log_theta(batch), zi_logits)
+        log_theta = self._log_theta(batch)
+        return zero_inflated_loss(x, rate, library, log_theta, zi_logits, self.scale_activation)
 
     def distribution(self, raw, library, batch):
         """The count distribution with event axis ``(B, G)``."""
         return ZeroInflatedNegativeBinomial(
-            mu=self.mean(raw, library),
+            mu=self.rate(raw, library),
             theta=self._theta(batch),
             zi_logits=raw[..., self.n_genes :],
         )
@@ -363,8 +387,8 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
 
     def _excess(self, x, raw, library, batch):
         # a count lost to dropout stays lost
-        theta, mean = self._theta(batch), self.mean(raw, library)
-        log_zero = theta * (theta.log() - (theta + mean).log())
+        theta, rate = self._theta(batch), self.rate(raw, library)
+        log_zero = theta * (theta.log() - (theta + rate).log())
         lost = torch.sigmoid(raw[..., self.n_genes :] - log_zero)
         stays = (x > 0) | (torch.rand_like(x) >= lost)
         return stays * super()._excess(x, raw, library, batch)
@@ -392,8 +416,12 @@ def make_likelihood(
     sigma: str = "feature",
     dispersion: str = "gene",
     n_batch: int = 1,
+    has_size_factor: bool = False,
 ) -> Likelihood:
     """Build the likelihood called ``name``.
+
+    Counts with a size factor have rates by softplus: a factor near one says nothing of a cell's
+    total, which proportions would have to sum to.
 
     Raises
     ------
@@ -412,7 +440,8 @@ def make_likelihood(
             f"output_activation={output_activation!r} has no effect with likelihood={name!r}, "
             "which has an output function of its own. Leave output_activation=None."
         )
+    activation = "softplus" if has_size_factor else "softmax"
     if issubclass(cls, NegativeBinomialCounts):
         check_choice("dispersion", dispersion, ("gene", "gene-batch"))
-        return cls(n_genes, None, dispersion, n_batch)
-    return cls(n_genes, output_activation)
+        return cls(n_genes, activation, dispersion, n_batch)
+    return cls(n_genes, activation if cls.is_count else output_activation)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 
 from mixvi.core import arguments
+from mixvi.core.data import checks
 from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.data.fields import name_of
 from mixvi.core.model.anndata_model import AnnDataModel
@@ -150,8 +151,8 @@ class MixviModel(
     ) -> np.ndarray:
         """Mean of p(x | z) at the mean of z (or at a sample), ``(n_obs, n_vars)``.
 
-        On the scale of the registered matrix; count likelihoods give the rate at the cell's own
-        library size.
+        On the scale of the registered matrix: with count likelihoods at the cell's own library
+        size, with ``"zinb"`` the extra zeros included.
         """
         adata = self._validate_anndata(adata)
         out = []
@@ -223,6 +224,18 @@ class MixviModel(
                 + arguments.near_matches(value, known)
             )
         return names.index(name_of(value))
+
+    def _synthetic_rows(
+        self, condition: torch.Tensor, batch: str | None, library_size: float | None, typical: bool
+    ) -> Rows:
+        """Rows of generated cells with checked arguments; the module is set to eval."""
+        self._check_if_trained()
+        module = self.module.eval()
+        like = module.likelihood
+        checks.check_library_size(library_size, like.name, like.is_count)
+        code = self._code(batch, self.batches, "batch")
+        options = {"batch": code, "library_size": library_size, "typical": typical}
+        return module.synthetic_rows(condition, **options)
 
     def annotate(
         self,

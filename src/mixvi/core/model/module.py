@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass
@@ -17,6 +19,8 @@ from mixvi.core.data.resident import SPARSE_KEY
 from mixvi.core.maths.likelihoods import make_likelihood
 from mixvi.core.maths.networks import MLP
 from mixvi.core.maths.sparse import SparseRows
+
+_N_QUANTILES = 101
 
 
 class Rows(NamedTuple):
@@ -125,11 +129,13 @@ class MixviModule(BaseModuleClass):
             sigma=sigma,
             dispersion=dispersion,
             n_batch=n_batch,
+            has_size_factor=has_size_factor,
         )
         # what a generated cell has where the user names nothing: set from the training data
         self.register_buffer("typical_covariates", torch.zeros(self.n_covariates))
         self.register_buffer("typical_batch", torch.zeros((), dtype=torch.long))
         self.register_buffer("typical_library", torch.ones(()))
+        self.register_buffer("library_quantiles", torch.zeros(n_batch, _N_QUANTILES))
 
     def train(self, mode: bool = True) -> MixviModule:
         """Set the mode; batch norm and dropout of a frozen reference stay as in inference.
@@ -208,21 +214,90 @@ class MixviModule(BaseModuleClass):
         covariates[:, -self.n_batch :] = F.one_hot(batch, self.n_batch).to(covariates.dtype)
         return rows._replace(covariates=covariates, batch=batch)
 
-    def synthetic_rows(self, condition: Tensor) -> Rows:
-        """Rows for generated cells: condition codes ``(B,)``, everything else typical."""
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        key = f"{prefix}library_quantiles"
+        if key not in state_dict:
+            # of a model saved when all were the median, and size factors scaled proportions
+            median = state_dict[f"{prefix}typical_library"]
+            state_dict[key] = median.expand_as(self.library_quantiles)
+            self.likelihood.scale_activation = "softmax"
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @torch.no_grad()
+    def meet_libraries(self, library: np.ndarray, totals: np.ndarray, batch: np.ndarray) -> None:
+        """Keep what generated cells need to know of the training cells' library sizes.
+
+        Parameters
+        ----------
+        library
+            Library size or size factor of each cell, ``(n,)``.
+        totals
+            Sum of its counts, ``(n,)``.
+        batch
+            Its batch code, ``(n,)``. A batch without cells keeps what it has, at first all cells'.
+        """
+        if self.has_size_factor and not self.library_quantiles.any():
+            # rates begin where proportions would: at the mean count, the same for all genes
+            rate = float(totals.sum() / library.sum()) / self.n_input
+            self.decoder.linears[-1].bias[: self.n_input] += math.log(math.expm1(rate))
+        self.typical_library.fill_(float(np.median(library)))
+        places = np.linspace(0.0, 1.0, _N_QUANTILES)
+        found = {code: np.quantile(library[batch == code], places) for code in np.unique(batch)}
+        everything = np.quantile(library, places)
+        for code, known in enumerate(self.library_quantiles):
+            if code in found or not known.any():
+                known.copy_(torch.as_tensor(found.get(code, everything)))
+
+    def synthetic_rows(
+        self,
+        condition: Tensor,
+        *,
+        batch: int | None = None,
+        library_size: float | None = None,
+        typical: bool = True,
+    ) -> Rows:
+        """Rows for generated cells; covariates are typical of the training cells.
+
+        Parameters
+        ----------
+        condition
+            Condition codes, ``(B,)``.
+        batch
+            Batch code; ``None``: the most frequent one.
+        library_size
+            Library size or size factor of all; ``None``: as the training cells of the batch.
+        typical
+            Their median, or a draw for each cell.
+        """
         n = len(condition)
         empty = self.typical_covariates.new_zeros(n, 0)
+        batch = self.typical_batch if batch is None else torch.full_like(self.typical_batch, batch)
         rows = Rows(
             x=empty,
             features=empty,
             covariates=self.typical_covariates.expand(n, -1),
             condition=condition,
-            batch=self.typical_batch.expand(n),
-            library=self.typical_library.expand(n, 1),
+            batch=batch.expand(n),
+            library=self._libraries(n, batch, library_size, typical),
             labels=empty,
             labelled=self.typical_covariates.new_zeros(n),
         )
-        return self.with_condition(rows, condition)
+        return self.with_batch(self.with_condition(rows, condition), rows.batch)
+
+    def _libraries(
+        self, n: int, batch: Tensor, library_size: float | None, typical: bool
+    ) -> Tensor:
+        if library_size is not None:
+            return self.typical_library.new_full((n, 1), library_size)
+        known = self.library_quantiles[batch]
+        if not known.any():
+            # models without counts
+            return self.typical_library.expand(n, 1)
+        if typical:
+            return known[_N_QUANTILES // 2].expand(n, 1)
+        place = torch.rand(n, 1, device=known.device) * (_N_QUANTILES - 1)
+        below = place.long().clamp_max(_N_QUANTILES - 2)
+        return torch.lerp(known[below], known[below + 1], place - below)
 
     def _read_labels(self, tensors: dict[str, Tensor], x: Tensor | SparseRows) -> Tensor:
         soft = tensors.get(SOFT_LABELS_KEY)

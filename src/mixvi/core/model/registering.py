@@ -74,7 +74,9 @@ class RegisteringMixin:
         categorical_covariate_keys, continuous_covariate_keys
             Further nuisance columns of ``obs``.
         size_factor_key
-            Column of ``obs`` that replaces the library size in count likelihoods.
+            Column of ``obs`` with a positive factor that replaces the library size in count
+            likelihoods. Rates are the factor times a softplus, as in scvi-tools, so that its unit
+            does not matter: decoded expression is then at a factor of one and sums to any total.
         source_registry, extend_categories
             The registry of a trained model, and whether batches may be new to it; given when a
             model is loaded.

@@ -287,7 +287,7 @@ class FittingMixin(RunnerMixin):
         return fit.split if fit.datamodule is not None else data.split
 
     def _set_typical_row(self, indices: np.ndarray) -> None:
-        """Most frequent categories, mean numbers and median library size of the training cells."""
+        """Most frequent categories, mean numbers and library sizes of the training cells."""
         module = self.module
         manager = self.adata_manager
         parts = [np.zeros(module.n_conditions)]
@@ -303,13 +303,11 @@ class FittingMixin(RunnerMixin):
         if module.n_batch > 1:
             parts.append(np.eye(module.n_batch)[batch])
         if module.likelihood.is_count:
+            totals = library = row_sums(manager.get_from_registry(REGISTRY_KEYS.X_KEY))
             if REGISTRY_KEYS.SIZE_FACTOR_KEY in manager.data_registry:
                 library = np.asarray(manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY))
-            else:
-                x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-                library = row_sums(x)
-            library = np.asarray(library).ravel()[indices]
-            module.typical_library.fill_(float(np.median(library)))
+            library = library.ravel()[indices]
+            module.meet_libraries(library, totals[indices], batch_codes[indices])
         module.typical_batch.fill_(batch)
         module.typical_covariates.copy_(torch.as_tensor(np.concatenate(parts)))
 
