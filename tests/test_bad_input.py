@@ -274,12 +274,14 @@ def test_query_categories(toy, counts, conditional, fit):
         conditional.predict(other)
     with refuses(other, "'condition 9'", "condition_key"):
         CGMVAE.load_query_data(other, conditional)
-    model = fit(VAE, counts, epochs=1, setup={"batch_key": "batch"})
+    model = fit(VAE, counts, epochs=1, likelihood="nb", setup={"batch_key": "batch"})
     new = counts.copy()
     new.obs["batch"] = "three"
     with refuses(new, "'three'", "load_query_data"):
         model.get_latent_representation(new)
-    model = fit(VAE, counts, epochs=1, setup={"categorical_covariate_keys": ["site"]})
+    model = fit(
+        VAE, counts, epochs=1, likelihood="nb", setup={"categorical_covariate_keys": ["site"]}
+    )
     new = counts.copy()
     new.obs["site"] = "w"
     with refuses(new, "'w'", "categorical_covariate_keys"):

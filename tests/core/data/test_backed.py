@@ -58,7 +58,7 @@ def x_of(batch):
 
 def prepared(adata, **keys):
     mixvi.VAE.setup_anndata(adata, **keys)
-    return mixvi.VAE(adata, n_hidden=8).adata_manager
+    return mixvi.VAE(adata, n_hidden=8, likelihood="nb").adata_manager
 
 
 @pytest.mark.parametrize("kind", KINDS)

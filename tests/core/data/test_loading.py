@@ -119,7 +119,7 @@ def test_labelled_fraction_needs_both_groups(present):
 
 def setup(adata, **keys):
     mixvi.VAE.setup_anndata(adata, **keys)
-    return mixvi.VAE(adata, n_hidden=8).adata_manager
+    return mixvi.VAE(adata, n_hidden=8, likelihood="nb").adata_manager
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mixvi.core.data.splitting import split_rows
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_split_is_that_of_scvi_tools(counts, sizes, shuffle):
     mixvi.VAE.setup_anndata(counts)
-    manager = mixvi.VAE(counts, n_hidden=8).adata_manager
+    manager = mixvi.VAE(counts, n_hidden=8, likelihood="nb").adata_manager
     for seed in (0, 5):
         scvi.settings.seed = seed
         theirs = DataSplitter(manager, *sizes, shuffle_set_split=shuffle)

@@ -64,8 +64,8 @@ def test_models_without_data_or_components_show_what_they_know(model, counts, tm
     assert "not loaded; trained on 200 cells" in repr(loaded)
     assert "of 4 in use" in repr(loaded)
     AE.setup_anndata(counts)
-    assert "Components" not in repr(AE(counts))
-    assert "predict" not in repr(AE(counts))
+    assert "Components" not in repr(AE(counts, likelihood="nb"))
+    assert "predict" not in repr(AE(counts, likelihood="nb"))
 
 
 def test_models_of_images_show_a_card(fit_images, capsys):

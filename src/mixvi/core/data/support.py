@@ -29,6 +29,19 @@ def stored_values(x) -> Iterator[np.ndarray]:
         yield np.asarray(x[start : start + _CHUNK_ROWS])
 
 
+def holds_counts(x) -> bool:
+    """Whether a matrix ``(n_obs, n_vars)`` holds whole numbers from zero, and not 0 and 1 alone."""
+    largest = 0
+    if sparse.issparse(x):
+        x = distinct_entries(x)
+    for values in stored_values(x):
+        if values.size:
+            if values.min() < 0 or (values.dtype.kind == "f" and (values % 1).any()):
+                return False
+            largest = max(largest, values.max())
+    return largest > 1
+
+
 def support_of(x) -> str:
     """``"count"`` (whole numbers from zero), ``"non-negative"`` or ``"real"``.
 

@@ -23,7 +23,11 @@ from mixvi.core.data.setup import (
     plain_arguments,
     register,
 )
+from mixvi.core.data.support import holds_counts
 from mixvi.core.model.saved_model import SavedModelMixin
+
+# warnings name the user's line, however deep they come from
+_PACKAGE = str(Path(__file__).parents[2])
 
 
 class RegisteringMixin:
@@ -31,6 +35,7 @@ class RegisteringMixin:
 
     _needs_condition: ClassVar[bool] = False
     _told_of_fractions = False
+    _told_of_counts = False
 
     @classmethod
     def setup_anndata(
@@ -229,11 +234,30 @@ class RegisteringMixin:
                 f"{likelihood.name!r} expects raw counts. Training goes on; pass layer=... if the "
                 "counts are in a layer.",
                 UserWarning,
-                stacklevel=4,
+                skip_file_prefixes=(_PACKAGE,),
             )
             self._told_of_fractions = True
         if likelihood.is_count and self._setup_args["size_factor_key"] is None:
             checks.check_library(x, self._x_name, likelihood.name)
+        told = self._told_of_counts or PREDICTION_KEY in adata.uns
+        if not (told or likelihood.is_count) and holds_counts(x):
+            self._told_of_counts = True
+            warnings.warn(self._advice_on_counts(), UserWarning, skip_file_prefixes=(_PACKAGE,))
+
+    def _advice_on_counts(self) -> str:
+        """What to write where whole numbers meet a likelihood that is not of counts."""
+        likelihood = self.module.likelihood.name
+        found = f"{self._x_name} holds whole numbers alone, as raw counts are, but "
+        if self.is_trained_ and self.support_ not in (None, "count"):
+            return (
+                f"{found}the model was trained on other values. Give it cells on the scale of its "
+                "training cells, such as after the same sc.pp.normalize_total and sc.pp.log1p."
+            )
+        return (
+            f"{found}likelihood={likelihood!r} is for values such as logarithms. For counts write "
+            f"{type(self).__name__}(adata, likelihood='nb', ...); or first normalise them: "
+            "sc.pp.normalize_total(adata); sc.pp.log1p(adata)."
+        )
 
     def _check_registered(self, adata: AnnData, is_known: bool) -> None:
         """Raise if genes or categories of an AnnData are not the model's."""
