@@ -196,6 +196,18 @@ def test_reconstructions_lie_below_their_originals():
     assert few.images[0].get_array().shape == (5, 7)
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 1.0])
+def test_bytes_beside_floats_are_drawn_alike(scale):
+    """Floats in [0, 1] would be black between 0 and 255."""
+    x = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 1, 2, 3)
+    for pair in ((x, x * np.float32(scale)), (x * np.float32(scale), x)):
+        ax = pl.reconstructions(*pair, n_columns=4)
+        for k in range(4):
+            of_x, of_y = tile(ax, 0, k, 2, 3), tile(ax, 1, k, 2, 3)
+            np.testing.assert_allclose(of_x, of_y, atol=1e-5)
+        assert ax.images[0].get_clim() == (-1, 1)
+
+
 def test_clusters_are_rows():
     x = signed(6)
     ax = pl.images_by_cluster(x, [10, 2, 10, 2, 10, 10], n_columns=3)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from mixvi.core.arguments import check_positive
 from mixvi.core.data.checks import check_key
-from mixvi.core.data.images import image_array
+from mixvi.core.data.images import image_array, signed_sides
 from mixvi.metrics.pairs import dense, of_each_cell
 
 _GAP = 1
@@ -86,7 +86,7 @@ def reconstructions(
     n_columns
         Pairs a row.
     value_range
-        As for :func:`images`, by the originals.
+        As for :func:`images`, by the originals; bytes and floats are brought to one range.
     title, ax
         Title, and the axes to draw on.
 
@@ -104,6 +104,9 @@ def reconstructions(
         raise ValueError(
             f"originals have the shape {x.shape}, reconstructed {y.shape}; both need the same."
         )
+    if value_range is None and (x.dtype == np.uint8) != (y.dtype == np.uint8):
+        # bytes beside floats, each on a range of its own
+        x, y = signed_sides({"originals": x, "reconstructed": y}).values()
     black_white = _range(x, value_range)
     x, y = x[:n_images], y[:n_images]
     rows, columns = _in_order(len(x), min(n_columns, len(x)))
