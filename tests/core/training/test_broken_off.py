@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import scanpy as sc
 import scvi
 import torch
 from conftest import CPU, blobs
@@ -110,6 +111,7 @@ def test_weights_that_the_last_minibatch_spoils(toy):
 
 
 def test_labels_outlive_a_lost_run(counts):
+    sc.pp.log1p(counts)
     model = build(counts, labels_key="kind")
     model.train(5, **TRAIN)
     labels = model.predict(level="label")

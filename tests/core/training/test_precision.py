@@ -3,6 +3,7 @@
 import anndata
 import numpy as np
 import pytest
+import scanpy as sc
 import scvi
 from conftest import CPU
 from scipy import sparse
@@ -30,6 +31,8 @@ CASES = {
 def _loss(cells, case, **options):
     cls, setup, model_options = CASES[case]
     scvi.settings.seed = 0
+    if model_options.get("likelihood") not in ("nb", "zinb", "poisson"):
+        cells = sc.pp.log1p(cells, copy=True)
     cls.setup_anndata(cells, **setup)
     model = cls(cells, n_hidden=32, n_layers=1, **model_options)
     options = {"max_epochs": 4, "batch_size": 50} | options
