@@ -108,7 +108,7 @@ def test_page_for_users_of_scvi_tools():
         plan["n_epochs_kl_warmup"]: None,
         plan["eps"]: 1e-8,
         plan["weight_decay"]: 0.0,
-        inspect.signature(GMVAE.train).parameters["init"]: "kmeans",
+        inspect.signature(GMVAE.train).parameters["init"]: "auto",
         model["likelihood"]: "gaussian",
         model["n_layers"]: 2,
         model["n_hidden"]: 256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,30 +102,37 @@ def rebalance(
     """
     checks.check_categories(adata, key, "key")
     drawn = balanced_indices(adata.obs[key], n_per_category, replace=replace, seed=seed)
-    cells = adata[drawn].copy()
-    if noise:
-        x = cells.X.toarray() if sparse.issparse(cells.X) else np.asarray(cells.X)
-        if not (x % 1).any():
-            raise ValueError(
-                "X holds whole numbers (counts): noise would make them unusable. Pass noise=0."
-            )
-        rng = np.random.default_rng([seed, 1])
-        cells.X = (x + noise * rng.standard_normal(x.shape)).astype(x.dtype)
-    cells.obs["drawn_from"] = cells.obs_names.to_numpy()
-    if augment:
-        original = adata.copy()
-        original.obs["drawn_from"] = original.obs_names.to_numpy()
-        if sparse.issparse(original.X) and not sparse.issparse(cells.X):
-            cells.X = sparse.csr_matrix(cells.X)
-        cells = AnnData(
-            sparse.vstack([original.X, cells.X]).tocsr()
-            if sparse.issparse(original.X)
-            else np.concatenate([original.X, cells.X]),
-            obs=pd.concat([original.obs, cells.obs]),
-            var=adata.var.copy(),
-        )
-    cells.obs_names = [f"{name}_{i}" for i, name in enumerate(cells.obs["drawn_from"])]
+    with warnings.catch_warnings():
+        # names of repeated cells are told apart at the end
+        warnings.filterwarnings("ignore", "Observation names are not unique")
+        cells = adata[drawn].copy()
+        if noise:
+            cells.X = _with_noise(cells.X, noise, seed)
+        cells.obs["drawn_from"] = cells.obs_names.to_numpy()
+        if augment:
+            cells = _appended(adata, cells)
+        cells.obs_names = [f"{name}_{i}" for i, name in enumerate(cells.obs["drawn_from"])]
     return cells
+
+
+def _with_noise(x, noise: float, seed: int) -> np.ndarray:
+    x = x.toarray() if sparse.issparse(x) else np.asarray(x)
+    if not (x % 1).any():
+        raise ValueError(
+            "X holds whole numbers (counts): noise would make them unusable. Pass noise=0."
+        )
+    rng = np.random.default_rng([seed, 1])
+    return (x + noise * rng.standard_normal(x.shape)).astype(x.dtype)
+
+
+def _appended(adata: AnnData, cells: AnnData) -> AnnData:
+    """The cells of ``adata``, then those drawn."""
+    obs = adata.obs.assign(drawn_from=adata.obs_names.to_numpy())
+    if sparse.issparse(adata.X):
+        x = sparse.vstack([adata.X, sparse.csr_matrix(cells.X)]).tocsr()
+    else:
+        x = np.concatenate([adata.X, cells.X])
+    return AnnData(x, obs=pd.concat([obs, cells.obs]), var=adata.var.copy())
 
 
 def train_alternating(

@@ -50,7 +50,7 @@ class RegimesMixin:
         batch_size: int = 128,
         labelled_fraction: float | None = None,
         label_weighting: str = "rows",
-        init: str | None = "kmeans",
+        init: str | None = "auto",
         init_epochs: int = 10,
         early_stopping: bool = False,
         train_size: float | None = None,
@@ -87,7 +87,8 @@ class RegimesMixin:
             ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
             minibatch share the weight evenly, as in the thesis's runs.
         init
-            How the components of an untrained model start. Without labels, ``"kmeans"``: k-means on
+            How the components of an untrained model start. ``"auto"``: ``"kmeans"`` without labels,
+            ``"logistic"`` with some. Without labels, ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
             then clusters are forgotten and training goes on unsupervised. Those epochs come before
@@ -124,7 +125,7 @@ class RegimesMixin:
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         arguments.check_choice("mode", mode, MODES)
         arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        arguments.check_choice("init", init, ("kmeans", "leiden", "logistic", None))
+        arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
         arguments.check_positive("init_epochs", init_epochs)
         if datamodule is not None:
             _check_rowless(init, clusters, indices, labelled_fraction)
@@ -135,6 +136,8 @@ class RegimesMixin:
         mode = self._regime(mode, labelled[rows], clusters, init)
         if mode == "supervised":
             rows = rows[labelled[rows]]
+        if init == "auto":
+            init = "logistic" if mode == "semi" else "kmeans"
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(guiding_components(self, clusters)) if mode == "guided" else None

@@ -478,6 +478,7 @@ def test_size_factors_nobody_registered_are_not_read(counts):
     torch.testing.assert_close(rows.library, x.sum(1, keepdim=True))
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:UserWarning")
 def test_minibatches_of_annbatch(toy, tmp_path):
     annbatch = pytest.importorskip("annbatch")
     from scvi.dataloaders import AnnbatchDataModule
@@ -500,7 +501,7 @@ def test_minibatches_of_annbatch(toy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "init='kmeans'"),
+        ({}, "init='auto'"),
         ({"init": None, "indices": [1, 2]}, "indices chooses cells"),
         ({"init": None, "labelled_fraction": 0.5}, "labelled_fraction chooses cells"),
         ({"init": None, "train_size": 0.5}, "Split there"),
