@@ -214,6 +214,7 @@ def test_ctrl_c(cells, tmp_path):
     assert "gmvae_component" in anndata.read_h5ad(tmp_path / "m" / "annotated.h5ad").obs
 
 
+@pytest.mark.filterwarnings("default")
 def test_warnings_are_one_line(run, cells, tmp_path, calls, monkeypatch):
     def warn(self, **_):
         warnings.warn("genes are constant", UserWarning, stacklevel=2)

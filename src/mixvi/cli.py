@@ -159,7 +159,7 @@ def train(
     ] = None,
     init: Annotated[
         str | None,
-        _training("Start of the components: kmeans, leiden, logistic or none.", "kmeans"),
+        _training("Start of the components: auto, kmeans, leiden, logistic or none.", "auto"),
     ] = None,
     init_epochs: Annotated[int | None, _training("Epochs of that start.", "10")] = None,
     max_epochs: Annotated[

@@ -32,6 +32,7 @@ def extreme(counts):
     return build
 
 
+@pytest.mark.filterwarnings("ignore:.*holds whole numbers alone:UserWarning")
 @pytest.mark.parametrize("y_posterior", ["network", "bayes"])
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_sigma", "bernoulli", *COUNTS])
 def test_no_verb_gives_nan(extreme, likelihood, y_posterior):

@@ -84,6 +84,7 @@ def test_a_query_keeps_the_batches_of_its_reference(deep, fit):
         assert total == pytest.approx(scale * np.median(one), rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*holds whole numbers alone:UserWarning")
 def test_bad_input(deep, fit):
     model = build(GMVAE, deep, fit)
     with pytest.raises(ValueError, match="batch='four' is not known"):

@@ -268,6 +268,7 @@ def test_a_loop_left_early_reads_no_further(counts, tmp_path, small):
     assert len(reads) <= 2
 
 
+@pytest.mark.filterwarnings("ignore:.*values that are not whole numbers:UserWarning")
 @pytest.mark.parametrize("how", ["dense", "csr"])
 def test_memory_is_bounded(tmp_path, monkeypatch, how):
     """An epoch over 64 MB of dense rows, and 16 MB of entries, holds no more than it is given."""
