@@ -6,7 +6,6 @@ from sklearn.metrics import adjusted_rand_score
 
 import mixvi
 from mixvi.cells import cluster_cells, train_guided
-from mixvi.cells.clusters import guiding_components
 
 SMALL = {"n_hidden": 64, "n_layers": 1, "n_latent_z": 2, "n_latent_w": 2, "likelihood": "mse"}
 
@@ -95,10 +94,10 @@ def test_clusters_are_taken_by_name(toy, model):
     )
     shuffled = toy.obs["cell_type"].sample(frac=1, random_state=0)
     np.testing.assert_array_equal(
-        guiding_components(model, shuffled), toy.obs["cell_type"].cat.codes
+        model.guiding_components(shuffled), toy.obs["cell_type"].cat.codes
     )
     np.testing.assert_array_equal(
-        guiding_components(model, "cell_type"), toy.obs["cell_type"].cat.codes
+        model.guiding_components("cell_type"), toy.obs["cell_type"].cat.codes
     )
     renamed = shuffled.set_axis([f"other {name}" for name in shuffled.index])
     with pytest.raises(ValueError, match="clusters has names, but none is 'cell_0'"):

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from mixvi.core.arguments import shown
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
 
-if TYPE_CHECKING:
-    from mixvi.cells.gmvae import GMVAE
 
-
-def guiding_components(model: GMVAE, clusters: str | Sequence) -> np.ndarray:
+def guiding_components(
+    adata: AnnData, clusters: str | Sequence, n_components: int, owners: Sequence = ()
+) -> np.ndarray:
     """Component of each cell's cluster, ``(n_obs,)``.
 
     Parameters
     ----------
-    model
-        The model that is guided. Clusters that are all named as its labels take the components that
-        these own, if they own one each.
+    adata
+        The model's cells.
     clusters
         A column of ``obs``, or the cluster of each cell ``(n_obs,)``; a Series by cell name. They
         take components in the order of their categories, or sorted where they have none.
+    n_components
+        How many the model has.
+    owners
+        Labels that own one component each, in order. Clusters that are all named as these take
+        their components.
 
     Raises
     ------
@@ -35,7 +38,6 @@ def guiding_components(model: GMVAE, clusters: str | Sequence) -> np.ndarray:
     ValueError
         If a cell has no cluster, or there is one alone, or more than components.
     """
-    adata = model.adata
     if isinstance(clusters, str):
         checks.check_categories(adata, clusters, "clusters")
         clusters = adata.obs[clusters]
@@ -51,17 +53,17 @@ def guiding_components(model: GMVAE, clusters: str | Sequence) -> np.ndarray:
         codes, names = values.cat.codes.to_numpy(), values.cat.categories
     else:
         codes, names = pd.factorize(values, sort=True)
-    owners = {str(label): i for i, label in enumerate(model.classes)}
-    if model.module.components_per_class == 1 and all(str(name) in owners for name in names):
-        return np.array([owners[str(name)] for name in names])[codes]
+    owned = {str(label): i for i, label in enumerate(owners)}
+    if all(str(name) in owned for name in names):
+        return np.array([owned[str(name)] for name in names])[codes]
     if len(names) == 1:
         raise ValueError(
             f"clusters has one cluster alone ({shown(names[0])}): it can guide nothing. Raise the "
             "resolution of the clustering."
         )
-    if len(names) > model.n_components:
+    if len(names) > n_components:
         raise ValueError(
-            f"clusters has {len(names)} clusters, but the model {model.n_components} components. "
+            f"clusters has {len(names)} clusters, but the model {n_components} components. "
             f"Build it with n_components={len(names)} or more."
         )
     return codes.astype(np.int64)

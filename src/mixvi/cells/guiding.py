@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mixvi.cells.clusters import guiding_components
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.initial import principal_components
 from mixvi.core.arguments import shown
@@ -173,7 +172,7 @@ def train_guided(
         If there is one cluster alone, or more clusters than components.
     """
     model.train(mode="guided", clusters=clusters, stages=supervised_stages, **train_kwargs)
-    codes = guiding_components(model, clusters)
+    codes = model.guiding_components(clusters)
     supervised = float((model.predict().to_numpy() == codes).mean())
     if unsupervised_stages is None:
         return Guidance(supervised, None)

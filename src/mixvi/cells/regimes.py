@@ -140,7 +140,7 @@ class RegimesMixin:
             init = "logistic" if mode == "semi" else "kmeans"
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
-        known = _as_components(guiding_components(self, clusters)) if mode == "guided" else None
+        known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
         use_labels = mode in ("supervised", "semi")
         reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": known}
         weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
@@ -243,6 +243,29 @@ class RegimesMixin:
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
         return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
+
+    def guiding_components(self, clusters: str | Sequence) -> np.ndarray:
+        """Component that each cell is taught in ``train(mode="guided", clusters=clusters)``.
+
+        Parameters
+        ----------
+        clusters
+            A column of ``obs``, or the cluster of each cell ``(n_obs,)``; a Series by cell name.
+
+        Returns
+        -------
+        Array ``(n_obs,)``: of clusters that are all named as labels with a component each, that
+        component; of others, the place of the cluster among its categories, or sorted.
+
+        Raises
+        ------
+        KeyError
+            If the column is missing.
+        ValueError
+            If a cell has no cluster, or there is one alone, or more than components.
+        """
+        owners = self.classes if self.module.components_per_class == 1 else ()
+        return guiding_components(self.adata, clusters, self.n_components, owners)
 
     def _labelled_cells(self) -> np.ndarray:
         """Mask of the cells with a label, ``(n_obs,)``."""
