@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scanpy as sc
 from conftest import CPU
+from scipy import sparse
 
 import mixvi
+from mixvi.core.data.backed import row_sums
 
 TRAIN = {"max_epochs": 30, "lr": 5e-3, "batch_size": 50, **CPU}
 
@@ -50,6 +52,30 @@ def test_counts_that_were_logged_after_the_set_up(counts):
     counts.X = -counts.X
     with pytest.raises(ValueError, match="negative values"):
         model.train(1, **CPU)
+
+
+def test_verbs_look_at_values_that_changed(counts):
+    """All of them, in place or not; without a change they are not read anew."""
+    mixvi.VAE.setup_anndata(counts)
+    model = mixvi.VAE(counts, n_hidden=8, likelihood="nb")
+    model.train(1, **CPU)
+    model._check_data = lambda adata: pytest.fail("read anew")
+    model.get_latent_representation(indices=[0])
+    del model._check_data
+    kept = counts.X.copy()
+    counts.X *= -1
+    with pytest.raises(ValueError, match="negative values"):
+        model.get_latent_representation(indices=[0])
+    counts.X = kept
+    model.get_latent_representation(indices=[0])
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_array])
+def test_row_sums_of_every_form(form):
+    x = np.array([[0, 0, 0], [60_000, 1, 60_000], [0, 0, 0], [0, 2, 0]], dtype=np.float32)
+    np.testing.assert_array_equal(row_sums(form(x)), [0, 120_001, 0, 2])
+    assert row_sums(form(x[:0])).shape == (0,)
+    np.testing.assert_array_equal(row_sums(form(x[:1])), [0])
 
 
 def test_labels_that_are_new_are_refused(toy):

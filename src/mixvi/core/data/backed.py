@@ -97,6 +97,12 @@ def row_sums(x) -> np.ndarray:
         x = x.to_numpy()
     if sparse.issparse(x):
         x = distinct_entries(x)
+        if x.format == "csr":
+            # scipy would make a copy of all values in double precision
+            sums, filled = np.zeros(x.shape[0]), np.diff(x.indptr) > 0
+            if filled.any():
+                sums[filled] = np.add.reduceat(x.data, x.indptr[:-1][filled], dtype=np.float64)
+            return sums
     # the matrix's own type may be too small for sums: half precision ends at 65,504
     return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
 

@@ -50,8 +50,14 @@ def found_categories(column: pd.Series) -> tuple[np.ndarray, list]:
     Categories without cells are left out; others than text, whole numbers and booleans are given by
     their names.
     """
-    values = column.astype("category").cat.remove_unused_categories()
-    return values.cat.codes.to_numpy(np.int64), [plain(v) for v in values.cat.categories]
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype("category")
+    codes, categories = column.cat.codes.to_numpy(np.int64), column.cat.categories
+    # every verb encodes: pandas' remove_unused_categories sorts all codes to find these
+    used = np.bincount(codes + 1, minlength=len(categories) + 1)[1:] > 0
+    # the last entry is for missing values, whose code is -1
+    codes = np.append(used.cumsum() - 1, -1)[codes]
+    return codes, [plain(value) for value in categories[used]]
 
 
 def encode(column: pd.Series, categories: Sequence) -> np.ndarray:

@@ -12,6 +12,7 @@ from mixvi.core.data.backed import BackedMatrix, is_backed
 from mixvi.core.maths.sparse import distinct_entries
 
 _CHUNK_ROWS = 4096
+_N_MARKED = 4096
 
 
 def stored_values(x) -> Iterator[np.ndarray]:
@@ -27,6 +28,27 @@ def stored_values(x) -> Iterator[np.ndarray]:
         x = x.to_numpy()
     for start in range(0, x.shape[0], _CHUNK_ROWS):
         yield np.asarray(x[start : start + _CHUNK_ROWS])
+
+
+def mark_of(x) -> tuple | None:
+    """What tells a matrix in memory from another, or from itself before all of it was transformed.
+
+    Parameters
+    ----------
+    x
+        Matrix ``(n_obs, n_vars)``, dense or sparse.
+
+    Returns
+    -------
+    Its form, where its values lie, and a sample of a few thousand of them; None where it is neither
+    of NumPy nor of scipy.
+    """
+    values = x.data if sparse.issparse(x) else x
+    if not isinstance(values, np.ndarray):
+        return None
+    each_axis = round(_N_MARKED ** (1 / values.ndim))
+    sample = values[tuple(slice(None, None, n // each_axis + 1) for n in values.shape)]
+    return type(x), x.shape, values.dtype, values.ctypes.data, sample.tobytes()
 
 
 def holds_counts(x) -> bool:

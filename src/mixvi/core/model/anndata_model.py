@@ -31,6 +31,7 @@ from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.backed import is_backed
 from mixvi.core.data.loading import inference_loader
 from mixvi.core.data.setup import register
+from mixvi.core.data.support import mark_of
 from mixvi.core.model.card import CardMixin
 from mixvi.core.model.docstrings import explain_arguments
 from mixvi.core.model.query import QueryMixin
@@ -50,6 +51,7 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
     """Registered data, their rows on the model's device, and safe files."""
 
     module: BaseModuleClass
+    _mark_of_checked: tuple | None = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -76,7 +78,14 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         self.init_params_ = self._get_init_params(init_locals)["non_kwargs"]
         self._model_summary_string = summary
         if self.adata is not None:
-            self._check_data(self.adata)
+            self._check_values(self.adata)
+
+    def _check_values(self, adata: AnnData) -> None:
+        """Check the registered data, but for values that were found good before."""
+        mark = mark_of(self._matrix(adata))
+        if mark is None or mark != self._mark_of_checked:
+            self._check_data(adata)
+            self._mark_of_checked = mark
 
     def _check_data(self, adata: AnnData) -> None:
         """Raise if the registered data are not what the model can take."""
@@ -120,7 +129,7 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         is_known = adata is self.adata
         self._check_registered(adata, is_known)
         if not (is_known and is_backed(self._matrix(adata))):
-            self._check_data(adata)
+            self._check_values(adata)
         _check_if_view(adata, copy_if_view=copy_if_view)
         self._encode(adata)
         return adata

@@ -70,6 +70,8 @@ class RunnerMixin:
         """Numbers of all rows, which are checked, and encoded as they are now."""
         if self.adata is None:
             raise ValueError("The model was loaded without data. Load it with adata=... to train.")
+        # a verb compares a sample of the values with those it knows; training looks at them all
+        self._mark_of_checked = None
         rows = np.arange(self._validate_anndata().n_obs)
         self._check_trainable()
         return rows
