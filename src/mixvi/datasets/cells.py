@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import anndata
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
 from mixvi.datasets import known_counts
 from mixvi.datasets.fetch import DATA_URL_VARIABLE, DataFile, fetch, find
+from mixvi.datasets.r_objects import read_rda
 
 PBMC3K = DataFile(
     "pbmc3k",
@@ -60,6 +64,53 @@ SHALEK = DataFile(
 )
 
 
+def _of_r(file: DataFile, address: str, checksum: str) -> DataFile:
+    """A file of R that has the same cells, at one revision of its repository."""
+    url = f"https://raw.githubusercontent.com/{address}"
+    return DataFile(file.folder, address.rpartition("/")[2], checksum, file.origin, url)
+
+
+_KANG_OF_R = {
+    "both_1556": _of_r(
+        KANG["both_1556"],
+        "HelenaLC/muscat/7d68329bf1cd13fc6cda2a8f857bf90a605200e9/data/example_sce.rda",
+        "f66811fa513a01a91dae01bad308e96ed5238277246b911d8e1cd5f4425c3ed9",
+    ),
+    "both_2000": _of_r(
+        KANG["both_2000"],
+        "immunogenomics/harmony/e04ab3a11c0feb167685d2221899b94387cfc3cc/data/pbmc_stim.RData",
+        "d85a18ce8ec9dcb4ac86c8e195ed53ff893c5952a7d6bf70035a17856c9dc0ef",
+    ),
+    "control_12261": _of_r(
+        KANG["control_12261"],
+        "HelenaLC/muscat/d5acab66a2468bb51368f527b6cd617de8253a67/data/kang_se.rda",
+        "f2d6728424b2d40a88ee6c6c2a1f543e9dc798e98990c4f11b5a625470ffe285",
+    ),
+}
+_SORTED_PBMC_OF_R = _of_r(
+    SORTED_PBMC,
+    "JEFworks/MUDAN/3636ed2f9a404cbdfcfdce5500384b59a72de666/data/referenceCounts.rda",
+    "d44df269ab223db35a3ac0f46a08f623b61ffd46f44f110b34910724b932a8d6",
+)
+_PAPALEXI_OF_R = _of_r(
+    PAPALEXI,
+    "Katsevich-Lab/sceptre/823bcdae9df321db501a59aa6b7acc1975052b9f/data/lowmoi_example_data.rda",
+    "e3f8ad09bb4b1d0deeeec2850a2d96f8f5062fef31a9ab1cc080e60560421b6a",
+)
+_SHALEK_OF_R = (
+    _of_r(
+        SHALEK,
+        "quon-titative-biology/scBFA/ebecc269a559d3971ac07086d27a453db85fc07e/data/exprdata.rda",
+        "d5919207d2b581eb7fc8088d5a7f3e3670cd4ec746d5ea9e0dce899bc9e32159",
+    ),
+    _of_r(
+        SHALEK,
+        "quon-titative-biology/scBFA/ebecc269a559d3971ac07086d27a453db85fc07e/data/celltype.rda",
+        "480662923a85118f5c8dab7a81cf17e28f42d80e13ae7f7e35b7ef9854813224",
+    ),
+)
+
+
 def pbmc3k(drop_megakaryocytes: bool = False, *, verify: bool = True) -> AnnData:
     """2,638 peripheral blood cells x 13,714 genes, raw counts (10x Genomics).
 
@@ -86,12 +137,8 @@ def pbmc3k(drop_megakaryocytes: bool = False, *, verify: bool = True) -> AnnData
     ValueError
         If its checksum, shape or class counts are not as expected.
     """
-    path = find(PBMC3K, verify)
-    if path is None and os.environ.get(DATA_URL_VARIABLE):
-        path = fetch(PBMC3K)
-    adata = _pbmc3k_of_scanpy() if path is None else anndata.read_h5ad(path)
-    if verify:
-        check_data(adata, "pbmc3k", (2638, 13714), {"cell_type": known_counts.PBMC3K_TYPES})
+    counts = {"cell_type": known_counts.PBMC3K_TYPES}
+    adata = _read(PBMC3K, _pbmc3k_of_scanpy, "pbmc3k", (2638, 13714), counts, verify)
     if drop_megakaryocytes:
         adata = adata[adata.obs["cell_type"] != "Megakaryocytes"].copy()
         adata.obs["cell_type"] = adata.obs["cell_type"].cat.remove_unused_categories()
@@ -132,10 +179,16 @@ def kang(part: str = "both_1556", *, verify: bool = True) -> AnnData:
     condition), ``"control_12261"`` has ``obs["donor"]`` and ``var["ensembl"]``. None is the
     thesis's own file (Kolb 2022, chapter 11): quote results as "on this part".
 
+    Where the file is not on this machine, the same cells are made of the example data of the R
+    packages muscat (``"both_1556"``, 1 MB; ``"control_12261"``, 4 MB, at its first revision) and
+    harmony (``"both_2000"``, 3 MB, with types out of the two others), downloaded from GitHub.
+
     Raises
     ------
     FileNotFoundError
         If the file is neither here nor to be downloaded.
+    ImportError
+        If it is to be made of R's files and rdata (extra ``datasets``) is not installed.
     ValueError
         If the part is unknown, or its checksum, shape or class counts are not as expected.
     """
@@ -143,11 +196,43 @@ def kang(part: str = "both_1556", *, verify: bool = True) -> AnnData:
         raise ValueError(f"part={part!r} is not known. Known: {', '.join(KANG)}.")
     return _read(
         KANG[part],
+        partial(_kang_of_r, part, verify),
         f"kang {part}",
         known_counts.KANG_SHAPES[part],
         known_counts.KANG_COUNTS[part],
         verify,
     )
+
+
+def _kang_of_r(part: str, verify: bool) -> AnnData:
+    """The same cells from the R packages muscat and harmony."""
+    objects = read_rda(fetch(_KANG_OF_R[part], verify))
+    if part == "both_1556":
+        adata = objects["example_sce"]
+        names = {"cluster_id": "cell_type", "sample_id": "sample", "group_id": "condition"}
+        adata.obs = adata.obs.rename(columns=names)
+    elif part == "control_12261":
+        adata = objects["kang_se"]
+        columns = {
+            "donor": adata.obs["sample_id"].astype(str),
+            "cell_type": adata.obs["cluster_id"].astype(str),
+            "condition": "ctrl",
+        }
+        adata.obs = pd.DataFrame(columns, index=adata.obs_names)
+        adata.var["ensembl"] = adata.var_names
+        adata.var_names = adata.var.pop("feature").astype(str).array
+        # in this order, as anndata makes it: 101, 107, 1015
+        adata.strings_to_categoricals()
+    else:
+        conditions = {"ctrl": objects["pbmc.ctrl"], "stim": objects["pbmc.stim"]}
+        adata = anndata.concat(conditions, label="condition")
+    adata.obs_names = adata.obs["condition"].astype(str) + "_" + adata.obs_names
+    if part == "both_2000":
+        types = pd.concat([kang(p, verify=verify).obs["cell_type"] for p in KANG if p != part])
+        # the control cells of the first part are in both, with the same types
+        types = types.astype(str)[~types.index.duplicated()].reindex(adata.obs_names)
+        adata.obs["cell_type"] = types.fillna("unknown").astype("category")
+    return adata
 
 
 def sorted_pbmc(*, verify: bool = True) -> AnnData:
@@ -166,15 +251,30 @@ def sorted_pbmc(*, verify: bool = True) -> AnnData:
     AnnData with raw counts in ``X`` (CSR float32, (2140, 8863)) and ``obs["sorted_population"]``, 9
     categories.
 
+    Where the file is not on this machine, the same cells are made of the example data of the R
+    package MUDAN (2 MB), downloaded from GitHub.
+
     Raises
     ------
     FileNotFoundError
         If the file is neither here nor to be downloaded.
+    ImportError
+        If it is to be made of R's files and rdata (extra ``datasets``) is not installed.
     ValueError
         If its checksum, shape or class counts are not as expected.
     """
     counts = {"sorted_population": known_counts.SORTED_POPULATIONS}
-    return _read(SORTED_PBMC, "sorted_pbmc", (2140, 8863), counts, verify)
+    made = partial(_sorted_pbmc_of_r, verify)
+    return _read(SORTED_PBMC, made, "sorted_pbmc", (2140, 8863), counts, verify)
+
+
+def _sorted_pbmc_of_r(verify: bool) -> AnnData:
+    """The same cells from the R package MUDAN."""
+    adata = read_rda(fetch(_SORTED_PBMC_OF_R, verify))["referenceCounts"]
+    # a cell's name is its population, in small letters, and its barcode
+    populations = adata.obs_names.str.extract("^([a-z]+)", expand=False)
+    adata.obs["sorted_population"] = pd.Categorical(populations)
+    return adata
 
 
 def papalexi_eccite(*, verify: bool = True) -> AnnData:
@@ -191,19 +291,40 @@ def papalexi_eccite(*, verify: bool = True) -> AnnData:
     Returns
     -------
     AnnData with raw counts in ``X`` (CSR float32, (20729, 299)), ``obs["target"]`` (25 genes and
-    ``"non-targeting"``), ``obs["guide"]``, ``obs["guide_umis"]``, ``obs["guide_fraction"]`` (share
-    of the top guide) and ``obs["replicate"]`` (3).
+    ``"non-targeting"``), ``obs["guide"]``, ``obs["guide_umis"]`` (of all guides),
+    ``obs["guide_fraction"]`` (share of the top guide) and ``obs["replicate"]`` (3).
+
+    Where the file is not on this machine, the same cells are made of the example data of the R
+    package sceptre (1 MB), downloaded from GitHub.
 
     Raises
     ------
     FileNotFoundError
         If the file is neither here nor to be downloaded.
+    ImportError
+        If it is to be made of R's files and rdata (extra ``datasets``) is not installed.
     ValueError
         If its checksum, shape or class counts are not as expected.
     """
-    return _read(
-        PAPALEXI, "papalexi_eccite", (20729, 299), {"target": known_counts.TARGETS}, verify
-    )
+    counts = {"target": known_counts.TARGETS}
+    made = partial(_papalexi_of_r, verify)
+    return _read(PAPALEXI, made, "papalexi_eccite", (20729, 299), counts, verify)
+
+
+def _papalexi_of_r(verify: bool) -> AnnData:
+    """The same cells from the R package sceptre; a cell's guide is that with the most UMIs."""
+    data = read_rda(fetch(_PAPALEXI_OF_R, verify))["lowmoi_example_data"]
+    adata, guides = data["response_matrix"], data["grna_matrix"]
+    adata.obs_names = "cell" + adata.obs_names
+    targets = data["grna_target_data_frame"].set_index("grna_id")["grna_target"]
+    guide = guides.var_names[np.asarray(guides.X.argmax(axis=1)).ravel()]
+    umis = np.asarray(guides.X.sum(axis=1)).ravel()
+    adata.obs["guide"] = pd.Categorical(guide)
+    adata.obs["target"] = pd.Categorical(targets[guide].astype(str))
+    adata.obs["guide_umis"] = umis
+    adata.obs["guide_fraction"] = guides.X.max(axis=1).toarray().ravel() / umis
+    adata.obs["replicate"] = data["extra_covariates"]["bio_rep"].array
+    return adata
 
 
 def shalek_bmdc(*, verify: bool = True) -> AnnData:
@@ -223,14 +344,36 @@ def shalek_bmdc(*, verify: bool = True) -> AnnData:
     ``PAM``, ``PIC``, ``none``), ``obs["hours"]`` (0, 1, 2, 4, 6), ``obs["replicate"]``,
     ``obs["condition"]`` (15) and ``obs["control_suspect"]``, which marks the 80 cells.
 
+    Where the file is not on this machine, the same cells are made of the example data of the R
+    package scBFA (3 MB), downloaded from GitHub.
+
     Raises
     ------
     FileNotFoundError
         If the file is neither here nor to be downloaded.
+    ImportError
+        If it is to be made of R's files and rdata (extra ``datasets``) is not installed.
     ValueError
         If its checksum, shape or class counts are not as expected.
     """
-    return _read(SHALEK, "shalek_bmdc", (1059, 2000), {"stimulus": known_counts.STIMULI}, verify)
+    counts = {"stimulus": known_counts.STIMULI}
+    made = partial(_shalek_of_r, verify)
+    return _read(SHALEK, made, "shalek_bmdc", (1059, 2000), counts, verify)
+
+
+def _shalek_of_r(verify: bool) -> AnnData:
+    """The same cells from the R package scBFA."""
+    expression, conditions = (read_rda(fetch(file, verify)) for file in _SHALEK_OF_R)
+    adata = expression["exprdata"]
+    # such as "4h LPS Rep", "1h PAM", "Unstimulated"
+    condition = pd.Series(conditions["celltype"], index=adata.obs_names).str.strip()
+    words = condition.str.extract("(?:([0-9]+)h (LPS|PAM|PIC)|Unstimulated)( Rep)?")
+    adata.obs["condition"] = condition.astype("category")
+    adata.obs["stimulus"] = words[1].fillna("none").astype("category")
+    adata.obs["hours"] = words[0].fillna("0").astype(int)
+    adata.obs["replicate"] = pd.Categorical(np.where(words[2].isna(), "1", "2"))
+    adata.obs["control_suspect"] = condition == "Unstimulated"
+    return adata
 
 
 def pbmc68k_reduced() -> AnnData:
@@ -259,8 +402,19 @@ def pbmc68k_reduced() -> AnnData:
     return adata
 
 
-def _read(file: DataFile, name: str, shape: tuple[int, int], counts: dict, verify: bool) -> AnnData:
-    adata = anndata.read_h5ad(fetch(file, verify))
+def _read(
+    file: DataFile,
+    of_originals: Callable[[], AnnData],
+    name: str,
+    shape: tuple[int, int],
+    counts: dict,
+    verify: bool,
+) -> AnnData:
+    """The file, or what is made of the public originals if it is neither here nor served."""
+    path = find(file, verify)
+    if path is None and os.environ.get(DATA_URL_VARIABLE):
+        path = fetch(file)
+    adata = of_originals() if path is None else anndata.read_h5ad(path)
     if verify:
         check_data(adata, name, shape, counts)
     return adata
