@@ -1,4 +1,4 @@
-"""As many components as classes: the learning-rate trick with an unsupervised judge (spec 9.2)."""
+"""As many components as classes: the learning-rate trick with an unsupervised judge."""
 
 from __future__ import annotations
 

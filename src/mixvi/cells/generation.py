@@ -30,7 +30,7 @@ class GenerationMixin:
         library_size: float | None = None,
         use_mean: bool = True,
     ) -> AnnData:
-        """New cells: each of ``n`` draws of w in every component and condition (spec 9.8).
+        """New cells: each of ``n`` draws of w in every component and condition.
 
         Parameters
         ----------

@@ -335,7 +335,7 @@ class GMVAEModule(MixviModule):
         a: Tensor | None,
         label_weight: float,
     ) -> tuple[Tensor, Tensor]:
-        """The label and the Dirichlet term (spec 5.4; Kolb 2022, eqs. 5.8, 5.9, 5.16, 5.17)."""
+        """The label and the Dirichlet term (Kolb 2022, eqs. 5.8, 5.9, 5.16, 5.17)."""
         known = self._label_loss(rows, log_pi, m, label_weight)
         if rows.components is None and self.n_classes and self.components_per_class > 1:
             within, log_within = self._within_class(log_pi)
@@ -364,7 +364,7 @@ class GMVAEModule(MixviModule):
         return m * weight * cross_entropy
 
     def _regularised(self, y_term: Tensor, log_pi: Tensor, m: Tensor) -> Tensor:
-        """Y of the unlabelled rows floored, or driven by the batch's usage (spec 4)."""
+        """Y of the unlabelled rows floored, or driven by the batch's usage."""
         if self.y_regulariser == "floor":
             return torch.where(m > 0, y_term, y_term.clamp_min(self.y_floor))
         if self.y_regulariser == "batch_mean":

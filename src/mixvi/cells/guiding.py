@@ -1,4 +1,4 @@
-"""Training guided by another clustering (M5g; Kolb 2022, l. 966-974)."""
+"""Training guided by another clustering (Kolb 2022, l. 966-974)."""
 
 from __future__ import annotations
 
