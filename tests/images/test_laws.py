@@ -16,9 +16,9 @@ import torch
 from anndata import AnnData
 from conftest import CPU, bars
 
+from mixvi.core.training.stepwise import StepwiseTrainingPlan
 from mixvi.images import AIMMPCC, MPCC, ConditionalMPCC, GenerativeInference, VaDE
 from mixvi.images.objective import OBJECTIVES
-from mixvi.images.training import StepwiseTrainingPlan
 
 N = 48
 SMALL = {"n_latent": 3, "backbone": "mlp", "backbone_kwargs": {"n_hidden": 16}}

@@ -162,7 +162,7 @@ def test_leiden_clusters_are_taught_first():
 
 
 def test_learning_rates_decay(images, monkeypatch):
-    from mixvi.images.training import StepwiseTrainingPlan
+    from mixvi.core.training.stepwise import StepwiseTrainingPlan
 
     seen = []
     start = StepwiseTrainingPlan.on_train_epoch_start

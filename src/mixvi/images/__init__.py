@@ -1,5 +1,6 @@
 """Generative-inference models of images."""
 
+from mixvi.core.training.steps import Step
 from mixvi.images.aim_mpcc import AIMMPCC
 from mixvi.images.backbones import Backbone
 from mixvi.images.conditional_mpcc import ConditionalMPCC
@@ -7,7 +8,6 @@ from mixvi.images.generative_inference import GenerativeInference
 from mixvi.images.mpcc import MPCC
 from mixvi.images.mpcc_recipes import MPCCRecipe, mpcc_recipe
 from mixvi.images.objective import Objective
-from mixvi.images.steps import Step
 from mixvi.images.vade import VaDE
 
 __all__ = [

@@ -6,10 +6,10 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
+from mixvi.core.training.steps import Step
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCCNetworks
 from mixvi.images.mpcc_module import MPCCModule
-from mixvi.images.steps import Step
 
 
 class AIMMPCCModule(MPCCModule):

@@ -15,13 +15,13 @@ from anndata import AnnData
 
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import standard_gaussian_kl_per_dim
+from mixvi.core.training.steps import Step
 from mixvi.images import objectives  # noqa: F401  # brings the objectives of the package
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.model import ImageModel
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective, make_objective
-from mixvi.images.steps import Step
 
 
 class GenerativeInferenceModule(ImageModule):

@@ -5,7 +5,6 @@ A module gives networks and losses; it knows no AnnData and no optimiser.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -13,20 +12,19 @@ from math import prod
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.module.base import BaseModuleClass
 from torch import Tensor, nn
 
 from mixvi.core import arguments
 from mixvi.core.data.resident import SPARSE_KEY
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.training.steps import Step, StepwiseModule
 from mixvi.images.blocks import renew_spectral_norms, standing_statistics
 from mixvi.images.likelihoods import LOG_VAR_MAX, LOG_VAR_MIN
-from mixvi.images.steps import Loss, Step
 
 STANDING_BATCH = 64
 
 
-class ImageModule(BaseModuleClass):
+class ImageModule(StepwiseModule):
     """Networks by name, among them ``encoder`` and ``generator``.
 
     Parameters
@@ -56,14 +54,11 @@ class ImageModule(BaseModuleClass):
         ema_decay: float | None = None,
         ema_start: int = 1000,
     ):
-        super().__init__()
+        super().__init__(networks)
         self.image_shape = tuple(image_shape)
         self.n_values = prod(self.image_shape)
         self.n_latent = n_latent
         self.pixel_range = tuple(pixel_range)
-        self.network_names = tuple(networks)
-        for name, network in networks.items():
-            self.add_module(name, network)
         arguments.check_positive("ema_start", ema_start)
         if ema_decay is not None:
             arguments.check_rate("ema_decay", ema_decay)
@@ -75,10 +70,6 @@ class ImageModule(BaseModuleClass):
             self.register_buffer("n_generator_updates", torch.zeros((), dtype=torch.long))
         # a CPU convolves faster in this order
         self.to(memory_format=torch.channels_last)
-
-    @abstractmethod
-    def steps(self) -> tuple[Step, ...]:
-        """Updates in the order in which they are taken."""
 
     def rows(self, tensors: dict[str, Tensor]) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] of one minibatch (registry key to tensor)."""
@@ -146,6 +137,11 @@ class ImageModule(BaseModuleClass):
         with standing_statistics(generator, lambda: self.draw_inputs(STANDING_BATCH)):
             yield generator
 
+    def after_step(self, step: Step) -> None:
+        """Move the average after an update of the generator."""
+        if "generator" in step.updates:
+            self.update_average()
+
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the averaged generator towards the present one, after an update of it."""
@@ -184,16 +180,3 @@ class ImageModule(BaseModuleClass):
     def generative(self, z: Tensor) -> dict[str, Tensor]:
         """Decode."""
         return {"x": self.decode(z)}
-
-    def loss(self, step: Step, x: Tensor, *further: Tensor) -> Loss:
-        """Loss and terms of one step on images ``(B, C, H, W)`` in [-1, 1].
-
-        ``further`` is what :meth:`training_rows` gives beside them.
-        """
-        result = step.loss(self, x, *further)
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-            raise ValueError(
-                f"The loss of the step {step.name!r} must return the loss and its terms by name, "
-                f"such as (loss, {{'error': error}}), but returned a {type(result).__name__}."
-            )
-        return result

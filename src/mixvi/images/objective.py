@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mixvi.core import arguments
+from mixvi.core.training.steps import Step
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
-from mixvi.images.steps import Step
 
 OBJECTIVES: dict[str, type[Objective]] = {}
 

@@ -17,10 +17,10 @@ from mixvi.core.data.splitting import Split
 from mixvi.core.maths.clustering import leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
+from mixvi.core.training.steps import Step
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.model import drawn_seed
 from mixvi.images.module import ImageModule
-from mixvi.images.steps import Step
 
 CLUSTERS_KEY = "clusters"
 _MAX_FITTED = 20_000

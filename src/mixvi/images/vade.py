@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,17 +18,16 @@ from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.training.running import NO_SETTINGS
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import drawn_seed
-from mixvi.images.steps import Loss, Step
 from mixvi.images.teaching import TaughtModel, TaughtModule
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 INITS = ("mixture", "leiden")
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
-PLAN = {"betas": (0.9, 0.999), "lr_decay": 0.9, "decay_epochs": 10}
 # arguments of train that other models have not
 _OWN_SETTINGS = ("pretrain_epochs", "init", "n_init", "teach_epochs", "pretrain_lr")
 
@@ -160,6 +160,12 @@ class VaDE(TaughtModel):
         If a name or setting is unknown, or the images do not suit the backbone.
     """
 
+    _plan: ClassVar[dict[str, Any]] = {
+        "betas": (0.9, 0.999),
+        "lr_decay": 0.9,
+        "decay_epochs": 10,
+    }
+
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -236,8 +242,8 @@ class VaDE(TaughtModel):
             becomes 0.9 of it every 10 epochs, unless ``plan_kwargs`` say otherwise (``lr_decay``,
             ``decay_epochs``).
         plan_kwargs
-            Options of :class:`mixvi.images.training.StepwiseTrainingPlan`; Adam's ``betas`` are 0.9
-            and 0.999 by default.
+            Options of :class:`mixvi.core.training.stepwise.StepwiseTrainingPlan`; Adam's ``betas``
+            are 0.9 and 0.999 by default.
         checkpoint_dir, resume
             Directory for a checkpoint an epoch, those before the last part included, and whether to
             go on with the run in it.
@@ -263,8 +269,7 @@ class VaDE(TaughtModel):
         arguments.check_positive("teach_epochs", teach_epochs)
         arguments.check_positive("pretrain_lr", pretrain_lr, integer=False)
         shared = {k: v for k, v in settings.items() if k not in _OWN_SETTINGS}
-        fit = self._settled(**shared | {"plan_kwargs": PLAN | (plan_kwargs or {})})
-
+        fit = self._settled(**shared)
         run = self._training_run(checkpoint_dir, resume, settings)
         if pretrain_epochs and not self.is_trained_:
             rates = {"lr": dict.fromkeys(self.module.network_names, pretrain_lr)}

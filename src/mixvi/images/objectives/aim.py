@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import generator_loss
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.gan import GAN
-from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)

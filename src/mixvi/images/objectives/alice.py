@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import critic_loss, joint_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.veegan import VEEGAN
-from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)

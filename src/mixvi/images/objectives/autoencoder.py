@@ -9,10 +9,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.likelihoods import reconstruction_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective
-from mixvi.images.steps import Loss, Step
 
 
 class Codes(NamedTuple):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mixvi.core.maths.mixture import gaussian_log_prob
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import critic_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.blocks import without_spectral_norm
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.autoencoder import Autoencoder, Codes
-from mixvi.images.steps import Loss, Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mixvi.core import arguments
+from mixvi.core.training.steps import Loss
 from mixvi.images.adversarial import ADVERSARIAL, critic_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective
-from mixvi.images.steps import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

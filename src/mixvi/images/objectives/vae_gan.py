@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mixvi.core.maths.mixture import reparameterise, standard_gaussian_kl_per_dim
+from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import generator_loss
 from mixvi.images.backbones import Backbone
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.gan import GAN
-from mixvi.images.steps import Loss, Step
 
 # of features, where all images of a minibatch are the same
 _LEAST_VARIANCE = 1e-8

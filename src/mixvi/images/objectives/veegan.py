@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mixvi.core.training.steps import Loss
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objectives.ali import ALI
-from mixvi.images.steps import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The plan of image models: one optimiser a network, and steps of a module in turn."""
+"""The plan of models that train by steps: one optimiser a network, and steps in turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.training.plan import check_finite
-from mixvi.images.module import ImageModule
+from mixvi.core.training.steps import StepwiseModule
 
 # minibatches between looks at the sums, which wait for the device
 GUARD_EVERY = 100
@@ -33,22 +33,26 @@ class StepwiseTrainingPlan(pl.LightningModule):
     lr
         Network name to Adam's learning rate, or one for all networks.
     betas, eps, weight_decay
-        Adam's further settings (Astorga 2021, section 6.3: 0 and 0.999).
+        Adam's further settings.
+    decoupled
+        Whether weight decay shrinks the weights by ``lr * weight_decay`` beside the gradient
+        (AdamW), or is part of the gradient.
     lr_decay, decay_epochs
         Factor of the learning rates each time that so many epochs have passed.
     batch_size
-        Images a minibatch; a shorter one at the end of an epoch is left out of training.
+        Rows a minibatch; a shorter one at the end of an epoch is left out of training.
     """
 
     def __init__(
         self,
-        module: ImageModule,
+        module: StepwiseModule,
         *,
         lr: float | dict[str, float],
         batch_size: int,
-        betas: tuple[float, float] = (0.0, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        decoupled: bool = False,
         lr_decay: float = 1.0,
         decay_epochs: int = 10,
     ):
@@ -59,6 +63,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
             lr = dict.fromkeys(module.network_names, lr)
         self._lr = lr
         self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        self._adam_class = torch.optim.AdamW if decoupled else torch.optim.Adam
         self._decay = (lr_decay, decay_epochs)
         self._batch_size = batch_size
         self._steps = module.steps()
@@ -79,14 +84,16 @@ class StepwiseTrainingPlan(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Refuse several processes, of which each would train by itself."""
         if self.trainer.world_size > 1:
-            raise ValueError("devices: models of images train on one device. Pass devices=1.")
+            raise ValueError(
+                "devices: models that train by steps do so on one device. Pass devices=1."
+            )
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam a network, in the order of the module's names."""
         # one call for all weights, where the device has it
         fused = self.device.type in ("cpu", "cuda")
         return [
-            torch.optim.Adam(parameters, lr=self._lr[name], fused=fused, **self._adam)
+            self._adam_class(parameters, lr=self._lr[name], fused=fused, **self._adam)
             for name, parameters in self._parameters_of.items()
         ]
 
@@ -102,7 +109,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         """Take the steps that are due."""
         rows = self.module.training_rows(batch)
         if len(rows[0]) < self._batch_size and batch_idx > 0:
-            # moments and critics of few images would be far from those of the others
+            # moments and critics of few rows would be far from those of the others
             return
         optimizers = dict(zip(self.module.network_names, self._optimizers(), strict=True))
         self._n_minibatches += 1
@@ -118,8 +125,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
                 self.manual_backward(loss, inputs=inputs)
                 for name in step.updates:
                     optimizers[name].step()
-                if "generator" in step.updates:
-                    self.module.update_average()
+                self.module.after_step(step)
                 self._sums["train"].add(step.name, loss, terms)
         if batch_idx == 0 or (batch_idx + 1) % GUARD_EVERY == 0:
             check_finite(self._sums["train"].means(), self.current_epoch, ADVICE)
@@ -156,7 +162,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
 
-def plan_settings(
+def stepwise_settings(
     names: Sequence[str],
     plan_kwargs: Mapping[str, Any] | None,
     lr: float | dict[str, float],
