@@ -31,6 +31,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
     module: ImageModule
 
     @classmethod
+    @arguments.told_by_class
     def setup_anndata(
         cls,
         adata: AnnData,
