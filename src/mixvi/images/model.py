@@ -196,7 +196,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
-        per_image: bool = False,
+        return_mean: bool = True,
         batch_size: int | None = None,
     ) -> float | np.ndarray:
         """Mean squared error of a pixel, images being in [-1, 1], codes at their means.
@@ -205,8 +205,12 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
 
         Parameters
         ----------
-        per_image
-            Return the error of each image, ``(n_obs,)``, instead of their mean.
+        return_mean
+            The mean over images, or the value of each.
+
+        Returns
+        -------
+        A float, or an array ``(n_obs,)``.
         """
         adata = self._validate_anndata(adata)
         errors = []
@@ -214,7 +218,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
             squares = (x - self._reconstructed(x, give_mean=True)).square()
             errors.append(squares.flatten(1).mean(1).cpu())
         errors = torch.cat(errors)
-        return errors.numpy() if per_image else float(errors.double().mean())
+        return float(errors.double().mean()) if return_mean else errors.numpy()
 
     @torch.inference_mode()
     def get_latent_mse(self, n: int = 10_000, *, batch_size: int | None = None) -> float:
@@ -383,7 +387,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
         adata.obsm[f"X_{self._prefix}"] = mean
         adata.obsm[f"X_{self._prefix}_variance"] = variance
         adata.obs[f"{self._prefix}_reconstruction_error"] = self.get_reconstruction_error(
-            adata, per_image=True, batch_size=batch_size
+            adata, return_mean=False, batch_size=batch_size
         )
         if reconstruction:
             adata.obsm[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
