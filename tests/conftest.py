@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -72,6 +73,30 @@ def small_counts() -> AnnData:
     adata = AnnData(sparse.csr_matrix(x), obs=obs)
     adata.layers["counts"] = adata.X.copy()
     return adata
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Chunks and memory so small that 200 rows on disk are many windows."""
+    for name, value in {"backed_memory": 20_000, "backed_chunk_rows": 8}.items():
+        monkeypatch.setattr(mixvi.settings, name, value)
+
+
+def on_disk(adata: AnnData, directory: Path, kind: str) -> AnnData:
+    """The same AnnData with X on disk; ``kind`` is ``"h5ad"`` or ``"zarr"``, then how it is stored.
+
+    Stored ``"dense"``, ``"csr"``, or ``"gzip"``, a compressed CSR.
+    """
+    form, how = kind.split()
+    dense = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
+    stored = adata.copy()
+    stored.X = dense if how == "dense" else sparse.csr_matrix(dense)
+    path = directory / f"cells.{form}"
+    if form == "zarr":
+        stored.write_zarr(path)
+    else:
+        stored.write_h5ad(path, compression="gzip" if how == "gzip" else None)
+    return mixvi.read_backed(path)
 
 
 def bars(n: int, size: int = 8, seed: int = 0):

@@ -42,13 +42,23 @@ def test_a_vae_reconstructs(fit_images, images):
     model = fit_images("vae", epochs=60, train={"lr": 4e-3, "batch_size": 32})
     assert model.get_reconstruction_error() < 0.1 * images.obsm["image"].var()
     error = (model.get_reconstruction() - images.obsm["image"]) ** 2
-    per_image = model.get_reconstruction_error(per_image=True)
+    per_image = model.get_reconstruction_error(return_mean=False)
     np.testing.assert_allclose(per_image, error.mean((1, 2, 3)), rtol=1e-4)
-    terms = model.get_elbo_terms()
+    terms = model.get_elbo(return_terms=True)
     mean, variance = model.get_latent_representation(return_dist=True)
     assert terms["Z"] == pytest.approx(posterior_kl(mean, variance), rel=1e-4)
     # one sample of z, where the error is at its mean
-    assert terms["R"] > 0.5 * 64 * per_image.mean()
+    constant = 32 * np.log(2 * np.pi)
+    assert terms["R"] > 0.5 * 64 * per_image.mean() + constant
+    assert terms["R"] == pytest.approx(0.5 * 64 * per_image.mean() + constant, rel=0.05)
+    torch.manual_seed(0)
+    table = model.get_elbo(return_terms=True, return_mean=False)
+    torch.manual_seed(0)
+    each = model.get_elbo(return_mean=False).numpy()
+    torch.manual_seed(0)
+    assert model.get_elbo() == pytest.approx(each.mean(), rel=1e-5)
+    np.testing.assert_allclose(each, -table["total"], rtol=1e-5)
+    assert list(table.index) == list(images.obs_names)
     assert terms["total"] == pytest.approx(terms["R"] + terms["Z"])
     assert model.get_encoder_entropy() == pytest.approx(encoder_entropy(variance), rel=1e-5)
     total, means = (model.get_mutual_information(moments=m) for m in ("total", "means"))
@@ -72,7 +82,7 @@ def test_verbs(fit_images, images):
     with pytest.raises(ValueError, match=r"z must have shape \(n, 3\)"):
         model.decode_latent(mean[:, :2])
     with pytest.raises(ValueError, match="trains no autoencoder"):
-        model.get_elbo_terms()
+        model.get_elbo(return_terms=True)
     with pytest.raises(ValueError, match="n must be a positive"):
         model.sample(0)
     with pytest.raises(ValueError, match="objective='wvae' has no critic of images"):

@@ -92,6 +92,17 @@ def test_annotate(model, images):
     assert 1 <= notes["used_clusters"] <= 3
 
 
+def test_models_annotate_under_a_key_of_choice(model, images):
+    model.annotate(key_added="mine")
+    assert {"mine_cluster", "mine_confidence", "mine_reconstruction_error"} <= set(images.obs)
+    assert {"X_mine", "X_mine_variance", "mine_cluster_probs"} <= set(images.obsm)
+    p = type(model).__name__.lower()
+    assert not any(p in str(key) for slot in (images.obs, images.obsm, images.uns) for key in slot)
+    images.obs[f"{p}_cluster"] = "by hand"
+    with pytest.warns(UserWarning, match=rf"no mixvi model wrote: obs\['{p}_cluster'\]"):
+        model.annotate()
+
+
 def test_a_cluster_has_one_name_in_all_verbs(model, images):
     """What one verb returns, another takes; numbers do, too."""
     model.annotate()

@@ -150,8 +150,8 @@ def test_rows_in_another_order_have_their_codes_in_that_order(name):
     np.testing.assert_allclose(found, codes[order], **options)
     found = model.get_latent_representation(model.adata[order].copy())
     np.testing.assert_allclose(found, codes[order], **options)
-    found = model.get_reconstruction_error(model.adata[order], per_image=True)
-    expected = model.get_reconstruction_error(per_image=True)
+    found = model.get_reconstruction_error(model.adata[order], return_mean=False)
+    expected = model.get_reconstruction_error(return_mean=False)
     np.testing.assert_allclose(found, expected[order], **options)
 
 

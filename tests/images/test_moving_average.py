@@ -98,13 +98,13 @@ def test_all_verbs_show_images_of_one_generator(cls):
         z = model.get_latent_representation()
         images = {
             "reconstruction": model.get_reconstruction(),
-            "error": model.get_reconstruction_error(per_image=True),
+            "error": model.get_reconstruction_error(return_mean=False),
             "sample": model.sample(4),
             "decoded": model.decode_latent(z[:4]),
             "latent_mse": np.array(model.get_latent_mse(50)),
         }
         if cls is GenerativeInference:
-            images["elbo"] = model.get_elbo_terms().to_numpy()
+            images["elbo"] = model.get_elbo(return_terms=True).to_numpy()
         return images
 
     ours = shown()

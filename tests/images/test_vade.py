@@ -138,7 +138,7 @@ def test_blobs_are_found():
     assert not any(name.startswith("pretraining") for name in model.history)
     loss = model.history["vade_loss_train"]["vade_loss_train"].astype(float)
     assert len(loss) == 10 and loss.iloc[-1] < loss.iloc[0]
-    terms = model.get_elbo_terms()
+    terms = model.get_elbo(return_terms=True)
     assert terms["total"] == pytest.approx(terms[["R", "Z", "Y"]].sum())
     # three clusters that are told apart cost log 3
     assert terms["Y"] == pytest.approx(np.log(3), abs=0.1)

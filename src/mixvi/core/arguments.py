@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -97,3 +100,27 @@ def check_new_name(kind: str, cls: type, known: Mapping[str, type]) -> None:
         f"The {kind} {cls.name!r} is there already ({there.__module__}.{there.__qualname__}). "
         "Choose another name."
     )
+
+
+def told_by_class(method: Callable) -> Callable:
+    """A class method whose complaints about its arguments name the class that was called.
+
+    The interpreter's own name the base class that has the method, which users do not know.
+    """
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    known = [p.name for p in parameters]
+    first = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    others = [f"{name}=..." for name in known if name not in first][:4]
+
+    @functools.wraps(method)
+    def checked(cls: type, *args: Any, **options: Any) -> Any:
+        called = f"{cls.__name__}.{method.__name__}"
+        if len(args) > len(first):
+            named = f" Name the others: {', '.join(others)}." if others else ""
+            raise TypeError(f"{called} takes {', '.join(first)} by position and no more.{named}")
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{called} has no argument {name!r}. {near_matches(name, known)}")
+        return method(cls, *args, **options)
+
+    return checked

@@ -13,6 +13,7 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.core import arguments
 from mixvi.core.arguments import shown
+from mixvi.core.data.annotations import Annotations
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
 from mixvi.metrics import used_components
@@ -188,26 +189,33 @@ class ClusterModel(ImageModel):
         self,
         adata: AnnData | None = None,
         *,
+        key_added: str | None = None,
         reconstruction: bool = False,
         batch_size: int | None = None,
     ) -> None:
         """Write codes, clusters and errors into the AnnData.
 
         Beside the keys of :meth:`mixvi.images.GenerativeInference.annotate`:
-        ``obsm["<model>_cluster_probs"]``, q(y | z) ``(n_obs, n_clusters)``;
-        ``obs["<model>_cluster"]``, the most probable cluster as a category;
-        ``obs["<model>_confidence"]``, its probability; ``obs["<model>_cluster_distance"]``, see
-        :meth:`cluster_distance`; in ``uns["<model>"]`` also ``"phi"``, ``"mu"`` and ``"sigma"`` of
+        ``obsm["<key>_cluster_probs"]``, q(y | z) ``(n_obs, n_clusters)``;
+        ``obs["<key>_cluster"]``, the most probable cluster as a category;
+        ``obs["<key>_confidence"]``, its probability; ``obs["<key>_cluster_distance"]``, see
+        :meth:`cluster_distance`; in ``uns["<key>"]`` also ``"phi"``, ``"mu"`` and ``"sigma"`` of
         the prior and ``"used_clusters"``, how many hold images.
         """
-        adata = self._validate_anndata(adata)
-        super().annotate(adata, reconstruction=reconstruction, batch_size=batch_size)
-        p = self._prefix
+        super().annotate(
+            adata, key_added=key_added, reconstruction=reconstruction, batch_size=batch_size
+        )
+
+    def _annotations(
+        self, adata: AnnData, key: str, reconstruction: bool, batch_size: int | None
+    ) -> Annotations:
+        found = super()._annotations(adata, key, reconstruction, batch_size)
         probs = self.get_cluster_probabilities(adata, batch_size=batch_size)
         values = probs.to_numpy()
-        adata.obsm[f"{p}_cluster_probs"] = values
-        adata.obs[f"{p}_cluster"] = self._best(probs)
-        adata.obs[f"{p}_confidence"] = values.max(axis=1)
-        adata.obs[f"{p}_cluster_distance"] = self.cluster_distance(adata, batch_size=batch_size)
+        found.obsm[f"{key}_cluster_probs"] = values
+        found.obs[f"{key}_cluster"] = self._best(probs)
+        found.obs[f"{key}_confidence"] = values.max(axis=1)
+        found.obs[f"{key}_cluster_distance"] = self.cluster_distance(adata, batch_size=batch_size)
         parameters = dict(zip(("phi", "mu", "sigma"), self.get_prior_parameters(), strict=True))
-        adata.uns[p] |= parameters | {"used_clusters": used_components(values)}
+        found.notes |= parameters | {"used_clusters": used_components(values)}
+        return found

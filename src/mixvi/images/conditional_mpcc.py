@@ -8,6 +8,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 from torch import Tensor
 
+from mixvi.core.arguments import told_by_class
 from mixvi.core.data import checks
 from mixvi.core.data.fields import QueryLabelsField
 from mixvi.core.data.setup import LOADING
@@ -103,6 +104,7 @@ class ConditionalMPCC(MixtureMPCC):
         return self._categories(REGISTRY_KEYS.LABELS_KEY)[:-1]
 
     @classmethod
+    @told_by_class
     def setup_anndata(
         cls,
         adata: AnnData,

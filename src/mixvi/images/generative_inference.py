@@ -15,10 +15,11 @@ from anndata import AnnData
 
 from mixvi.core import arguments
 from mixvi.core.maths.mixture import standard_gaussian_kl_per_dim
+from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.steps import Step
 from mixvi.images import objectives  # noqa: F401  # brings the objectives of the package
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.likelihoods import reconstruction_loss
+from mixvi.images.likelihoods import log_normaliser, reconstruction_loss
 from mixvi.images.model import ImageModel
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective, make_objective
@@ -79,7 +80,7 @@ class GenerativeInferenceModule(ImageModule):
         return self.objective.score(self, x)
 
 
-class GenerativeInference(ImageModel):
+class GenerativeInference(ElboMixin, ImageModel):
     """An encoder and a generator of images, trained by an objective of choice.
 
     Parameters
@@ -152,40 +153,56 @@ class GenerativeInference(ImageModel):
         every = min(step.every for step in objective.steps() if "generator" in step.updates)
         return max(1, -(-objective.default_iterations * every // n_minibatches))
 
-    @torch.inference_mode()
-    def get_elbo_terms(
+    def get_elbo(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
+        return_mean: bool = True,
+        return_terms: bool = False,
         batch_size: int | None = None,
-    ) -> pd.Series:
-        """Terms of minus the ELBO of an autoencoder, means over images in nats.
+    ) -> float | torch.Tensor | pd.Series | pd.DataFrame:
+        """The evidence lower bound of an autoencoder in nats, constants included; higher is better.
 
-        ``R``, the reconstruction loss at one sample of z, without its constant; ``Z``, the KL of
-        q(z | x) to the prior in closed form, whatever restriction trained the model; ``total``.
+        Parameters
+        ----------
+        return_mean
+            The mean over images, or the value of each.
+        return_terms
+            Instead, the terms of minus the ELBO and their sum ``total`` (lower is better), by name:
+            ``R``, the reconstruction loss at one sample of z; ``Z``, the KL of q(z | x) to the
+            prior in closed form, whatever restriction trained the model.
+
+        Returns
+        -------
+        A float, or a tensor ``(n_obs,)``; of terms a Series, or a DataFrame by the images' names.
 
         Raises
         ------
         ValueError
             If the objective minimises no reconstruction loss.
         """
+        return self._elbo(
+            self._elbo_terms,
+            adata,
+            indices,
+            return_mean=return_mean,
+            return_terms=return_terms,
+            batch_size=batch_size,
+        )
+
+    def _check_has_elbo(self) -> None:
         if not self.objective.is_autoencoder:
             raise ValueError(
                 f"objective={self.objective.name!r} trains no autoencoder: it has no ELBO. "
                 "get_reconstruction_error and get_latent_mse say how far codes and images agree."
             )
-        adata = self._validate_anndata(adata)
-        terms = []
-        for x in self._batches(adata, indices, batch_size):
-            posterior = self.module.inference(x)
-            x_hat = self.module.reconstruct(posterior["z"])
-            kl = standard_gaussian_kl_per_dim(posterior["mu_z"], posterior["lv_z"]).sum(-1)
-            loss = reconstruction_loss(x, x_hat, self.objective.recon_scale)
-            terms.append(torch.stack([loss, kl], dim=-1).double().cpu())
-        means = pd.Series(torch.cat(terms).mean(0).tolist(), index=["R", "Z"])
-        means["total"] = means.sum()
-        return means
+
+    def _elbo_terms(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        posterior, scale = self.module.inference(x), self.objective.recon_scale
+        loss = reconstruction_loss(x, self.module.reconstruct(posterior["z"]), scale)
+        kl = standard_gaussian_kl_per_dim(posterior["mu_z"], posterior["lv_z"]).sum(-1)
+        return {"R": loss + log_normaliser(x, scale), "Z": kl}
 
     @torch.inference_mode()
     def get_discriminator_score(

@@ -5,6 +5,8 @@ Source: Astorga 2021, chapters 4 and 6. The batch axis is kept; averaging is lef
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from mixvi.core.maths.mixture import gaussian_log_prob
@@ -23,6 +25,11 @@ def reconstruction_loss(x: Tensor, x_hat: Tensor, scale: float = 0.5) -> Tensor:
         What the sum of squares over pixels is multiplied by; 0.5 for unit variance.
     """
     return scale * (x - x_hat).square().flatten(1).sum(1)
+
+
+def log_normaliser(x: Tensor, scale: float = 0.5) -> float:
+    """The constant of :func:`reconstruction_loss`, whose variance is ``1 / (2 scale)``, in nats."""
+    return 0.5 * x[0].numel() * math.log(math.pi / scale)
 
 
 def encoder_loss(z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:

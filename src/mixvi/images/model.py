@@ -11,6 +11,7 @@ from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core import arguments
+from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.data.backed import is_backed
 from mixvi.core.data.setup import LOADING, register
 from mixvi.core.model.anndata_model import AnnDataModel
@@ -31,6 +32,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
     module: ImageModule
 
     @classmethod
+    @arguments.told_by_class
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -195,7 +197,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
-        per_image: bool = False,
+        return_mean: bool = True,
         batch_size: int | None = None,
     ) -> float | np.ndarray:
         """Mean squared error of a pixel, images being in [-1, 1], codes at their means.
@@ -204,8 +206,12 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
 
         Parameters
         ----------
-        per_image
-            Return the error of each image, ``(n_obs,)``, instead of their mean.
+        return_mean
+            The mean over images, or the value of each.
+
+        Returns
+        -------
+        A float, or an array ``(n_obs,)``.
         """
         adata = self._validate_anndata(adata)
         errors = []
@@ -213,7 +219,7 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
             squares = (x - self._reconstructed(x, give_mean=True)).square()
             errors.append(squares.flatten(1).mean(1).cpu())
         errors = torch.cat(errors)
-        return errors.numpy() if per_image else float(errors.double().mean())
+        return float(errors.double().mean()) if return_mean else errors.numpy()
 
     @torch.inference_mode()
     def get_latent_mse(self, n: int = 10_000, *, batch_size: int | None = None) -> float:
@@ -364,31 +370,49 @@ class ImageModel(ImageFittingMixin, AnnDataModel):
         self,
         adata: AnnData | None = None,
         *,
+        key_added: str | None = None,
         reconstruction: bool = False,
         batch_size: int | None = None,
     ) -> None:
         """Write codes and errors into the AnnData.
 
-        Keys, with the name of the objective or model for ``<model>``: ``obsm["X_<model>"]`` and
-        ``obsm["X_<model>_variance"]``, mean and variance of q(z | x), each ``(n_obs, n_latent)``;
-        ``obs["<model>_reconstruction_error"]``, mean squared error of a pixel;
-        ``obsm["<model>_reconstruction"]`` ``(n_obs, C, H, W)`` with ``reconstruction=True``;
-        ``uns["<model>"]`` with the settings.
+        Keys: ``obsm["X_<key>"]`` and ``obsm["X_<key>_variance"]``, mean and variance of q(z | x),
+        each ``(n_obs, n_latent)``; ``obs["<key>_reconstruction_error"]``, mean squared error of a
+        pixel; ``obsm["<key>_reconstruction"]`` ``(n_obs, C, H, W)`` with ``reconstruction=True``;
+        ``uns["<key>"]`` with the settings.
+
+        Parameters
+        ----------
+        key_added
+            The key; default the name of the objective or the model.
+        reconstruction
+            Write the reconstruction, too.
+
+        Warns
+        -----
+        UserWarning
+            If keys are replaced that another class of model or the user wrote.
         """
+        check_key_added(key_added)
         adata = self._validate_anndata(adata)
+        key = key_added or self._prefix
+        self._annotations(adata, key, reconstruction, batch_size).write(adata)
+
+    def _annotations(
+        self, adata: AnnData, key: str, reconstruction: bool, batch_size: int | None
+    ) -> Annotations:
+        """What :meth:`annotate` writes; subclasses add to it."""
+        found = Annotations(key, self._description())
         mean, variance = self.get_latent_representation(
             adata, return_dist=True, batch_size=batch_size
         )
-        adata.obsm[f"X_{self._prefix}"] = mean
-        adata.obsm[f"X_{self._prefix}_variance"] = variance
-        adata.obs[f"{self._prefix}_reconstruction_error"] = self.get_reconstruction_error(
-            adata, per_image=True, batch_size=batch_size
-        )
+        found.obsm |= {f"X_{key}": mean, f"X_{key}_variance": variance}
+        errors = self.get_reconstruction_error(adata, return_mean=False, batch_size=batch_size)
+        found.obs[f"{key}_reconstruction_error"] = errors
         if reconstruction:
-            adata.obsm[f"{self._prefix}_reconstruction"] = self.get_reconstruction(
-                adata, batch_size=batch_size
-            )
-        adata.uns[self._prefix] = self._description()
+            images = self.get_reconstruction(adata, batch_size=batch_size)
+            found.obsm[f"{key}_reconstruction"] = images
+        return found
 
 
 def drawn_seed() -> int:

@@ -17,10 +17,11 @@ from torch import Tensor
 from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.likelihoods import bernoulli_loss, reconstruction_loss
+from mixvi.images.likelihoods import bernoulli_loss, log_normaliser, reconstruction_loss
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
@@ -131,7 +132,7 @@ class VaDEModule(TaughtModule):
         return reconstruction_loss(x, x_hat, self.recon_scale)
 
 
-class VaDE(TaughtModel):
+class VaDE(ElboMixin, TaughtModel):
     """Variational deep embedding: clusters of images, and new images of each.
 
     x comes from z alone, z from one of K Gaussians with learned weights, means and scales; the
@@ -305,25 +306,44 @@ class VaDE(TaughtModel):
             np.stack([part.var(axis=0) for part in parts]),
         )
 
-    @torch.inference_mode()
-    def get_elbo_terms(
+    def get_elbo(
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
+        return_mean: bool = True,
+        return_terms: bool = False,
         batch_size: int | None = None,
-    ) -> pd.Series:
-        """Terms of minus the ELBO, means over images in nats.
+    ) -> float | torch.Tensor | pd.Series | pd.DataFrame:
+        """The evidence lower bound in nats, constants included; higher is better.
 
-        ``R``, the reconstruction loss at one sample of z (the Gaussian's without its constant);
-        ``Z``, the KL of q(z | x) to the components, weighted by q(y | z); ``Y``, the KL of q(y | z)
-        to the weights; ``total``.
+        Parameters
+        ----------
+        return_mean
+            The mean over images, or the value of each.
+        return_terms
+            Instead, the terms of minus the ELBO and their sum ``total`` (lower is better), by name:
+            ``R``, the reconstruction loss at one sample of z; ``Z``, the KL of q(z | x) to the
+            components, weighted by q(y | z); ``Y``, the KL of q(y | z) to the weights.
+
+        Returns
+        -------
+        A float, or a tensor ``(n_obs,)``; of terms a Series, or a DataFrame by the images' names.
         """
-        adata = self._validate_anndata(adata)
-        parts = [
-            torch.stack(list(self.module.terms(x).values()), dim=-1).double().cpu()
-            for x in self._batches(adata, indices, batch_size)
-        ]
-        means = pd.Series(torch.cat(parts).mean(0).tolist(), index=["R", "Z", "Y"])
-        means["total"] = means.sum()
-        return means
+        return self._elbo(
+            self._elbo_terms,
+            adata,
+            indices,
+            return_mean=return_mean,
+            return_terms=return_terms,
+            batch_size=batch_size,
+        )
+
+    def _check_has_elbo(self) -> None:
+        """It always has."""
+
+    def _elbo_terms(self, x: Tensor) -> dict[str, Tensor]:
+        terms = dict(zip(("R", "Z", "Y"), self.module.terms(x).values(), strict=True))
+        if self.module.likelihood == "gaussian":
+            terms["R"] = terms["R"] + log_normaliser(x, self.module.recon_scale)
+        return terms

@@ -9,45 +9,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
-from lightning.pytorch import LightningDataModule
+from conftest import on_disk
 from scipy import sparse
-from scvi.dataloaders import DataSplitter
-from torch.utils.data import DataLoader
 
 import mixvi
-from mixvi import CGMVAE, GMVAE, VAE
-from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.core.data.backed import BackedMatrix, BackedRows
 from mixvi.core.data.loading import MinibatchModule, inference_loader, place_rows, registered_fields
 from mixvi.core.data.resident import ResidentRows
 from mixvi.core.data.splitting import split_rows
-from mixvi.core.maths.clustering import kmeans_clusters
 from mixvi.core.settings import Settings
-
-SMALL = {"backed_memory": 20_000, "backed_chunk_rows": 8}
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Chunks and memory so small that 200 rows are many windows."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(mixvi.settings, name, value)
-
-
-def on_disk(adata, tmp_path, kind):
-    """The same AnnData with X on disk."""
-    form, how = kind.split()
-    dense = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
-    stored = adata.copy()
-    stored.X = dense if how == "dense" else sparse.csr_matrix(dense)
-    path = tmp_path / f"cells.{form}"
-    if form == "zarr":
-        stored.write_zarr(path)
-        return mixvi.read_backed(path)
-    stored.write_h5ad(path, compression="gzip" if how == "gzip" else None)
-    return mixvi.read_backed(path)
-
 
 KINDS = ["h5ad dense", "h5ad csr", "h5ad gzip", "zarr csr", "zarr dense"]
 
@@ -72,7 +42,7 @@ def test_read_backed_leaves_the_matrices_on_disk(counts, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_those_in_memory(counts, tmp_path, kind, small):
+def test_rows_are_those_in_memory(counts, tmp_path, kind, small_windows):
     dense = counts.X.toarray()
     matrix = BackedMatrix(on_disk(counts, tmp_path, kind).X)
     matrix.chunk_rows = 8
@@ -108,7 +78,9 @@ def test_far_rows_are_not_read_with_what_is_between(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_size", [7, 16, 128])
-def test_every_row_once_in_another_order_each_epoch(counts, tmp_path, kind, batch_size, small):
+def test_every_row_once_in_another_order_each_epoch(
+    counts, tmp_path, kind, batch_size, small_windows
+):
     counts.obs["number"] = np.arange(200.0)
     adata = on_disk(counts, tmp_path, kind)
     dense = counts.X.toarray()
@@ -172,7 +144,7 @@ def test_the_order_is_mixed_across_the_file(tmp_path):
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("n_labelled", [3, 60])
-def test_labelled_fraction(counts, tmp_path, fraction, n_labelled, small):
+def test_labelled_fraction(counts, tmp_path, fraction, n_labelled, small_windows):
     labelled = np.zeros(200, dtype=bool)
     labelled[np.random.default_rng(0).choice(200, n_labelled, replace=False)] = True
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
@@ -195,7 +167,7 @@ def test_labelled_fraction(counts, tmp_path, fraction, n_labelled, small):
     assert times.max() - times.min() <= 1
 
 
-def test_repeated_rows_and_validation(counts, tmp_path, small):
+def test_repeated_rows_and_validation(counts, tmp_path, small_windows):
     manager = prepared(on_disk(counts, tmp_path, "zarr csr"))
     drawn = np.sort(np.random.default_rng(0).integers(0, 200, 300))
     data = MinibatchModule(
@@ -218,7 +190,7 @@ def test_repeated_rows_and_validation(counts, tmp_path, small):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_inference_reads_any_order(counts, tmp_path, kind, small):
+def test_inference_reads_any_order(counts, tmp_path, kind, small_windows):
     manager = prepared(on_disk(counts, tmp_path, kind))
     rng = np.random.default_rng(0)
     for order in (
@@ -234,7 +206,7 @@ def test_inference_reads_any_order(counts, tmp_path, kind, small):
             np.testing.assert_array_equal(torch.cat(read).numpy(), counts.X.toarray()[order])
 
 
-def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small):
+def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small_windows):
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
     data = MinibatchModule(manager, split_rows(np.arange(200), 1.0), 16)
     data.setup()
@@ -255,7 +227,7 @@ def test_an_error_while_reading_reaches_the_caller(counts, tmp_path, small):
         next(iter(loader))
 
 
-def test_a_loop_left_early_reads_no_further(counts, tmp_path, small):
+def test_a_loop_left_early_reads_no_further(counts, tmp_path, small_windows):
     manager = prepared(on_disk(counts, tmp_path, "h5ad csr"))
     data = MinibatchModule(manager, split_rows(np.arange(200), 1.0), 16)
     data.setup()
@@ -317,203 +289,3 @@ def test_settings_are_checked():
             settings.backed_memory = value
     with pytest.raises(AttributeError, match="backed_memory, backed_chunk_rows"):
         settings.chunk_rows = 10
-
-
-@pytest.mark.parametrize("form", ["h5ad", "zarr"])
-def test_columns_on_disk_are_refused(counts, tmp_path, form):
-    counts.X = counts.X.tocsc()
-    path = tmp_path / f"cells.{form}"
-    counts.write_h5ad(path) if form == "h5ad" else counts.write_zarr(path)
-    with pytest.raises(ValueError, match=r"adata.X is stored by columns.*tocsr"):
-        VAE.setup_anndata(mixvi.read_backed(path))
-
-
-def test_views_of_files_are_refused(counts, tmp_path):
-    counts.write_h5ad(tmp_path / "cells.h5ad")
-    adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    with pytest.raises(ValueError, match="indices="):
-        VAE.setup_anndata(adata[:50])
-
-
-@pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, "NaN or infinite"), (-1.0, "negative"), (0.5, "whole numbers")]
-)
-@pytest.mark.parametrize("how", ["dense", "csr"])
-def test_checks_read_to_the_end(counts, tmp_path, value, message, how, small):
-    x = counts.X.toarray()
-    x[199, 29] = value
-    counts.X = sparse.csr_matrix(x)
-    adata = on_disk(counts, tmp_path, f"h5ad {how}")
-    if value == 0.5:
-        with pytest.warns(UserWarning, match=message):
-            prepared_counts(adata)
-    else:
-        with pytest.raises(ValueError, match=message):
-            prepared_counts(adata)
-
-
-def prepared_counts(adata):
-    GMVAE.setup_anndata(adata)
-    return GMVAE(adata, likelihood="nb", n_components=3, n_hidden=8)
-
-
-def test_cells_without_counts_are_found(counts, tmp_path, small):
-    x = counts.X.toarray()
-    x[150] = 0
-    counts.X = sparse.csr_matrix(x)
-    with pytest.raises(ValueError, match="1 cells have no counts"):
-        prepared_counts(on_disk(counts, tmp_path, "zarr csr"))
-
-
-@pytest.mark.parametrize("kind", ["h5ad dense", "h5ad csr", "zarr csr"])
-def test_training_reaches_the_types(toy, fit, tmp_path, kind, monkeypatch):
-    """500 cells in five windows, without labels: as from memory."""
-    monkeypatch.setattr(mixvi.settings, "backed_chunk_rows", 20)
-    monkeypatch.setattr(mixvi.settings, "backed_memory", 4 * toy.X.nbytes // 5 * 3)
-    adata = on_disk(toy, tmp_path, kind)
-    model = fit(CGMVAE, adata, 15, {"condition_key": "condition"}, n_components=5)
-    assert model.assign_components("cell_type").accuracy >= 0.99
-    fields = registered_fields(model.adata_manager)
-    assert isinstance(place_rows(fields, torch.device("cpu")), BackedRows)
-
-
-@pytest.mark.parametrize("kind", ["h5ad dense", "h5ad csr", "zarr csr"])
-def test_results_are_those_in_memory(counts, fit, tmp_path, kind, small):
-    keys = {"batch_key": "batch", "labels_key": "kind"}
-    model = fit(GMVAE, counts, setup=keys, likelihood="nb", n_components=3)
-    adata = on_disk(counts, tmp_path, kind)
-    for which in ("z", "w"):
-        np.testing.assert_allclose(
-            model.get_latent_representation(adata, which=which),
-            model.get_latent_representation(which=which),
-            atol=1e-6,
-        )
-    np.testing.assert_allclose(model.predict(adata, soft=True), model.predict(soft=True), atol=1e-6)
-    model.annotate(adata)
-    model.annotate(counts)
-    np.testing.assert_allclose(adata.obsm["X_gmvae_z"], counts.obsm["X_gmvae_z"], atol=1e-6)
-    assert (adata.obs["gmvae_prediction"] == counts.obs["gmvae_prediction"]).all()
-    trained = fit(GMVAE, adata, setup=keys, likelihood="nb", n_components=3)
-    assert float(trained.module.typical_library) == float(model.module.typical_library)
-    trained.save(tmp_path / "model")
-    again = GMVAE.load(tmp_path / "model", adata)
-    np.testing.assert_allclose(
-        again.get_latent_representation(), trained.get_latent_representation(), atol=1e-6
-    )
-
-
-def test_layers_early_stopping_and_shares_of_labels(counts, fit, tmp_path, small):
-    counts.obs["partly"] = np.where(np.arange(200) % 5 == 0, counts.obs["kind"], "Unknown")
-    adata = on_disk(counts, tmp_path, "h5ad csr")
-    model = fit(
-        GMVAE,
-        adata,
-        setup={"layer": "counts", "labels_key": "partly"},
-        train={"early_stopping": True, "labelled_fraction": 0.3, "init": "logistic"},
-        likelihood="nb",
-    )
-    assert len(model.validation_indices) == 20
-    assert set(np.unique(model.predict(level="label"))) == {"a", "b"}
-
-
-@pytest.mark.parametrize("kind", ["h5ad dense", "zarr csr"])
-def test_initial_clusters_are_those_in_memory(toy, tmp_path, kind, monkeypatch):
-    options = {"is_count": False, "seed": 3, "groups": toy.obs["condition"].cat.codes.to_numpy()}
-    in_memory = PrincipalAxes(np.asarray(toy.X), **options)
-
-    def five(points):
-        return kmeans_clusters(points, 5, 3)
-
-    expected = initial_clusters(in_memory, five, 3)
-    x = on_disk(toy, tmp_path, kind).X
-    axes = PrincipalAxes(x, **options)
-    np.testing.assert_array_equal(initial_clusters(axes, five, 3), expected)
-    # labels of a few teach the others
-    known = np.where(np.arange(500) % 10 == 0, toy.obs["cell_type"].cat.codes, -1)
-    np.testing.assert_array_equal(
-        logistic_codes(axes, known, 3), logistic_codes(in_memory, known, 3)
-    )
-    # the rest joins the clusters of a part, read in many parts
-    monkeypatch.setattr("mixvi.cells.initial._MAX_SAMPLE", 100)
-    monkeypatch.setattr(mixvi.settings, "backed_memory", 60_000)
-    codes = initial_clusters(PrincipalAxes(x, **options), five, 3)
-    assert len(set(zip(codes.tolist(), expected.tolist(), strict=True))) == 5
-
-
-class _Plain(LightningDataModule):
-    """Minibatches of X alone."""
-
-    def __init__(self, x):
-        super().__init__()
-        self._x = torch.as_tensor(x, dtype=torch.float32)
-
-    def train_dataloader(self):
-        return DataLoader([{"X": part} for part in self._x.split(50)], batch_size=None)
-
-
-def test_minibatches_of_a_data_module(toy):
-    """scvi-tools' own, and one whose minibatches hold less than the AnnData has."""
-    GMVAE.setup_anndata(toy, labels_key="cell_type")
-    model = GMVAE(toy, n_hidden=32, n_layers=1)
-    splitter = DataSplitter(model.adata_manager, train_size=0.9, batch_size=50)
-    model.train(20, lr=5e-3, init=None, datamodule=splitter, **CPU)
-    labels = toy.obs["cell_type"].astype(str)
-    assert (model.predict(level="label").astype(str) == labels).mean() >= 0.99
-    assert "elbo_validation" in model.history and model.train_indices is None
-    sample = toy[::10].copy()
-    VAE.setup_anndata(sample)
-    vae = VAE(sample, n_hidden=16)
-    vae.train(2, datamodule=_Plain(toy.X), **CPU)
-    assert vae.get_latent_representation().shape[0] == 50
-    CGMVAE.setup_anndata(toy, condition_key="condition")
-    conditional = CGMVAE(toy, n_components=5, n_hidden=16)
-    with pytest.raises(KeyError, match="lack 'condition'"):
-        conditional.train(1, init=None, datamodule=_Plain(toy.X), **CPU)
-
-
-def test_size_factors_nobody_registered_are_not_read(counts):
-    """scvi-tools' annbatch module gives some, relative to each minibatch."""
-    module = prepared_counts(counts).module
-    x = torch.as_tensor(counts.X.toarray()[:5])
-    rows = module.rows({"X": x, "size_factor": torch.ones(5, 1)})
-    torch.testing.assert_close(rows.library, x.sum(1, keepdim=True))
-
-
-@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:UserWarning")
-def test_minibatches_of_annbatch(toy, tmp_path):
-    annbatch = pytest.importorskip("annbatch")
-    from scvi.dataloaders import AnnbatchDataModule
-
-    rates = np.exp(np.clip(0.3 * np.asarray(toy.X), -2, 3))
-    toy.X = sparse.csr_matrix(np.random.default_rng(0).poisson(rates).astype(np.float32))
-    toy.write_h5ad(tmp_path / "cells.h5ad")
-    collection = annbatch.DatasetCollection(tmp_path / "cells.zarr")
-    collection.add_adatas([tmp_path / "cells.h5ad"])
-    reading = {"chunk_size": 10, "preload_nchunks": 10, "shuffle": True, "preload_to_gpu": False}
-    loader = annbatch.Loader(batch_size=50, to="torch", **reading).use_collection(collection)
-    data = AnnbatchDataModule(loader, label_key="cell_type", **reading)
-    GMVAE.setup_anndata(toy, labels_key="cell_type")
-    model = GMVAE(toy, n_hidden=32, n_layers=1, likelihood="nb")
-    model.train(10, lr=5e-3, init=None, datamodule=data, **CPU)
-    labels = toy.obs["cell_type"].astype(str)
-    assert (model.predict(level="label").astype(str) == labels).mean() >= 0.95
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "init='auto'"),
-        ({"init": None, "indices": [1, 2]}, "indices chooses cells"),
-        ({"init": None, "labelled_fraction": 0.5}, "labelled_fraction chooses cells"),
-        ({"init": None, "train_size": 0.5}, "Split there"),
-        ({"init": None, "max_epochs": None}, "pass max_epochs or stages"),
-    ],
-)
-def test_what_a_data_module_makes_impossible(toy, options, message):
-    GMVAE.setup_anndata(toy)
-    model = GMVAE(toy, n_components=5, n_hidden=8)
-    options = {"max_epochs": 1, "datamodule": _Plain(toy.X)} | options
-    with pytest.raises(ValueError, match=message):
-        model.train(**options, **CPU)
-    with pytest.raises(TypeError, match="LightningDataModule"):
-        model.train(1, init=None, datamodule=DataLoader([1]), **CPU)

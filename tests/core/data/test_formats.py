@@ -138,12 +138,23 @@ def test_the_typical_library_of_half_precision_is_finite():
     assert np.isfinite(model.sample(1).X).all()
 
 
-def test_repeated_entries_are_judged_by_their_sum(plain, recwarn):
-    """Fractions that make whole counts are counts, and so are negative ones."""
+@pytest.mark.parametrize("form", ["memory", "h5ad", "zarr"])
+def test_repeated_entries_are_judged_by_their_sum(plain, tmp_path, form, recwarn):
+    """Fractions that make whole counts are counts, and so are negative ones; ones may make two."""
     x = in_parts(plain.X)
     x.data[1::3] = 1.5
     x.data[2::3] = -0.5
-    adata = anndata.AnnData(x)
-    mixvi.VAE.setup_anndata(adata)
-    mixvi.VAE(adata, n_hidden=8, likelihood="nb")
+    twos = in_parts(np.full((4, 3), 2.0))
+
+    def stored(x):
+        adata = anndata.AnnData(x)
+        if form != "memory":
+            getattr(adata, f"write_{form}")(tmp_path / f"{x.shape[0]}.{form}")
+            adata = mixvi.read_backed(tmp_path / f"{x.shape[0]}.{form}")
+        mixvi.VAE.setup_anndata(adata)
+        return adata
+
+    mixvi.VAE(stored(x), n_hidden=8, likelihood="nb")
     assert not [w for w in recwarn if "whole numbers" in str(w.message)]
+    with pytest.raises(ValueError, match="values above 1"):
+        mixvi.VAE(stored(twos), n_hidden=8, likelihood="bernoulli")

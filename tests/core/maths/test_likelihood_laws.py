@@ -30,7 +30,7 @@ def one_gene(name, seed=0):
     likelihood = LIKELIHOODS[name](1).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in torch.nn.Module.parameters(likelihood):
+        for parameter in likelihood.parameters():
             parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     raw = torch.randn(1, likelihood.n_outputs, generator=generator, dtype=torch.float64)
     return likelihood.eval(), raw
@@ -81,7 +81,7 @@ def test_gradients_are_finite(name, size):
     loss = likelihood.neg_log_prob(x, raw, x.sum(1, keepdim=True), batch).sum()
     loss.backward()
     assert torch.isfinite(loss.detach())
-    for value in (raw, *torch.nn.Module.parameters(likelihood)):
+    for value in (raw, *likelihood.parameters()):
         assert value.grad is None or torch.isfinite(value.grad).all()
 
 

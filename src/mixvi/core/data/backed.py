@@ -205,10 +205,24 @@ class BackedMatrix:
             for start in range(0, self.shape[0], self.chunk_rows):
                 yield self._values[start : start + self.chunk_rows]
             return
-        n_values = int(self._starts[-1])
-        step = max(1, self.window_bytes // (4 * self._values.dtype.itemsize))
-        for start in range(0, n_values, step):
-            yield self._values[start : min(start + step, n_values)]
+        for rows in self.parts(np.arange(self.shape[0])):
+            yield self._values[int(self._starts[rows[0]]) : int(self._starts[rows[-1] + 1])]
+
+    def distinct_blocks(self) -> Iterator[np.ndarray]:
+        """As :meth:`stored_blocks`, with the sums of repeated entries where they may tell more.
+
+        Where stored values are whole, none is negative and one is above 1, so it is of their sums.
+        """
+        blocks = self.stored_blocks()
+        if self._starts is None:
+            yield from blocks
+            return
+        for rows, values in zip(self.parts(np.arange(self.shape[0])), blocks, strict=True):
+            told = values.size and values.min() >= 0 and values.max() > 1
+            if told and (values.dtype.kind != "f" or not (values % 1).any()):
+                yield values
+            else:
+                yield self.read(rows).data
 
     def parts(
         self, rows: np.ndarray, row_bytes: int = 0, multiple: int = 1, share: float = 1.0

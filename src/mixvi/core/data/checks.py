@@ -18,8 +18,7 @@ from scipy import sparse
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
 from mixvi.core.data.fields import found_categories, labelled_cells, name_of
-from mixvi.core.data.support import stored_values
-from mixvi.core.maths.sparse import distinct_entries
+from mixvi.core.data.support import distinct_values, stored_values
 
 _FEWEST_CELLS = 3
 
@@ -201,9 +200,7 @@ def check_support(x, name: str, likelihood: str, is_count: bool) -> bool:
     if not is_count and likelihood != "bernoulli":
         return True
     whole = True
-    if sparse.issparse(x):
-        x = distinct_entries(x)
-    for values in stored_values(x):
+    for values in distinct_values(x):
         if values.size and values.min() < 0:
             raise ValueError(
                 f"{name} has negative values, which likelihood={likelihood!r} cannot have. "

@@ -16,7 +16,7 @@ _N_MARKED = 4096
 
 
 def stored_values(x) -> Iterator[np.ndarray]:
-    """Values of a matrix by blocks, stored values alone if sparse."""
+    """Values of a matrix by blocks, stored values alone if sparse, each as it is stored."""
     if is_backed(x):
         yield from BackedMatrix(x).stored_blocks()
         return
@@ -51,12 +51,17 @@ def mark_of(x) -> tuple | None:
     return type(x), x.shape, values.dtype, values.ctypes.data, sample.tobytes()
 
 
+def distinct_values(x) -> Iterator[np.ndarray]:
+    """As :func:`stored_values`; entries that repeat are judged by their sum."""
+    if is_backed(x):
+        return BackedMatrix(x).distinct_blocks()
+    return stored_values(distinct_entries(x) if sparse.issparse(x) else x)
+
+
 def holds_counts(x) -> bool:
     """Whether a matrix ``(n_obs, n_vars)`` holds whole numbers from zero, and not 0 and 1 alone."""
     largest = 0
-    if sparse.issparse(x):
-        x = distinct_entries(x)
-    for values in stored_values(x):
+    for values in distinct_values(x):
         if values.size:
             if values.min() < 0 or (values.dtype.kind == "f" and (values % 1).any()):
                 return False
@@ -73,9 +78,7 @@ def support_of(x) -> str:
         Matrix ``(n_obs, n_vars)``, dense, sparse or on disk.
     """
     whole = True
-    if sparse.issparse(x):
-        x = distinct_entries(x)
-    for values in stored_values(x):
+    for values in distinct_values(x):
         if values.size and values.min() < 0:
             return "real"
         if whole and values.dtype.kind == "f":

@@ -70,7 +70,7 @@ class Likelihood(nn.Module):
         activation = OUTPUT_ACTIVATIONS.get(self.output_activation)
         return raw if activation is None else activation(raw)
 
-    def parameters(
+    def distribution_parameters(
         self, raw: Tensor, library: Tensor | None, batch: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Parameters of p(x | z) by scvi-tools' names, each ``(B, G)``."""
@@ -111,8 +111,8 @@ class Gaussian(Likelihood):
 
     name = "gaussian"
 
-    def parameters(self, raw, library, batch=None):
-        """See :meth:`Likelihood.parameters`; ``"scale"`` is the standard deviation."""
+    def distribution_parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.distribution_parameters`; ``"scale"`` is the standard deviation."""
         mean = self.mean(raw, library)
         return {"mean": mean, "scale": torch.ones_like(mean)}
 
@@ -185,8 +185,8 @@ class GaussianSigma(Likelihood):
         self.updates += 1
         return log_sigma
 
-    def parameters(self, raw, library, batch=None):
-        """See :meth:`Likelihood.parameters`; ``"scale"`` is the standard deviation."""
+    def distribution_parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.distribution_parameters`; ``"scale"`` is the standard deviation."""
         mean = self.mean(raw, library)
         return {"mean": mean, "scale": self.log_sigma().exp().expand_as(mean)}
 
@@ -332,8 +332,8 @@ class NegativeBinomialCounts(_Count):
         """The count distribution with event axis ``(B, G)``."""
         return NegativeBinomial(mu=self.rate(raw, library), theta=self._theta(batch))
 
-    def parameters(self, raw, library, batch=None):
-        """See :meth:`Likelihood.parameters`; the mean is the rate before dropout."""
+    def distribution_parameters(self, raw, library, batch=None):
+        """See :meth:`Likelihood.distribution_parameters`; the mean is the rate before dropout."""
         counts = self.distribution(raw, library, batch)
         return {"mean": counts.mu, "dispersions": counts.theta.expand_as(counts.mu)}
 
@@ -380,10 +380,10 @@ class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):
             zi_logits=raw[..., self.n_genes :],
         )
 
-    def parameters(self, raw, library, batch=None):
-        """See :meth:`Likelihood.parameters`; ``"dropout"`` is the probability of extra zeros."""
+    def distribution_parameters(self, raw, library, batch=None):
+        """As of the negative binomial; ``"dropout"`` is the probability of extra zeros."""
         dropout = torch.sigmoid(raw[..., self.n_genes :])
-        return super().parameters(raw, library, batch) | {"dropout": dropout}
+        return super().distribution_parameters(raw, library, batch) | {"dropout": dropout}
 
     def _excess(self, x, raw, library, batch):
         # a count lost to dropout stays lost

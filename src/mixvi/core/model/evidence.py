@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -16,17 +17,17 @@ from mixvi.core.data import checks
 from mixvi.core.model.module import Rows
 
 
-class EvidenceMixin:
-    """``get_marginal_ll``, and the form of ``get_elbo``, of models with a posterior."""
+class ElboMixin:
+    """The form of ``get_elbo`` in every room."""
 
     @abstractmethod
-    def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
-        """Log p(x, latents) - log q(latents | x) at a draw of the encoded posterior, ``(B,)``."""
+    def _check_has_elbo(self) -> None:
+        """Raise ValueError if the model was not trained as one with an ELBO."""
 
     @torch.inference_mode()
     def _elbo(
         self,
-        terms_of: Callable[[Rows], dict[str, Tensor]],
+        terms_of: Callable[[Any], dict[str, Tensor]],
         adata: AnnData | None,
         indices: Sequence[int] | None,
         *,
@@ -35,7 +36,7 @@ class EvidenceMixin:
         batch_size: int | None,
     ) -> float | Tensor | pd.Series | pd.DataFrame:
         """The ELBO, or minus its terms, from a function that gives the terms ``(B,)`` of rows."""
-        checks.check_has_elbo(self.module.likelihood.name, self.module.likelihood.has_elbo)
+        self._check_has_elbo()
         adata = self._validate_anndata(adata)
         parts = []
         for rows in self._batches(adata, indices, batch_size):
@@ -49,6 +50,18 @@ class EvidenceMixin:
         table = pd.DataFrame(values.double().numpy(), index=names, columns=list(terms))
         table["total"] = table.sum(axis=1)
         return table.mean() if return_mean else table
+
+
+class EvidenceMixin(ElboMixin):
+    """``get_marginal_ll``, and the form of ``get_elbo``, of models of expression."""
+
+    @abstractmethod
+    def _log_weight(self, rows: Rows, posterior: dict[str, Tensor]) -> Tensor:
+        """Log p(x, latents) - log q(latents | x) at a draw of the encoded posterior, ``(B,)``."""
+
+    def _check_has_elbo(self) -> None:
+        likelihood = self.module.likelihood
+        checks.check_has_elbo(likelihood.name, likelihood.has_elbo)
 
     @torch.inference_mode()
     def get_marginal_ll(
@@ -83,7 +96,7 @@ class EvidenceMixin:
             For ``likelihood="mse"``, which has no density of its own.
         """
         arguments.check_positive("n_mc_samples", n_mc_samples)
-        checks.check_has_elbo(self.module.likelihood.name, self.module.likelihood.has_elbo)
+        self._check_has_elbo()
         adata = self._validate_anndata(adata)
         per_cell = []
         for rows in self._batches(adata, indices, batch_size):

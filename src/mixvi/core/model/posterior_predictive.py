@@ -117,7 +117,9 @@ class PosteriorPredictiveMixin:
             draws = []
             for _ in range(n_samples):
                 raw = module.decode(self._z(rows, use_mean), rows)
-                draws.append(module.likelihood.parameters(raw, rows.library, rows.batch))
+                draws.append(
+                    module.likelihood.distribution_parameters(raw, rows.library, rows.batch)
+                )
             parts.append({name: _joined(draws, name, give_mean) for name in draws[0]})
         return {name: torch.cat([p[name] for p in parts], dim=-2).numpy() for name in parts[0]}
 
@@ -206,7 +208,9 @@ class PosteriorPredictiveMixin:
                 target = target._replace(library=torch.full_like(rows.library, rna_size_factor))
                 for _ in range(n_samples):
                     raw = self.module.decode(self._z(rows, use_mean=False), target)
-                    found = self.module.likelihood.parameters(raw, target.library, target.batch)
+                    found = self.module.likelihood.distribution_parameters(
+                        raw, target.library, target.batch
+                    )
                     draws.append(_rates(found).cpu())
             x = torch.cat(draws).numpy()
             if correlation_type == "spearman":

@@ -8,6 +8,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
+from mixvi.core.arguments import told_by_class
 from mixvi.core.data.files import read_model
 
 # name of a weight: the axis along which it grew, and how many of its last entries are free
@@ -22,6 +23,7 @@ class QueryMixin:
     free_columns_: Columns | None = None
 
     @classmethod
+    @told_by_class
     def load_query_data(
         cls,
         adata: AnnData,

@@ -38,6 +38,7 @@ class RegisteringMixin:
     _told_of_counts = False
 
     @classmethod
+    @arguments.told_by_class
     def setup_anndata(
         cls,
         adata: AnnData,

@@ -16,7 +16,7 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
 
-from mixvi.core.arguments import near_matches
+from mixvi.core.arguments import near_matches, told_by_class
 from mixvi.core.data.files import (
     JSON_NAME,
     WEIGHTS_NAME,
@@ -115,6 +115,7 @@ class SavedModelMixin:
                 raise TypeError(f"save: {name} is for the AnnData. Pass save_anndata=True as well.")
 
     @classmethod
+    @told_by_class
     def load(
         cls,
         dir_path: str | Path,
