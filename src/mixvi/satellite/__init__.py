@@ -1,0 +1,1 @@
+"""Series of satellite images: land cover, and what clouds hide."""

@@ -1,0 +1,243 @@
+"""The bases of models of series: registering them, and the verbs of what segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi.data.fields import BaseAnnDataField
+
+from mixvi.core.arguments import check_choice
+from mixvi.core.data.annotations import Annotations, check_key_added
+from mixvi.core.data.setup import LOADING, register
+from mixvi.core.model.anndata_model import AnnDataModel
+from mixvi.satellite.fitting import SeriesFittingMixin
+from mixvi.satellite.module import SegmentingModule, SeriesModule
+from mixvi.satellite.setup import observed_values, read_series, resolve_series, series_fields
+
+
+class SeriesModel(SeriesFittingMixin, AnnDataModel):
+    """Base of the models of series. Subclasses build ``self.module`` and add their own verbs."""
+
+    module: SeriesModule
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        series_key: str = "series",
+        valid_key: str | None = None,
+        frame_key: str | None = None,
+        time_key: str | None = None,
+        labels_key: str | None = None,
+        classes: Sequence[str] | None = None,
+        source_registry: dict | None = None,
+        extend_categories: bool = False,
+    ) -> None:
+        """Register the series of an AnnData, one tile a row.
+
+        Parameters
+        ----------
+        adata
+            AnnData with arrays in ``obsm``. Only ``_scvi_*`` keys are added to it.
+        series_key
+            Series ``(n, T, C, H, W)`` of T dates and C bands, or images ``(n, C, H, W)``. Values
+            that are NaN are invalid.
+        valid_key
+            Where values are to be trusted (no cloud, shadow, snow, nothing missing), ``(n, T, C, H,
+            W)``, or one for all bands ``(n, T, 1, H, W)`` or ``(n, T, H, W)``. ``None``:
+            ``"valid"`` if it is there, else everything.
+        frame_key
+            Whether there was an acquisition at all, ``(n, T)``. ``None``: ``"frame"`` if it is
+            there, else the dates on which anything is valid.
+        time_key
+            Days since 1970-01-01, or ``datetime64``, ``(n, T)``, in order. ``None``: ``"time"`` if
+            it is there, else the model knows no dates.
+        labels_key
+            Classes from 0, -1 where a pixel is unlabelled, -2 where it is void (never a target,
+            never scored): ``(n, H, W)``, a map a series, or ``(n, T, H, W)``, a map a date.
+            ``None``: ``"labels"`` if it is there.
+        classes
+            Names of the classes by number. ``None``: ``uns["classes"]``, else their numbers.
+        source_registry, extend_categories
+            The registry of a trained model, given when a model is loaded.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing (near matches are named).
+        TypeError
+            If arrays are not numbers, masks not boolean, or labels not whole numbers.
+        ValueError
+            If shapes do not fit each other, a tile has no valid pixel, dates repeat or are not in
+            order, no pixel is labelled, or labels lie outside the classes.
+        """
+        given = {name: value for name, value in locals().items() if name not in LOADING}
+        method_args = cls._get_setup_method_args(**given)
+        source = None if source_registry is None else method_args["setup_args"]
+        args = resolve_series(adata, method_args["setup_args"], source)
+        if source is not None:
+            # keys may be others, what they hold is not
+            args |= {"shape": tuple(source["shape"])}
+        method_args["setup_args"] = args
+        fields = cls._fields(args)
+        cls.register_manager(register(adata, fields, method_args, source_registry))
+
+    @staticmethod
+    def _fields(args: dict) -> list[BaseAnnDataField]:
+        return series_fields(args)
+
+    def _matrix(self, adata: AnnData) -> Any:
+        return adata.obsm[self._setup_args["series_key"]]
+
+    def _check_registered(self, adata: AnnData, is_known: bool) -> None:
+        if not is_known:
+            resolve_series(adata, self._setup_args, self._setup_args)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Dates, bands, height and width (T, C, H, W) of the training tiles."""
+        return tuple(self._setup_args["shape"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes by number; empty without labels."""
+        return list(self._setup_args["classes"] or [])
+
+    @property
+    def label_mode(self) -> str | None:
+        """``"map"``, a map of classes a series, ``"date"``, one a date, or None without labels."""
+        return self._setup_args["label_mode"]
+
+    def _standardise_by(self, adata: AnnData | None) -> None:
+        """Have the module standardise bands by their valid values; a loaded one knows already."""
+        if adata is None:
+            return
+        args = self._setup_args
+        series = read_series(adata, args)
+        observed = np.broadcast_to(observed_values(adata, args), series.shape)
+        for band in range(series.shape[2]):
+            values = series[:, :, band][observed[:, :, band]].astype(np.float64)
+            if values.size:
+                self.module.band_mean[band] = values.mean()
+                # of a constant band nothing is to be told
+                self.module.band_sd[band] = values.std() or 1.0
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        return 100
+
+
+def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy in nats of probabilities ``(..., L, H, W)``, ``(..., H, W)``."""
+    return -(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(-3)
+
+
+class Segmenter(SeriesModel):
+    """Base of the models that give each pixel a class."""
+
+    module: SegmentingModule
+
+    @torch.inference_mode()
+    def _probabilities(
+        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
+    ) -> np.ndarray:
+        parts = [
+            self.module.class_logits(series).softmax(-3).cpu()
+            for series in self._batches(adata, indices, batch_size)
+        ]
+        return torch.cat(parts).numpy()
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        soft: bool = False,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """The class of each pixel, or the probabilities of all.
+
+        Parameters
+        ----------
+        soft
+            Return probabilities.
+
+        Returns
+        -------
+        Numbers of classes ``(n_obs, H, W)``, or ``(n_obs, T, H, W)`` of a map a date; with
+        ``soft`` probabilities ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
+        """
+        adata = self._validate_anndata(adata)
+        probabilities = self._probabilities(adata, indices, batch_size)
+        return probabilities if soft else probabilities.argmax(-3)
+
+    def get_uncertainty(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        kind: str = "entropy",
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """How unsure the class of each pixel is, in nats, in the shape of :meth:`predict`.
+
+        Parameters
+        ----------
+        kind
+            ``"entropy"`` of the probabilities: 0 is sure, log L is to know nothing.
+
+        Raises
+        ------
+        ValueError
+            If ``kind`` is unknown.
+        """
+        check_choice("kind", kind, ("entropy",))
+        return entropy_of(self.predict(adata, indices, soft=True, batch_size=batch_size))
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """What the innermost layer says of each tile, mean over it, ``(n_obs, n_latent)``."""
+        adata = self._validate_anndata(adata)
+        parts = [
+            self.module.encode(series).cpu() for series in self._batches(adata, indices, batch_size)
+        ]
+        return torch.cat(parts).numpy()
+
+    def annotate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        key_added: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Write maps, probabilities and uncertainties into the AnnData.
+
+        Keys, with ``key_added`` or the name of the model in small letters for ``<model>``:
+        ``obsm["<model>_labels"]``, ``obsm["<model>_probabilities"]`` and
+        ``obsm["<model>_entropy"]``, in the shapes of :meth:`predict` and :meth:`get_uncertainty`;
+        ``uns["<model>"]`` with the settings and the names of the classes.
+
+        Parameters
+        ----------
+        key_added
+            What keys are named for.
+        """
+        check_key_added(key_added)
+        adata = self._validate_anndata(adata)
+        key = key_added or type(self).__name__.lower()
+        p = self.predict(adata, soft=True, batch_size=batch_size)
+        found = Annotations(key, self._description() | {"classes": self.classes})
+        found.obsm[f"{key}_labels"] = p.argmax(-3)
+        found.obsm[f"{key}_probabilities"] = p
+        found.obsm[f"{key}_entropy"] = entropy_of(p)
+        found.write(adata)

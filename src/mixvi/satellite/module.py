@@ -1,0 +1,88 @@
+"""The base of modules of series: bands standardised, gaps kept, steps that train networks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from scvi import REGISTRY_KEYS
+from torch import Tensor, nn
+
+from mixvi.core.training.steps import StepwiseModule
+from mixvi.satellite.series import Series
+from mixvi.satellite.setup import FRAME_KEY, OBSERVED_KEY, TIME_KEY
+
+
+class SeriesModule(StepwiseModule):
+    """Networks that read :class:`mixvi.satellite.series.Series`.
+
+    Parameters
+    ----------
+    networks
+        Name to network; each is an attribute of the module and has an optimiser of its own.
+    n_bands
+        Bands C.
+    n_classes
+        Classes L; 0 without labels.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module], n_bands: int, n_classes: int):
+        super().__init__(networks)
+        self.n_bands = n_bands
+        self.n_classes = n_classes
+        # set from the training tiles; part of the saved weights
+        self.register_buffer("band_mean", torch.zeros(n_bands))
+        self.register_buffer("band_sd", torch.ones(n_bands))
+
+    def rows(self, tensors: dict[str, Tensor]) -> Series:
+        """The series of one minibatch (registry key to tensor)."""
+        x = tensors[REGISTRY_KEYS.X_KEY]
+        if x.ndim == 4:
+            x = x[:, None]
+        observed = (tensors[OBSERVED_KEY] > 0.5).expand_as(x)
+        labels = tensors.get(REGISTRY_KEYS.LABELS_KEY)
+        shape = (-1, 1, 1)
+        standard = (x - self.band_mean.view(shape)) / self.band_sd.view(shape)
+        return Series(
+            # values that are not observed may be NaN, which no product would remove
+            torch.where(observed, standard, 0.0),
+            observed,
+            tensors[FRAME_KEY] > 0.5,
+            tensors[TIME_KEY],
+            None if labels is None else labels.long(),
+        )
+
+    def to_units(self, x: Tensor) -> Tensor:
+        """Standardised values ``(..., C, H, W)`` on the scale of the registered series."""
+        shape = (-1, 1, 1)
+        return x * self.band_sd.view(shape) + self.band_mean.view(shape)
+
+    def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Series]:
+        """The series alone."""
+        return (self.rows(tensors),)
+
+    def inference(self, **inputs):
+        """Not used: verbs call the networks."""
+        raise NotImplementedError
+
+    def generative(self, **inputs):
+        """Not used: verbs call the networks."""
+        raise NotImplementedError
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
+        return {"series": self.rows(tensors)}
+
+    def _get_generative_input(self, tensors: dict, inference_outputs: dict, **kwargs) -> dict:
+        return {}
+
+
+class SegmentingModule(SeriesModule):
+    """A module whose networks give each pixel the probabilities of its class."""
+
+    @abstractmethod
+    def class_logits(self, series: Series) -> Tensor:
+        """Logits ``(B, L, H, W)`` or, of a map a date, ``(B, T, L, H, W)``."""
+
+    @abstractmethod
+    def encode(self, series: Series) -> Tensor:
+        """What :meth:`get_latent_representation` of the model returns, ``(B, n_latent)``."""

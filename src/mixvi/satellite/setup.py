@@ -1,0 +1,293 @@
+"""Registering series: where they lie, their gaps and labels, and whether a model can read them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data.fields import BaseAnnDataField, ObsmField
+
+from mixvi.core.data import checks
+from mixvi.core.data.keys import UNLABELLED, VOID
+
+OBSERVED_KEY = "observed"
+FRAME_KEY = "frame"
+TIME_KEY = "time"
+_DERIVED = {OBSERVED_KEY: "_scvi_observed", FRAME_KEY: "_scvi_frame", TIME_KEY: "_scvi_time"}
+# keys that are taken if they are there, and nothing else is said
+_USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
+# reflectance is below one but over snow and glint
+_LARGEST_REFLECTANCE = 2.0
+
+
+def resolve_series(
+    adata: AnnData, args: dict[str, Any], source: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The arguments of ``setup_anndata`` with keys, shape and classes found.
+
+    Parameters
+    ----------
+    adata
+        AnnData with series.
+    args
+        Keys and ``classes`` as the user gave them.
+    source
+        What was found of the data that a trained model was set up with: bands and classes must be
+        the same, and images of one date stay so.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing (near matches are named).
+    TypeError
+        If arrays are not numbers, masks not boolean, or labels not whole numbers.
+    ValueError
+        If shapes do not fit each other or those of training, a tile has nothing that was observed,
+        dates are not in order, or labels lie outside the classes.
+    """
+    checks.check_anndata(adata)
+    if adata.n_obs == 0:
+        raise ValueError("adata has no rows: there are no series to train on.")
+    args = dict(args)
+    for name, usual in _USUAL.items():
+        if args[name] is None and usual in adata.obsm:
+            args[name] = usual
+        elif args[name] is not None and not (source and name == "labels_key"):
+            checks.check_key(adata, "obsm", args[name], name)
+    if source and args["labels_key"] not in adata.obsm:
+        # new tiles need no labels
+        args["labels_key"] = None
+    checks.check_key(adata, "obsm", args["series_key"], "series_key")
+    series = read_series(adata, args)
+    _check_observed(adata, args, series)
+    _check_dates(adata, args, series)
+    args["shape"] = tuple(int(n) for n in series.shape[1:])
+    if source and args["shape"][1] != tuple(source["shape"])[1]:
+        raise ValueError(
+            f"{_name(args, 'series_key')} has {args['shape'][1]} bands, but the model reads "
+            f"{tuple(source['shape'])[1]}."
+        )
+    args["classes"], args["label_mode"] = _classes(adata, args, series, source)
+    return args
+
+
+def read_series(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
+    """The registered series ``(n, T, C, H, W)``; images ``(n, C, H, W)`` have one date."""
+    name, series = _name(args, "series_key"), adata.obsm[args["series_key"]]
+    if not isinstance(series, np.ndarray) or series.dtype.kind not in "uif":
+        kind = getattr(series, "dtype", type(series).__name__)
+        raise TypeError(f"{name} holds {kind}; a NumPy array of numbers (n, T, C, H, W) is needed.")
+    if series.ndim == 4:
+        series = series[:, None]
+    if series.ndim != 5 or min(series.shape) < 1:
+        raise ValueError(
+            f"{name} has shape {series.shape}, but series are (n, dates, bands, height, width), "
+            "and single images (n, bands, height, width)."
+        )
+    return series
+
+
+def observed_values(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
+    """Whether a value is a measurement to be trusted, ``(n, T, C or 1, H, W)`` bool.
+
+    It is marked valid, its date was acquired, and it is a finite number.
+    """
+    series = read_series(adata, args)
+    valid = _marked_valid(adata, args, series)
+    if series.dtype.kind == "f":
+        finite = np.isfinite(series)
+        if not finite.all():
+            valid = valid & finite
+    return valid
+
+
+def _marked_valid(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np.ndarray:
+    """What masks and acquisitions say, ``(n, T, C or 1, H, W)`` bool."""
+    key = args["valid_key"]
+    if key is None:
+        valid = np.ones((*series.shape[:2], 1, *series.shape[3:]), dtype=bool)
+    else:
+        name, valid = _name(args, "valid_key"), np.asarray(adata.obsm[key])
+        if valid.ndim == 4 and adata.obsm[args["series_key"]].ndim == 4:
+            valid = valid[:, None]
+        elif valid.ndim == 4:
+            valid = valid[:, :, None]
+        fits = valid.ndim == 5 and valid.shape[2] in (1, series.shape[2])
+        if not fits or valid.shape[:2] + valid.shape[3:] != series.shape[:2] + series.shape[3:]:
+            raise ValueError(
+                f"{name} has shape {adata.obsm[key].shape}, but for series of shape "
+                f"{series.shape} it is (n, dates, bands or 1, height, width)."
+            )
+        if valid.dtype != bool and not np.isin(np.unique(valid), (0, 1)).all():
+            raise TypeError(f"{name} holds {valid.dtype}, but marks valid values as True or False.")
+        valid = valid.astype(bool)
+    frame = _given_frame(adata, args, series)
+    return valid if frame is None else valid & frame[:, :, None, None, None]
+
+
+def _given_frame(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np.ndarray | None:
+    if args["frame_key"] is None:
+        return None
+    frame = np.asarray(adata.obsm[args["frame_key"]])
+    if frame.shape != series.shape[:2]:
+        raise ValueError(
+            f"{_name(args, 'frame_key')} has shape {frame.shape}, but says of each tile and date "
+            f"whether there was an acquisition: {series.shape[:2]}."
+        )
+    return frame.astype(bool)
+
+
+def acquired(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
+    """Whether there was an acquisition, ``(n, T)`` bool."""
+    given = _given_frame(adata, args, read_series(adata, args))
+    return observed_values(adata, args).any((2, 3, 4)) if given is None else given
+
+
+def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
+    """Days since 1970-01-01, ``(n, T)``; zeros where there are none."""
+    shape = read_series(adata, args).shape[:2]
+    if args["time_key"] is None:
+        return np.zeros(shape)
+    time = np.asarray(adata.obsm[args["time_key"]])
+    if time.dtype.kind == "M":
+        time = time.astype("datetime64[s]").astype(np.float64) / 86_400
+    if time.shape != shape:
+        raise ValueError(
+            f"{_name(args, 'time_key')} has shape {time.shape}, but there is a date for each tile "
+            f"and acquisition: {shape}."
+        )
+    return time.astype(np.float64)
+
+
+class SeriesField(ObsmField):
+    """An array ``(n, ...)`` of obsm as it is."""
+
+    def __init__(self, registry_key: str, attr_key: str):
+        super().__init__(registry_key, attr_key, correct_data_format=False)
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Number the second axis, as scvi-tools does columns."""
+        self.validate_field(adata)
+        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1])}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """As for the first."""
+        return self.register_field(adata_target)
+
+
+class DerivedField(SeriesField):
+    """An array that is made of the registered ones, anew at every use."""
+
+    def __init__(self, registry_key: str, args: dict[str, Any]):
+        super().__init__(registry_key, _DERIVED[registry_key])
+        self._args = args
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Write it beside the others."""
+        made = {OBSERVED_KEY: observed_values, FRAME_KEY: acquired, TIME_KEY: dates}
+        adata.obsm[self.attr_key] = made[self.registry_key](adata, self._args)
+        return super().register_field(adata)
+
+
+def series_fields(args: dict[str, Any]) -> list[BaseAnnDataField]:
+    """The fields of what :func:`resolve_series` found."""
+    fields = [
+        SeriesField(REGISTRY_KEYS.X_KEY, args["series_key"]),
+        *(DerivedField(key, args) for key in _DERIVED),
+    ]
+    if args["labels_key"] is not None:
+        fields.append(SeriesField(REGISTRY_KEYS.LABELS_KEY, args["labels_key"]))
+    return fields
+
+
+def _name(args: dict[str, Any], key: str) -> str:
+    return f"adata.obsm[{args[key]!r}] ({key})"
+
+
+def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> None:
+    """Raise if a tile was never observed; warn of values that are no numbers, or no reflectance."""
+    observed = observed_values(adata, args)
+    empty = ~observed.any((1, 2, 3, 4))
+    if empty.any():
+        raise ValueError(
+            f"{int(empty.sum())} of {len(series)} tiles have no valid pixel on any date, the first "
+            f"{adata.obs_names[int(empty.argmax())]!r}. Leave them out: nothing is known of them."
+        )
+    if series.dtype.kind == "f":
+        unmarked = int((~np.isfinite(series) & _marked_valid(adata, args, series)).sum())
+        if unmarked:
+            warnings.warn(
+                f"{_name(args, 'series_key')} has {unmarked} values that are NaN or infinite but "
+                "not marked invalid; they are taken as invalid.",
+                UserWarning,
+                stacklevel=2,
+            )
+    seen = np.broadcast_to(observed, series.shape)
+    largest = np.max(series, where=seen, initial=-np.inf)
+    if series.dtype.kind == "f" and largest > _LARGEST_REFLECTANCE:
+        warnings.warn(
+            f"{_name(args, 'series_key')} has values up to {largest:.4g}: reflectance is mostly "
+            "below 1. If these are digital numbers, divide them (Sentinel-2: by 10,000), so that "
+            "results are in units of reflectance. Training itself standardises each band.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _check_dates(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> None:
+    if args["time_key"] is None:
+        return
+    time, frame = dates(adata, args), acquired(adata, args)
+    for row in range(len(time)):
+        days = time[row][frame[row]]
+        if not np.isfinite(days).all() or (np.diff(days) <= 0).any():
+            raise ValueError(
+                f"{_name(args, 'time_key')} has dates of tile {adata.obs_names[row]!r} that repeat "
+                "or are not in order. Sort the dates of each series, and join acquisitions of one "
+                "day (the clearest pixel, or their mean)."
+            )
+
+
+def _classes(
+    adata: AnnData, args: dict[str, Any], series: np.ndarray, source: dict[str, Any] | None
+) -> tuple[list[str] | None, str | None]:
+    """Names of the classes, and whether there is a map a series or a date."""
+    classes = args["classes"]
+    if classes is None and "classes" in adata.uns:
+        classes = adata.uns["classes"]
+    if source:
+        classes, mode = source["classes"], source["label_mode"]
+    if args["labels_key"] is None:
+        return (classes if source else None), (mode if source else None)
+    name, labels = _name(args, "labels_key"), np.asarray(adata.obsm[args["labels_key"]])
+    maps, by_date = (len(series), *series.shape[3:]), (*series.shape[:2], *series.shape[3:])
+    if labels.shape not in (maps, by_date):
+        raise ValueError(
+            f"{name} has shape {labels.shape}, but for series of shape {series.shape} labels are "
+            f"{maps}, a map a series, or {by_date}, a map a date."
+        )
+    whole = labels.dtype.kind in "iu" or (labels == np.round(labels)).all()
+    if not whole:
+        raise TypeError(f"{name} holds {labels.dtype}, but labels are numbers of classes from 0.")
+    found_mode = "map" if labels.shape == maps else "date"
+    if source and found_mode != mode:
+        raise ValueError(f"{name} has a map a {found_mode}, but the model was trained on others.")
+    if labels.min() < VOID:
+        raise ValueError(
+            f"{name} has values below {VOID}: unlabelled pixels are {UNLABELLED}, void ones {VOID}."
+        )
+    n_found = int(labels.max()) + 1
+    if not source and n_found < 1:
+        raise ValueError(
+            f"{name} has no labelled pixel at all. Leave labels_key out, or check that classes are "
+            f"numbered from 0 and only unlabelled pixels are {UNLABELLED}."
+        )
+    classes = [str(i) for i in range(n_found)] if classes is None else [str(c) for c in classes]
+    if n_found > len(classes):
+        raise ValueError(
+            f"{name} has class {n_found - 1}, but there are {len(classes)} classes, from 0."
+        )
+    return classes, found_mode
