@@ -1,5 +1,6 @@
 """Data sets: real ones found locally or downloaded with a checksum, and made-up ones."""
 
+from mixvi.datasets.annotation import partial_labels
 from mixvi.datasets.cells import (
     KANG,
     PAPALEXI,
@@ -17,7 +18,6 @@ from mixvi.datasets.clouds import cloud_masks, hide_with_real_clouds
 from mixvi.datasets.fetch import find
 from mixvi.datasets.images import CIFAR10, CIFAR10_COMPLETE, cifar10, prepare_images
 from mixvi.datasets.mnist_files import FASHION_MNIST, MNIST, fashion_mnist, mnist
-from mixvi.datasets.annotation import partial_labels
 from mixvi.datasets.pixel_series import (
     MATO_GROSSO_SAMPLES,
     RONDONIA_SAMPLES,

@@ -16,8 +16,8 @@ def cloud_masks(adata: AnnData, least: float = _LEAST_CLOUD) -> np.ndarray:
     Parameters
     ----------
     adata
-        Tiles with ``obsm["valid"]`` (n, T, 1 or C, H, W) and, if dates are absent, ``obsm["frame"]``
-        (n, T). Padding is taken for a gap: take tiles that are not padded.
+        Tiles with ``obsm["valid"]`` (n, T, 1 or C, H, W) and, if dates are absent,
+        ``obsm["frame"]`` (n, T). Padding is taken for a gap: take tiles that are not padded.
     least
         Share of pixels that a mask must cover to count.
 

@@ -64,9 +64,9 @@ def mato_grosso_samples(n_bands: int = 4, *, verify: bool = True) -> AnnData:
     -------
     AnnData, one pixel a row: ``obsm["series"]`` (n, 23, n_bands, 1, 1) float32, 16-day composites
     of a season without gaps, ``obsm["time"]`` (n, 23), ``obsm["labels"]`` (n, 1, 1),
-    ``obs["label"]`` by name, ``obs["longitude"]``, ``obs["latitude"]`` and ``obs["block"]``, squares
-    of one degree by which to split; with 4 bands ``obs["cluster_label"]``, which its authors
-    keep beside the label. ``uns["bands"]``, ``uns["classes"]``.
+    ``obs["label"]`` by name, ``obs["longitude"]``, ``obs["latitude"]`` and ``obs["block"]``,
+    squares of one degree by which to split; with 4 bands ``obs["cluster_label"]``, which its
+    authors keep beside the label. ``uns["bands"]``, ``uns["classes"]``.
 
     Raises
     ------

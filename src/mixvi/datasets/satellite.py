@@ -73,8 +73,8 @@ _SLOVENIA = {
     4: "shrubland",
     8: "artificial surface",
 }
-# what Sen2Cor calls vegetation, bare soil and water
-_CLEAR = (4, 5, 6)
+# what Sen2Cor calls dark, vegetation, bare soil, water and unclassified
+_CLEAR = (2, 4, 5, 6, 7)
 
 
 def sentinel2_patch(
@@ -134,7 +134,6 @@ def sentinel2_patch(
         labels=labels[None],
         classes=list(_SLOVENIA.values()),
         maps=maps,
-        scene={"crs": "EPSG:32633"},
         tile=tile,
     )
 
@@ -208,9 +207,8 @@ def mato_grosso_raster(
     Parameters
     ----------
     by_season
-        ``True``: six series of 23 dates, one a season, with one label map each; one date of the last
-        is absent. ``False``: one series of 137 dates with a
-        label map for each date.
+        ``True``: six series of 23 dates, one a season, with one label map each; one date of the
+        last is absent. ``False``: one series of 137 dates with a label map for each date.
     tile, verify
         As for :func:`sentinel2_patch`.
 
@@ -280,7 +278,7 @@ def s2_patches(name: str, tile: int | None = None, *, verify: bool = True) -> An
         satellites, no ground truth: say so with every figure.
         ``"gfmap_2022winter_quintads"``: 20 composites of five days, 4 bands, 66 x 64 pixels,
         ``"gfmap_2023autumn"``: 19 dates, 4 bands, 52 x 46 pixels; both without labels, valid where
-        Sen2Cor sees vegetation, soil or water (25 and 13 %).
+        Sen2Cor sees no cloud, shadow or snow (26 and 13 %).
     tile, verify
         As for :func:`sentinel2_patch`.
 
@@ -323,7 +321,8 @@ def s2_patches(name: str, tile: int | None = None, *, verify: bool = True) -> An
         labels=labels,
         classes=classes,
         maps=maps,
-        scene={"crs": "EPSG:32631", "transform": np.array(transform, np.float64)},
+        crs="EPSG:32631",
+        transform=transform,
         tile=tile,
     )
     if labels is not None:

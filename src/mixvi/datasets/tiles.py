@@ -28,7 +28,8 @@ def scenes_adata(
     labels: np.ndarray | None = None,
     classes: Sequence[str] | None = None,
     maps: Mapping[str, np.ndarray] | None = None,
-    scene: Mapping[str, object] | None = None,
+    crs: str = "",
+    transform: Sequence[float] = (1, 0, 0, 0, 1, 0),
     tile: int | None = None,
 ) -> AnnData:
     """AnnData of one or several series of one place, cut into tiles.
@@ -49,8 +50,9 @@ def scenes_adata(
         Codes ``(m, H, W)`` or ``(m, T, H, W)``, and the names of the codes from 0.
     maps
         Further arrays ``(m, ..., H, W)`` for ``obsm``, by key.
-    scene
-        What is known of the scene beside its size, for ``uns["scene"]``.
+    crs, transform
+        Coordinate system, and ``a, b, c, d, e, f`` by which row r and column q lie at
+        ``x = a q + b r + c``, ``y = d q + e r + f``; of pixels alone if not known.
     tile
         Height and width of a tile in pixels; ``None``: the whole scene is one.
 
@@ -71,12 +73,12 @@ def scenes_adata(
     uns = {
         "bands": list(bands),
         "scene": {
+            "crs": crs,
+            "transform": [float(value) for value in transform],
             "height": height,
             "width": width,
-            "tile_height": size[0],
-            "tile_width": size[1],
+            "size": max(size),
             "overlap": 0,
-            **(scene or {}),
         },
     }
     if labels is not None:

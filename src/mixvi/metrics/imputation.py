@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from mixvi.core.arguments import check_positive
 
@@ -120,7 +120,7 @@ def imputation_scores(
         spectra["gap"] = np.searchsorted(
             starts, lengths.max(axis=2)[hidden.all(axis=2)], side="right"
         )
-    names = dict(enumerate(["shorter", *_gap_names(sorted(gap_starts))]))
+    names = dict(enumerate(_gap_names(sorted(gap_starts))))
     groups = [(ALL, entries, spectra)]
     if valid is not None:
         groups += [
@@ -184,21 +184,21 @@ def _errors(entries: pd.DataFrame, peak: float) -> list[tuple[str, float]]:
         psnr = float(10 * np.log10(peak**2 / np.float64(mse)))
     scores = [("rmse", mse**0.5), ("mae", float(error.abs().mean())), ("psnr", psnr)]
     if "sd" in entries:
-        density = norm.logpdf(entries["truth"], entries["estimate"], entries["sd"])
-        scores.append(("nll", float(-density.mean())))
+        nll = 0.5 * (error / entries["sd"]) ** 2 + np.log(entries["sd"]) + 0.5 * np.log(2 * np.pi)
+        scores.append(("nll", float(nll.mean())))
     if "lower" in entries:
         inside = entries["truth"].between(entries["lower"], entries["upper"])
         scores.append(("coverage_90", float(inside.mean())))
     elif "sd" in entries:
-        half = norm.ppf(0.5 + _LEVEL / 2) * entries["sd"]
+        half = ndtri(0.5 + _LEVEL / 2) * entries["sd"]
         scores.append(("coverage_90", float((error.abs() <= half).mean())))
     return scores
 
 
 def _gap_names(starts: list[int]) -> list[str]:
-    """Such as "1", "2", "3-5", "6-10", "11+"."""
+    """Such as "<1", "1", "2", "3-5", "6-10", "11+"; of the first there is none by default."""
     names = [
         str(first) if last == first + 1 else f"{first}-{last - 1}"
         for first, last in zip(starts, starts[1:], strict=False)
     ]
-    return [*names, f"{starts[-1]}+"]
+    return [f"<{starts[0]}", *names, f"{starts[-1]}+"]

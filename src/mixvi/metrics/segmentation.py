@@ -226,5 +226,7 @@ def _codes(name: str, codes: np.ndarray, classes: Sequence) -> np.ndarray:
         raise ValueError(f"{name} must be whole numbers, but has the dtype {codes.dtype}.")
     codes = codes.astype(np.int64)
     if codes.size and codes.max() >= len(classes):
-        raise ValueError(f"{name} has the code {codes.max()}, but there are {len(classes)} classes.")
+        raise ValueError(
+            f"{name} has the code {codes.max()}, but there are {len(classes)} classes."
+        )
     return codes
