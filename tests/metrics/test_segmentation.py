@@ -79,7 +79,7 @@ def test_nothing_labelled():
     ("labels", "predicted", "support", "match"),
     [
         (LABELS, PREDICTED[:, :2], None, "labels has the shape"),
-        (LABELS + 4, PREDICTED, None, "labels has the code 5, but classes are 4"),
+        (LABELS + 4, PREDICTED, None, "labels has the code 5, but there are 4 classes"),
         (LABELS, PREDICTED.astype(float), None, "predicted must be whole numbers"),
         (LABELS, PREDICTED, np.ones((1, 2, 2), bool), "support stands for"),
     ],

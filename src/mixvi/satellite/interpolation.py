@@ -205,11 +205,11 @@ def dineof(
     """Gaps filled from the leading empirical orthogonal functions (Beckers and Rixen 2003).
 
     Each tile is a matrix of dates by bands and pixels, standardised by band, so that a whole scene
-    tells more than its tiles. Gaps start at zero; a
-    singular value decomposition of so many modes gives them new values until they move no more. The
-    number of modes is the one that predicts entries best which were held out (Alvera-Azcárate et
-    al. 2005). Dates of which almost nothing is seen tell no mode: they are left out and read
-    linearly between the others.
+    tells more than its tiles. Gaps start at zero; the leading modes, first one and then more, give
+    them new values until they move no more. The number of modes is the one that predicts entries
+    best which were held out (Alvera-Azcárate et al. 2005). Dates of which almost nothing is seen
+    tell no mode: they are left out and read linearly between the others. Own code from the papers:
+    the package pydineof is under the GPL.
 
     Parameters
     ----------
@@ -249,7 +249,8 @@ def dineof(
         anomalies = ((x[i, dates] - means[0]) / scale[0] * valid[i, dates]).reshape(dates.sum(), -1)
         known = valid[i, dates].reshape(anomalies.shape)
         n_modes = _best_number_of_modes(anomalies, known, max_modes, held_out, limits, rng)
-        anomalies = _from_modes(anomalies, known, n_modes, limits)
+        for k in range(1, n_modes + 1):
+            anomalies = _from_modes(anomalies, known, k, limits)
         filled[i, dates] = anomalies.reshape(-1, *x.shape[2:]) * scale[0] + means[0]
     dates = seen[..., None, None, None]
     return linear_interpolation(np.where(valid, x, filled), valid | dates, time)
@@ -274,7 +275,7 @@ def _best_number_of_modes(
     truth, start = anomalies[at], np.where(train, anomalies, 0)
     best, least = 0, np.mean(truth**2)
     for n_modes in range(1, min(max_modes, min(anomalies.shape) - 1) + 1):
-        # the gaps of fewer modes are a better start than zeros
+        # gaps start from those of fewer modes: from zeros, many modes fit what is known too well
         start = _from_modes(start, train, n_modes, limits)
         error = np.mean((start[at] - truth) ** 2)
         if error < least:
@@ -289,7 +290,7 @@ def _from_modes(
 ) -> np.ndarray:
     """A matrix whose gaps are what its leading modes say; known entries as they are."""
     n_iterations, tolerance = limits
-    if n_modes == 0 or known.all():
+    if known.all():
         return start
     x = start
     for _ in range(n_iterations):
