@@ -1,5 +1,6 @@
-"""Data sets: real ones found locally or downloaded with a checksum, and one made up."""
+"""Data sets: real ones found locally or downloaded with a checksum, and made-up ones."""
 
+from mixvi.datasets.annotation import partial_labels
 from mixvi.datasets.cells import (
     KANG,
     PAPALEXI,
@@ -13,31 +14,80 @@ from mixvi.datasets.cells import (
     shalek_bmdc,
     sorted_pbmc,
 )
+from mixvi.datasets.clouds import cloud_masks, hide_with_real_clouds
 from mixvi.datasets.fetch import find
 from mixvi.datasets.images import CIFAR10, CIFAR10_COMPLETE, cifar10, prepare_images
 from mixvi.datasets.mnist_files import FASHION_MNIST, MNIST, fashion_mnist, mnist
+from mixvi.datasets.pixel_series import (
+    MATO_GROSSO_SAMPLES,
+    RONDONIA_SAMPLES,
+    S2_PIXEL_SERIES,
+    mato_grosso_samples,
+    rondonia_samples,
+    s2_pixel_series,
+)
+from mixvi.datasets.satellite import (
+    CBERS_PATCH,
+    MATO_GROSSO_RASTER,
+    S2_PATCHES,
+    SENTINEL2_PATCH,
+    SINOP_RASTER,
+    cbers_patch,
+    mato_grosso_raster,
+    s2_patches,
+    sentinel2_patch,
+    sinop_raster,
+)
+from mixvi.datasets.street_scenes import CAMVID, camvid, cityscapes
+from mixvi.datasets.tiles import spatial_blocks, split_blocks
 from mixvi.datasets.toy import toy_conditional_blobs
+from mixvi.datasets.toy_satellite import toy_satellite_series
 
 __all__ = [
+    "CAMVID",
+    "CBERS_PATCH",
     "CIFAR10",
     "CIFAR10_COMPLETE",
     "FASHION_MNIST",
     "KANG",
+    "MATO_GROSSO_RASTER",
+    "MATO_GROSSO_SAMPLES",
     "MNIST",
     "PAPALEXI",
     "PBMC3K",
+    "RONDONIA_SAMPLES",
+    "S2_PATCHES",
+    "S2_PIXEL_SERIES",
+    "SENTINEL2_PATCH",
     "SHALEK",
+    "SINOP_RASTER",
     "SORTED_PBMC",
+    "camvid",
+    "cbers_patch",
     "cifar10",
+    "cityscapes",
+    "cloud_masks",
     "fashion_mnist",
     "find",
+    "hide_with_real_clouds",
     "kang",
+    "mato_grosso_raster",
+    "mato_grosso_samples",
     "mnist",
     "papalexi_eccite",
+    "partial_labels",
     "pbmc3k",
     "pbmc68k_reduced",
     "prepare_images",
+    "rondonia_samples",
+    "s2_patches",
+    "s2_pixel_series",
+    "sentinel2_patch",
     "shalek_bmdc",
+    "sinop_raster",
     "sorted_pbmc",
+    "spatial_blocks",
+    "split_blocks",
     "toy_conditional_blobs",
+    "toy_satellite_series",
 ]

@@ -24,6 +24,7 @@ from mixvi.metrics.counterfactual import (
     variance_ratio,
 )
 from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
+from mixvi.metrics.imputation import gap_lengths, imputation_scores
 from mixvi.metrics.information import (
     aggregate_kl,
     code_moments,
@@ -42,11 +43,19 @@ from mixvi.metrics.populations import (
 )
 from mixvi.metrics.probe import linear_probe
 from mixvi.metrics.reconstruction import log_mse, mean_bias_sq, mean_squared_error
+from mixvi.metrics.segmentation import (
+    PixelCalibration,
+    SegmentationScores,
+    pixel_calibration,
+    segmentation_scores,
+)
 
 __all__ = [
     "ImageClassifier",
     "InceptionScore",
     "MarkerOverlap",
+    "PixelCalibration",
+    "SegmentationScores",
     "accuracy_by_overlap",
     "active_units",
     "aggregate_kl",
@@ -61,8 +70,10 @@ __all__ = [
     "energy_distance",
     "expected_calibration_error",
     "fid",
+    "gap_lengths",
     "hungarian_accuracy",
     "hungarian_map",
+    "imputation_scores",
     "inception_score",
     "knn_agreement",
     "linear_probe",
@@ -77,9 +88,11 @@ __all__ = [
     "nmi",
     "overlap_map",
     "per_label_recall",
+    "pixel_calibration",
     "posterior_kl",
     "reliability_curve",
     "responding_genes",
+    "segmentation_scores",
     "top_de_genes",
     "train_image_classifier",
     "used_components",

@@ -33,8 +33,6 @@ def reliability_curve(
         If lengths differ, there are no cells, a label is missing, or a probability is missing or
         outside [0, 1].
     """
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, but is {n_bins}.")
     probs, labels = pd.DataFrame(probs), np.asarray(labels)
     if len(labels) != len(probs):
         raise ValueError(f"probs has {len(probs)} rows, but there are {len(labels)} labels.")
@@ -46,21 +44,29 @@ def reliability_curve(
     # single precision may exceed one by rounding
     if not ((values >= 0) & (values <= 1 + 1e-4)).all():
         raise ValueError("probs must lie in [0, 1] without missing values (NaN).")
-    confidence = values.max(axis=1)
     predicted = probs.columns.to_numpy().astype(str)[values.argmax(axis=1)]
-    hit = predicted == labels.astype(str)
+    return confidence_bins(values.max(axis=1), predicted == labels.astype(str), n_bins)
+
+
+def confidence_bins(confidence: np.ndarray, hit: np.ndarray, n_bins: int) -> pd.DataFrame:
+    """The curve of :func:`reliability_curve` from confidences and whether each was right."""
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1, but is {n_bins}.")
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     frame = pd.DataFrame({"confidence": confidence, "accuracy": hit, "bin": bins})
-    curve = frame.groupby("bin").agg(
+    return frame.groupby("bin").agg(
         confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), n=("accuracy", "size")
     )
-    return curve
+
+
+def calibration_error(curve: pd.DataFrame) -> float:
+    """Mean gap between confidence and accuracy of a curve, weighted by its numbers."""
+    gaps = (curve["confidence"] - curve["accuracy"]).abs()
+    return float((gaps * curve["n"]).sum() / curve["n"].sum())
 
 
 def expected_calibration_error(
     probs: pd.DataFrame | np.ndarray, labels: Sequence, n_bins: int = 15
 ) -> float:
     """Mean gap between confidence and accuracy, weighted by cells, in [0, 1]."""
-    curve = reliability_curve(probs, labels, n_bins)
-    gaps = (curve["confidence"] - curve["accuracy"]).abs()
-    return float((gaps * curve["n"]).sum() / curve["n"].sum())
+    return calibration_error(reliability_curve(probs, labels, n_bins))

@@ -6,3 +6,8 @@ COMPONENTS_KEY = "components"
 
 PREDICTION_KEY = "mixvi_prediction"
 """``uns`` key of predicted cells: the model, the layer it reads and the scale of the values."""
+
+UNLABELLED = -1
+"""Code of a pixel nobody labelled: it may be given a pseudo-label."""
+VOID = -2
+"""Code of a pixel that is not to be evaluated: never a target, never scored."""
