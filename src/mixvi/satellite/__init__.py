@@ -9,6 +9,10 @@ from mixvi.satellite.interpolation import (
     seasonal_climatology,
     whittaker,
 )
+from mixvi.satellite.prediction import predict_scene
+from mixvi.satellite.rasters import read_scene, write_raster
+from mixvi.satellite.tiling import iter_tiles, stitch, tile
+from mixvi.satellite.validity import SCL_CLASSES, valid_from_scl
 
 __all__ = [
     "band_mean",
@@ -18,4 +22,12 @@ __all__ = [
     "savitzky_golay",
     "seasonal_climatology",
     "whittaker",
+    "SCL_CLASSES",
+    "iter_tiles",
+    "predict_scene",
+    "read_scene",
+    "stitch",
+    "tile",
+    "valid_from_scl",
+    "write_raster",
 ]
