@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core.arguments import check_choice
@@ -78,30 +79,25 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
         """
         given = {name: value for name, value in locals().items() if name not in LOADING}
         method_args = cls._get_setup_method_args(**given)
-        source = None if source_registry is None else method_args["setup_args"]
-        args = resolve_series(adata, method_args["setup_args"], source)
-        if source is not None:
-            # keys may be others, what they hold is not
-            args |= {"shape": tuple(source["shape"])}
+        args, known = resolve_series(adata, method_args["setup_args"], source_registry)
         method_args["setup_args"] = args
-        fields = cls._fields(args)
+        fields = series_fields(args, known)
         cls.register_manager(register(adata, fields, method_args, source_registry))
 
-    @staticmethod
-    def _fields(args: dict) -> list[BaseAnnDataField]:
-        return series_fields(args)
+    def _fields(self, args: dict) -> list[BaseAnnDataField]:
+        return series_fields(args, self._state(REGISTRY_KEYS.X_KEY))
 
     def _matrix(self, adata: AnnData) -> Any:
         return adata.obsm[self._setup_args["series_key"]]
 
     def _check_registered(self, adata: AnnData, is_known: bool) -> None:
         if not is_known:
-            resolve_series(adata, self._setup_args, self._setup_args)
+            resolve_series(adata, self._setup_args, self.registry)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Dates, bands, height and width (T, C, H, W) of the training tiles."""
-        return tuple(self._setup_args["shape"])
+        return tuple(self._state(REGISTRY_KEYS.X_KEY)["shape"])
 
     @property
     def classes(self) -> list[str]:
@@ -111,7 +107,7 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
     @property
     def label_mode(self) -> str | None:
         """``"map"``, a map of classes a series, ``"date"``, one a date, or None without labels."""
-        return self._setup_args["label_mode"]
+        return self._state(REGISTRY_KEYS.X_KEY)["label_mode"]
 
     def _standardise_by(self, adata: AnnData | None) -> None:
         """Have the module standardise bands by their valid values; a loaded one knows already."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,6 @@ from mixvi.core.data.keys import UNLABELLED, VOID
 OBSERVED_KEY = "observed"
 FRAME_KEY = "frame"
 TIME_KEY = "time"
-_DERIVED = {OBSERVED_KEY: "_scvi_observed", FRAME_KEY: "_scvi_frame", TIME_KEY: "_scvi_time"}
 # keys that are taken if they are there, and nothing else is said
 _USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
 # reflectance is below one but over snow and glint
@@ -24,9 +25,11 @@ _LARGEST_REFLECTANCE = 2.0
 
 
 def resolve_series(
-    adata: AnnData, args: dict[str, Any], source: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The arguments of ``setup_anndata`` with keys, shape and classes found.
+    adata: AnnData, args: dict[str, Any], source_registry: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of ``setup_anndata`` with keys and classes found, and what series are like.
+
+    The latter is ``{"shape": (T, C, H, W), "label_mode": "map", "date" or None}``.
 
     Parameters
     ----------
@@ -34,9 +37,9 @@ def resolve_series(
         AnnData with series.
     args
         Keys and ``classes`` as the user gave them.
-    source
-        What was found of the data that a trained model was set up with: bands and classes must be
-        the same, and images of one date stay so.
+    source_registry
+        That of a trained model, whose arguments they are: bands, classes and the kind of labels
+        must be the same.
 
     Raises
     ------
@@ -51,7 +54,9 @@ def resolve_series(
     checks.check_anndata(adata)
     if adata.n_obs == 0:
         raise ValueError("adata has no rows: there are no series to train on.")
-    args = dict(args)
+    args, source = dict(args), None
+    if source_registry is not None:
+        source = source_registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
     for name, usual in _USUAL.items():
         if args[name] is None and usual in adata.obsm:
             args[name] = usual
@@ -64,14 +69,14 @@ def resolve_series(
     series = read_series(adata, args)
     _check_observed(adata, args, series)
     _check_dates(adata, args, series)
-    args["shape"] = tuple(int(n) for n in series.shape[1:])
-    if source and args["shape"][1] != tuple(source["shape"])[1]:
+    if source and series.shape[2] != source["shape"][1]:
         raise ValueError(
-            f"{_name(args, 'series_key')} has {args['shape'][1]} bands, but the model reads "
-            f"{tuple(source['shape'])[1]}."
+            f"{_name(args, 'series_key')} has {series.shape[2]} bands, but the model reads "
+            f"{source['shape'][1]}."
         )
-    args["classes"], args["label_mode"] = _classes(adata, args, series, source)
-    return args
+    args["classes"], mode = _classes(adata, args, series, source)
+    found = {"shape": [int(n) for n in series.shape[1:]], "label_mode": mode}
+    return args, source or found
 
 
 def read_series(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
@@ -162,44 +167,59 @@ def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
     return time.astype(np.float64)
 
 
-class SeriesField(ObsmField):
-    """An array ``(n, ...)`` of obsm as it is."""
+def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
+    """Labels as they are, ``(n, H, W)`` or ``(n, T, H, W)``; -1 everywhere where there are none."""
+    if args["labels_key"] in adata.obsm:
+        return np.asarray(adata.obsm[args["labels_key"]]).astype(np.int16)
+    shape = read_series(adata, args).shape
+    lead = shape[:1] if mode == "map" else shape[:2]
+    return np.full((*lead, *shape[3:]), UNLABELLED, dtype=np.int16)
 
-    def __init__(self, registry_key: str, attr_key: str):
+
+class SeriesField(ObsmField):
+    """An array ``(n, ...)`` of obsm as it is, and what is known of it."""
+
+    def __init__(self, registry_key: str, attr_key: str, known: dict[str, Any] | None = None):
         super().__init__(registry_key, attr_key, correct_data_format=False)
+        self._known = known or {}
 
     def register_field(self, adata: AnnData) -> dict:
         """Number the second axis, as scvi-tools does columns."""
         self.validate_field(adata)
-        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1])}
+        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1]), **self._known}
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
-        """As for the first."""
-        return self.register_field(adata_target)
+        """Keep what is known of the first."""
+        kept = {
+            name: state_registry[name] for name in ("shape", "label_mode") if name in state_registry
+        }
+        return self.register_field(adata_target) | kept
 
 
 class DerivedField(SeriesField):
     """An array that is made of the registered ones, anew at every use."""
 
-    def __init__(self, registry_key: str, args: dict[str, Any]):
-        super().__init__(registry_key, _DERIVED[registry_key])
-        self._args = args
+    def __init__(self, registry_key: str, made: Callable[[AnnData], np.ndarray]):
+        super().__init__(registry_key, f"_scvi_{registry_key}")
+        self._made = made
 
     def register_field(self, adata: AnnData) -> dict:
         """Write it beside the others."""
-        made = {OBSERVED_KEY: observed_values, FRAME_KEY: acquired, TIME_KEY: dates}
-        adata.obsm[self.attr_key] = made[self.registry_key](adata, self._args)
+        adata.obsm[self.attr_key] = self._made(adata)
         return super().register_field(adata)
 
 
-def series_fields(args: dict[str, Any]) -> list[BaseAnnDataField]:
+def series_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDataField]:
     """The fields of what :func:`resolve_series` found."""
     fields = [
-        SeriesField(REGISTRY_KEYS.X_KEY, args["series_key"]),
-        *(DerivedField(key, args) for key in _DERIVED),
+        SeriesField(REGISTRY_KEYS.X_KEY, args["series_key"], known),
+        DerivedField(OBSERVED_KEY, partial(observed_values, args=args)),
+        DerivedField(FRAME_KEY, partial(acquired, args=args)),
+        DerivedField(TIME_KEY, partial(dates, args=args)),
     ]
-    if args["labels_key"] is not None:
-        fields.append(SeriesField(REGISTRY_KEYS.LABELS_KEY, args["labels_key"]))
+    if known["label_mode"] is not None:
+        maps = partial(label_maps, args=args, mode=known["label_mode"])
+        fields.append(DerivedField(REGISTRY_KEYS.LABELS_KEY, maps))
     return fields
 
 
@@ -258,23 +278,23 @@ def _classes(
     classes = args["classes"]
     if classes is None and "classes" in adata.uns:
         classes = adata.uns["classes"]
-    if source:
-        classes, mode = source["classes"], source["label_mode"]
     if args["labels_key"] is None:
-        return (classes if source else None), (mode if source else None)
+        # a model that knows classes reads new tiles without labels
+        return (args["classes"], source["label_mode"]) if source else (None, None)
     name, labels = _name(args, "labels_key"), np.asarray(adata.obsm[args["labels_key"]])
     maps, by_date = (len(series), *series.shape[3:]), (*series.shape[:2], *series.shape[3:])
     if labels.shape not in (maps, by_date):
         raise ValueError(
             f"{name} has shape {labels.shape}, but for series of shape {series.shape} labels are "
-            f"{maps}, a map a series, or {by_date}, a map a date."
+            f"{maps}, a map a tile, or {by_date}, a map a date."
         )
     whole = labels.dtype.kind in "iu" or (labels == np.round(labels)).all()
     if not whole:
         raise TypeError(f"{name} holds {labels.dtype}, but labels are numbers of classes from 0.")
     found_mode = "map" if labels.shape == maps else "date"
-    if source and found_mode != mode:
-        raise ValueError(f"{name} has a map a {found_mode}, but the model was trained on others.")
+    if source and found_mode != source["label_mode"]:
+        a, b = (f"a map a {kind or 'nothing'}" for kind in (found_mode, source["label_mode"]))
+        raise ValueError(f"{name} has {a}, but the model was trained with {b}.")
     if labels.min() < VOID:
         raise ValueError(
             f"{name} has values below {VOID}: unlabelled pixels are {UNLABELLED}, void ones {VOID}."
