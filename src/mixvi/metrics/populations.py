@@ -13,6 +13,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier
 
 from mixvi.core.arguments import check_choice, check_positive, near_matches
+from mixvi.core.data.alignment import names_of
 from mixvi.core.data.checks import check_key
 from mixvi.metrics.pairs import (
     common_layer,
@@ -240,7 +241,7 @@ def knn_agreement(
     generated, real
         Cells by genes, dense, sparse or AnnData: ``(n, G)`` and ``(m, G)``.
     generated_labels, real_labels
-        Label of each row, ``(n,)`` and ``(m,)``.
+        Label of each row, ``(n,)`` and ``(m,)``; a Series by cell name.
     n_neighbors
         Real cells that vote, nearest by Euclidean distance.
     n_pcs
@@ -260,8 +261,9 @@ def knn_agreement(
     check_positive("n_neighbors", n_neighbors)
     check_positive("n_pcs", n_pcs)
     x, y = finite_pair(generated, real, ("generated", "real"), layer)
-    own = of_each_cell(generated_labels, len(x), "generated_labels").astype(str)
-    voters = of_each_cell(real_labels, len(y), "real_labels").astype(str)
+    own = of_each_cell(generated_labels, len(x), "generated_labels", names_of(generated))
+    voters = of_each_cell(real_labels, len(y), "real_labels", names_of(real))
+    own, voters = own.astype(str), voters.astype(str)
     if n_neighbors > len(y):
         raise ValueError(
             f"n_neighbors={n_neighbors}, but there are {len(y)} real cells; choose fewer."
