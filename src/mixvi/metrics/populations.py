@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from mixvi.core.arguments import check_choice, check_positive, near_matches
 from mixvi.core.data.alignment import names_of
 from mixvi.core.data.checks import check_key
+from mixvi.core.maths.sparse import distinct_entries
 from mixvi.metrics.pairs import (
     common_layer,
     finite_pair,
@@ -216,6 +217,9 @@ def top_de_genes(
     if target == reference:
         raise ValueError(f"target and reference are both {target!r}; compare two conditions.")
     values = matrix(adata, layer)
+    if sparse.issparse(values):
+        # scanpy's variances would count entries that repeat one by one
+        values = distinct_entries(values).tocsr()
     x, y = (values[(conditions == value).to_numpy()] for value in (target, reference))
     names = (f"target={target!r}", f"reference={reference!r}")
     return list(_ranked(x, y, adata.var_names, n_genes, method, names)["names"])
