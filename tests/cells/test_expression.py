@@ -67,6 +67,10 @@ def test_bad_input(planted, fit):
         model.differential_expression(groupby="kinds")
     with pytest.raises(ValueError, match="either groupby"):
         model.differential_expression()
+    with pytest.raises(TypeError, match="differential_expression has no argument 'gruop1'.*group1"):
+        model.differential_expression(groupby="kind", gruop1="a")
+    with pytest.raises(TypeError, match="no argument 'weights'"):
+        model.differential_expression(groupby="kind", weights="importance")
 
 
 @pytest.mark.parametrize(

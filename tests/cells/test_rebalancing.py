@@ -45,6 +45,25 @@ def test_rebalanced_cells(rare, matrix):
     assert both.obs["kind"].value_counts().to_dict() == {"a": 130, "b": 36}
 
 
+@pytest.mark.parametrize("augment", [True, False])
+def test_layers_are_kept_and_may_be_what_gets_noise(rare, augment):
+    rare.layers["counts"] = sparse.csr_matrix(np.floor(rare.X))
+    rare.layers["scaled"] = rare.X / 10
+    rare.obsm["place"] = rare.X[:, :1]
+    cells = rebalance(rare, "kind", 30, layer="scaled", augment=augment)
+    originals = rare[cells.obs["drawn_from"].to_numpy()]
+    np.testing.assert_array_equal(cells.X, originals.X)
+    np.testing.assert_array_equal(cells.obsm["place"], originals.obsm["place"])
+    assert (cells.layers["counts"] != originals.layers["counts"]).nnz == 0
+    moved = np.abs(cells.layers["scaled"] - originals.layers["scaled"])
+    assert 0 < moved.max() < 1e-3 and (moved[-60:] > 0).any(1).all()
+    mixvi.GMVAE.setup_anndata(cells, layer="counts")
+    with pytest.raises(ValueError, match=r"layers\['counts'\] holds whole numbers.*noise=0"):
+        rebalance(rare, "kind", layer="counts")
+    with pytest.raises(KeyError, match="layer='count'.*'counts'"):
+        rebalance(rare, "kind", layer="count")
+
+
 def test_bad_input(rare):
     with pytest.raises(KeyError, match="louvain"):
         rebalance(rare, "louvain")

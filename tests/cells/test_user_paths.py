@@ -344,6 +344,9 @@ def test_verbs_of_an_untrained_model_are_refused(toy):
             verb()
     with pytest.raises(RuntimeError, match="not trained yet"):
         model.sample(2)
+    CGMVAE.setup_anndata(toy, condition_key="condition")
+    with pytest.raises(RuntimeError, match="This CGMVAE is not trained yet"):
+        CGMVAE(toy, n_components=5).counterfactual(to="condition 1")
 
 
 def test_conditions_may_be_numbers(toy, fit):

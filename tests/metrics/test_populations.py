@@ -198,6 +198,14 @@ def test_top_de_genes_does_not_look_at_raw(treated):
     assert metrics.top_de_genes(treated, "condition", "stim", "ctrl", 1) == ["g3"]
 
 
+def test_top_de_genes_of_entries_that_repeat(treated):
+    x = treated.X.tocsr()
+    expected = metrics.top_de_genes(treated, "condition", "stim", "ctrl", 30, "t-test")
+    parts = np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), 2 * x.indptr
+    treated.X = sparse.csr_matrix(parts, x.shape)
+    assert metrics.top_de_genes(treated, "condition", "stim", "ctrl", 30, "t-test") == expected
+
+
 def test_top_de_genes_bad_input(treated):
     with pytest.raises(KeyError, match="condition_key='conditions'.*'condition'"):
         metrics.top_de_genes(treated, "conditions", "stim", "ctrl")

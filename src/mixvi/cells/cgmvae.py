@@ -245,6 +245,7 @@ class CGMVAE(GMVAE):
 
     def _training_means(self) -> ConditionMeans:
         """Mean z of the training cells, by their labels if the model was trained with labels."""
+        self._check_if_trained()
         if self._condition_means is None:
             if not self._has_training_cells:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from pandas.api.types import is_list_like
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.model.base import DifferentialComputation
 from scvi.model.base._de_core import _de_core
 
 from mixvi.core import arguments
@@ -21,6 +23,12 @@ from mixvi.core.data.backed import row_sums
 from mixvi.core.maths.sparse import distinct_entries
 
 COMPONENT = "component"
+# what scvi-tools' comparison takes beside the groups and what is an argument of its own here
+_COMPARING = [
+    name
+    for name in inspect.signature(DifferentialComputation.get_bayes_factors).parameters
+    if name not in ("self", "idx1", "idx2", "mode", "delta", "batchid1", "batchid2")
+]
 
 
 class ExpressionMixin:
@@ -89,6 +97,11 @@ class ExpressionMixin:
             If a group is unknown or empty.
         """
         arguments.check_choice("mode", mode, ("change", "vanilla"))
+        for name in kwargs:
+            if name not in _COMPARING:
+                own = list(inspect.signature(ExpressionMixin.differential_expression).parameters)
+                near = arguments.near_matches(name, [*own[1:-1], *_COMPARING])
+                raise TypeError(f"differential_expression has no argument {name!r}. {near}")
         if (groupby is None) == (idx1 is None):
             raise ValueError(
                 "Name either groupby (a column of obs, or 'component') or idx1 (cells)."

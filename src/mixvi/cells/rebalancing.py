@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -73,6 +74,7 @@ def rebalance(
     noise: float = 1e-4,
     augment: bool = False,
     seed: int = 0,
+    layer: str | None = None,
 ) -> AnnData:
     """A new AnnData with the same number of cells of every category of ``obs[key]``.
 
@@ -85,29 +87,38 @@ def rebalance(
     n_per_category, replace, seed
         See :func:`balanced_indices`.
     noise
-        Standard deviation of Gaussian noise on ``X``, so that repeated cells differ; 0 for counts.
+        Standard deviation of Gaussian noise on the matrix, so that repeated cells differ; 0 for
+        counts.
     augment
         Append the draws to the original cells instead of returning them alone.
+    layer
+        The matrix that a model reads, which gets the noise; ``None``: ``X``. The others are those
+        of the cells drawn.
 
     Returns
     -------
-    AnnData with dense ``X`` if there is noise; ``obs["drawn_from"]`` names each cell's original.
+    AnnData with all that ``adata`` has of its cells (with ``augment``, but ``obsp``); draws with
+    noise are dense. ``obs["drawn_from"]`` names each cell's original.
 
     Raises
     ------
     KeyError
-        If the column is missing.
+        If the column or the layer is missing.
     ValueError
         If a category has no cell, or noise is asked of integer counts.
     """
     checks.check_categories(adata, key, "key")
+    checks.check_key(adata, "layers", layer, "layer")
     drawn = balanced_indices(adata.obs[key], n_per_category, replace=replace, seed=seed)
     with warnings.catch_warnings():
         # names of repeated cells are told apart at the end
         warnings.filterwarnings("ignore", "Observation names are not unique")
         cells = adata[drawn].copy()
-        if noise:
-            cells.X = _with_noise(cells.X, noise, seed)
+        if noise and layer is None:
+            cells.X = _with_noise(cells.X, "X", noise, seed)
+        elif noise:
+            noisy = _with_noise(cells.layers[layer], f"layers[{layer!r}]", noise, seed)
+            cells.layers[layer] = noisy
         cells.obs["drawn_from"] = cells.obs_names.to_numpy()
         if augment:
             cells = _appended(adata, cells)
@@ -115,24 +126,23 @@ def rebalance(
     return cells
 
 
-def _with_noise(x, noise: float, seed: int) -> np.ndarray:
+def _with_noise(x, name: str, noise: float, seed: int) -> np.ndarray:
     x = x.toarray() if sparse.issparse(x) else np.asarray(x)
     if not (x % 1).any():
         raise ValueError(
-            "X holds whole numbers (counts): noise would make them unusable. Pass noise=0."
+            f"{name} holds whole numbers (counts): noise would make them unusable. Pass noise=0."
         )
     rng = np.random.default_rng([seed, 1])
     return (x + noise * rng.standard_normal(x.shape)).astype(x.dtype)
 
 
 def _appended(adata: AnnData, cells: AnnData) -> AnnData:
-    """The cells of ``adata``, then those drawn."""
-    obs = adata.obs.assign(drawn_from=adata.obs_names.to_numpy())
-    if sparse.issparse(adata.X):
-        x = sparse.vstack([adata.X, sparse.csr_matrix(cells.X)]).tocsr()
-    else:
-        x = np.concatenate([adata.X, cells.X])
-    return AnnData(x, obs=pd.concat([obs, cells.obs]), var=adata.var.copy())
+    """The cells of ``adata``, then those drawn, with all of their layers, ``obs`` and ``obsm``."""
+    first = adata.copy()
+    first.obs["drawn_from"] = first.obs_names.to_numpy()
+    for part in (first, cells):
+        del part.obsp
+    return anndata.concat([first, cells], merge="same", uns_merge="same")
 
 
 def train_alternating(

@@ -154,12 +154,13 @@ class RegimesMixin:
         if self._components_start(mode, init):
             fit = self._started(fit, init, init_epochs, run)
         before = self.history_
+        self._naming = use_labels, np.flatnonzero(labelled)
         try:
             self._fit(fit, run)
         finally:
             # an interrupted model is used, too
             if self.history_ is not before:
-                self._name_components(use_labels, np.flatnonzero(labelled))
+                self._name_components(*self._naming)
 
     def _regime(
         self, mode: str, labelled: np.ndarray, clusters: str | Sequence | None, init: str | None
@@ -206,6 +207,10 @@ class RegimesMixin:
         reading = {"labelled_fraction": None, "extra": _as_components(codes)}
         start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
         return replace(fit, split=self._fit(start, run))
+
+    def _prepare_checkpoint(self, *args) -> None:
+        super()._prepare_checkpoint(*args)
+        self._name_components(*self._naming)
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
         """Labels of the components after training, of which cells ``labelled`` have one."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from mixvi.core.data.alignment import in_order_of, names_of
+
 
 def reliability_curve(
     probs: pd.DataFrame | np.ndarray, labels: Sequence, n_bins: int = 15
@@ -19,7 +21,7 @@ def reliability_curve(
         Probabilities ``(n_obs, n_labels)``, columns named as the labels. Of an array, the
         labels are the column numbers.
     labels
-        True labels ``(n_obs,)``.
+        True labels ``(n_obs,)``; a Series by the names of the rows of a table.
     n_bins
         Number of bins.
 
@@ -33,9 +35,10 @@ def reliability_curve(
         If lengths differ, there are no cells, a label is missing, or a probability is missing or
         outside [0, 1].
     """
-    probs, labels = pd.DataFrame(probs), np.asarray(labels)
+    probs = pd.DataFrame(probs)
     if len(labels) != len(probs):
         raise ValueError(f"probs has {len(probs)} rows, but there are {len(labels)} labels.")
+    labels = np.asarray(in_order_of(names_of(probs), labels, "labels"))
     if len(probs) == 0:
         raise ValueError("There are no cells to score.")
     if pd.isna(labels).any():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixvi.core.arguments import check_positive
+from mixvi.core.data.alignment import names_of
 from mixvi.core.data.files import read_model, write_model
 from mixvi.core.data.images import float_range, signed_images
 from mixvi.metrics.pairs import of_each_cell
@@ -255,7 +256,9 @@ def train_image_classifier(
     pixel_range = float_range(sides, pixel_range)
     x = signed_images(images, "images", pixel_range)
     _check_shape(x.shape[1:])
-    classes, y = np.unique(of_each_cell(labels, len(x), "labels"), return_inverse=True)
+    classes, y = np.unique(
+        of_each_cell(labels, len(x), "labels", names_of(images)), return_inverse=True
+    )
     generator = np.random.default_rng(seed)
     if isinstance(held_out, tuple):
         chosen = np.arange(len(x))
@@ -263,7 +266,8 @@ def train_image_classifier(
     else:
         chosen, rest = _split(y, held_out, generator)
         test_x, test_labels = x[rest], classes[y[rest]]
-    test_labels = of_each_cell(test_labels, len(test_x), "labels of held_out")
+    test_names = names_of(held_out[0]) if isinstance(held_out, tuple) else None
+    test_labels = of_each_cell(test_labels, len(test_x), "labels of held_out", test_names)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

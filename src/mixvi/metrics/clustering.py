@@ -1,4 +1,7 @@
-"""How well components fit known labels (Kolb 2022, section 9)."""
+"""How well components fit known labels (Kolb 2022, section 9).
+
+Two Series are compared by the names of their rows, everything else by position.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from mixvi.core.arguments import check_choice
+from mixvi.core.data.alignment import in_order_of, names_of
 
 
 def component_table(components: Sequence, labels: Sequence) -> pd.DataFrame:
@@ -196,6 +200,11 @@ def clustering_report(components: Sequence, labels: Sequence) -> dict[str, Any]:
 
 
 def _paired(left: Sequence, right: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays; two Series are brought together by the names of their rows."""
+    if len(left) == len(right) and names_of(right) is not None:
+        left = in_order_of(names_of(right), left, "One of the two Series")
+    elif len(left) == len(right):
+        right = in_order_of(names_of(left), right, "One of the two Series")
     left, right = np.asarray(left), np.asarray(right)
     if left.shape != right.shape or left.ndim != 1:
         raise ValueError(

@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import linregress
 
+from mixvi.core.data.alignment import names_of
 from mixvi.metrics.pairs import common_layer, dense, of_each_cell, pair
 
 
@@ -77,7 +78,7 @@ def mean_expression_table(
     predicted, real
         ``(n, G)`` and ``(m, G)``.
     predicted_groups, real_groups
-        Group of each row (e.g. the cell type), ``(n,)`` and ``(m,)``.
+        Group of each row (e.g. the cell type), ``(n,)`` and ``(m,)``; a Series by cell name.
     genes, layer
         As in :func:`mean_expression_r2`.
 
@@ -91,9 +92,10 @@ def mean_expression_table(
         As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
     columns = _columns(genes, predicted, real)
+    names = names_of(predicted), names_of(real)
     predicted, real = pair(predicted, real, layer=layer)
-    left = of_each_cell(predicted_groups, len(predicted), "predicted_groups")
-    right = of_each_cell(real_groups, len(real), "real_groups")
+    left = of_each_cell(predicted_groups, len(predicted), "predicted_groups", names[0])
+    right = of_each_cell(real_groups, len(real), "real_groups", names[1])
     rows = {}
     for group in sorted(set(left) & set(right)):
         p, r = predicted[left == group], real[right == group]
@@ -117,7 +119,7 @@ def class_mean_baseline(
     x
         Training cells ``(n, G)``, dense, sparse or AnnData.
     groups, conditions
-        Of each cell, ``(n,)``.
+        Of each cell, ``(n,)``; a Series by cell name.
     target
         The target condition.
     layer
@@ -132,9 +134,9 @@ def class_mean_baseline(
     ValueError
         If no cell has the target condition, or groups or conditions are missing or not one a cell.
     """
-    x = dense(x, layer)
-    groups = of_each_cell(groups, len(x), "groups")
-    conditions = of_each_cell(conditions, len(x), "conditions")
+    names, x = names_of(x), dense(x, layer)
+    groups = of_each_cell(groups, len(x), "groups", names)
+    conditions = of_each_cell(conditions, len(x), "conditions", names)
     at_target = conditions == target
     if not at_target.any():
         raise ValueError(f"No cell has the condition {target!r}.")

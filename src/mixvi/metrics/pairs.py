@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.checks import check_key
 from mixvi.core.data.keys import PREDICTION_KEY
 
@@ -155,8 +156,13 @@ def finite_pair(
     return sides
 
 
-def of_each_cell(values: Sequence, n: int, name: str) -> np.ndarray:
-    """``values`` as an array ``(n,)``; ValueError if one is missing or the length differs."""
+def of_each_cell(values: Sequence, n: int, name: str, names: pd.Index | None = None) -> np.ndarray:
+    """``values`` as an array ``(n,)``; ValueError if one is missing or the length differs.
+
+    A Series is put in the order of ``names``, those of the cells, if they have some.
+    """
+    if len(values) == n:
+        values = in_order_of(names, values, name)
     values = np.asarray(values)
     if values.shape != (n,):
         raise ValueError(f"{name} must have one entry a cell ({n}), but has {len(values)}.")

@@ -13,7 +13,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier
 
 from mixvi.core.arguments import check_choice, check_positive, near_matches
+from mixvi.core.data.alignment import names_of
 from mixvi.core.data.checks import check_key
+from mixvi.core.maths.sparse import distinct_entries
 from mixvi.metrics.pairs import (
     common_layer,
     finite_pair,
@@ -215,6 +217,9 @@ def top_de_genes(
     if target == reference:
         raise ValueError(f"target and reference are both {target!r}; compare two conditions.")
     values = matrix(adata, layer)
+    if sparse.issparse(values):
+        # scanpy's variances would count entries that repeat one by one
+        values = distinct_entries(values).tocsr()
     x, y = (values[(conditions == value).to_numpy()] for value in (target, reference))
     names = (f"target={target!r}", f"reference={reference!r}")
     return list(_ranked(x, y, adata.var_names, n_genes, method, names)["names"])
@@ -240,7 +245,7 @@ def knn_agreement(
     generated, real
         Cells by genes, dense, sparse or AnnData: ``(n, G)`` and ``(m, G)``.
     generated_labels, real_labels
-        Label of each row, ``(n,)`` and ``(m,)``.
+        Label of each row, ``(n,)`` and ``(m,)``; a Series by cell name.
     n_neighbors
         Real cells that vote, nearest by Euclidean distance.
     n_pcs
@@ -260,8 +265,9 @@ def knn_agreement(
     check_positive("n_neighbors", n_neighbors)
     check_positive("n_pcs", n_pcs)
     x, y = finite_pair(generated, real, ("generated", "real"), layer)
-    own = of_each_cell(generated_labels, len(x), "generated_labels").astype(str)
-    voters = of_each_cell(real_labels, len(y), "real_labels").astype(str)
+    own = of_each_cell(generated_labels, len(x), "generated_labels", names_of(generated))
+    voters = of_each_cell(real_labels, len(y), "real_labels", names_of(real))
+    own, voters = own.astype(str), voters.astype(str)
     if n_neighbors > len(y):
         raise ValueError(
             f"n_neighbors={n_neighbors}, but there are {len(y)} real cells; choose fewer."

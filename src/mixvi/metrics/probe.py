@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mixvi.core.arguments import check_positive
+from mixvi.core.data.alignment import names_of
 from mixvi.metrics.pairs import of_each_cell
 
 
@@ -54,8 +55,8 @@ def linear_probe(
             f"train_latents has {train_x.shape[1]} dimensions, test_latents {test_x.shape[1]}; "
             "encode both with the same model."
         )
-    train_y = of_each_cell(train_labels, len(train_x), "train_labels")
-    test_y = of_each_cell(test_labels, len(test_x), "test_labels")
+    train_y = of_each_cell(train_labels, len(train_x), "train_labels", names_of(train_latents))
+    test_y = of_each_cell(test_labels, len(test_x), "test_labels", names_of(test_latents))
     known = set(train_y.tolist())
     if len(known) < 2:
         raise ValueError("train_labels must have at least two different labels.")

@@ -12,6 +12,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from mixvi.core.arguments import check_positive
+from mixvi.core.data.alignment import in_order_of, names_of
 from mixvi.core.data.checks import check_key
 from mixvi.core.data.images import image_array, signed_sides
 from mixvi.metrics.pairs import dense, of_each_cell
@@ -155,6 +156,7 @@ def images_by_cluster(
             raise ValueError(f"clusters={clusters!r} names a column, but images have no obs.")
         check_key(images, "obs", clusters, "clusters")
         clusters = images.obs[clusters]
+    clusters = in_order_of(names_of(images), clusters, "clusters")
     of_each_cell(clusters, len(x), "clusters")
     if isinstance(getattr(clusters, "dtype", None), pd.CategoricalDtype):
         codes, names = pd.factorize(pd.Categorical(clusters).remove_unused_categories(), sort=True)

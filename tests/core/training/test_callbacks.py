@@ -110,6 +110,29 @@ def test_checkpoints_of_scvi_tools(model, toy, tmp_path, monkeypatch):
     assert loaded.is_trained_ and loaded.get_latent_representation().shape == (500, 12)
 
 
+@pytest.mark.parametrize("cls", [mixvi.GMVAE, mixvi.CGMVAE])
+def test_a_checkpoint_is_a_whole_model(toy, tmp_path, cls):
+    """Labels of components and statistics of cells are those of its weights."""
+    conditional = cls is mixvi.CGMVAE
+    setup = {"condition_key": "condition"} if conditional else {}
+    cls.setup_anndata(toy, labels_key="cell_type", **setup)
+    model = cls(toy, n_components=7, n_hidden=32)
+    saving = SaveCheckpoint(dirpath=tmp_path, monitor="elbo_validation", save_top_k=-1)
+    model.train(6, callbacks=[saving], train_size=0.8, lr=5e-3, **TRAIN)
+    paths = sorted(tmp_path.iterdir(), key=lambda path: int(path.name.split("=")[1].split("-")[0]))
+    assert len(paths) == 6
+    last = cls.load(paths[-1], toy)
+    assert last.component_labels == model.component_labels and last.trained_with_labels_
+    assert (last.predict(level="label") == model.predict(level="label")).all()
+    np.testing.assert_array_equal(last.train_indices, model.train_indices)
+    if conditional:
+        converted = [
+            m.counterfactual(to="condition 1", route="shift", keep_residual=False).X
+            for m in (last, model)
+        ]
+        np.testing.assert_allclose(*converted, atol=1e-5)
+
+
 @pytest.mark.parametrize("run", [True, False])
 def test_the_best_weights_come_back(model, tmp_path, run):
     """Also with a directory of checkpoints of the run, which are no models of one's own."""

@@ -39,6 +39,11 @@ class TrainingCellsMixin:
         finally:
             self._forget_training_cells()
 
+    def _prepare_checkpoint(self, *args) -> None:
+        if not self._is_frozen_reference:
+            self._forget_training_cells()
+        super()._prepare_checkpoint(*args)
+
     @property
     def _is_frozen_reference(self) -> bool:
         """Whether training adds to the weights of a reference and leaves those as they are."""

@@ -141,6 +141,7 @@ class _SavedModels(SaveCheckpoint):
     ) -> None:
         """Save the model, but not each time that the run's own checkpoint is written."""
         if not any(isinstance(c, Checkpoints) and c.writing for c in trainer.callbacks):
+            trainer._model._prepare_checkpoint(getattr(trainer.datamodule, "split", None))
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_train_batch_end(

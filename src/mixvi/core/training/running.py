@@ -47,6 +47,16 @@ class RunnerMixin:
         super()._restore_state(state)
         self.start_history_ = state.get("start_history")
 
+    def _prepare_checkpoint(self, split: Split | None) -> None:
+        """Have what else a trained model has, to be saved in the middle of training."""
+        self.is_trained_ = True
+        self._set_rows(split)
+
+    def _set_rows(self, split: Split | None) -> None:
+        # numbers of rows elsewhere would say nothing
+        rows = (None, None, None) if split is None else split
+        self.train_indices, self.validation_indices, self.test_indices = rows
+
     def _training_run(
         self, checkpoint_dir: str | Path | None, resume: bool, settings: dict
     ) -> TrainingRun | None:
@@ -232,10 +242,7 @@ class PartRunner(TrainRunner):
             return
         model.history_ = joined(model.history_, new)
         model.is_trained_ = True
-        split = getattr(self.data_splitter, "split", None)
-        # numbers of rows elsewhere would say nothing
-        rows = (None, None, None) if split is None else split
-        model.train_indices, model.validation_indices, model.test_indices = rows
+        model._set_rows(getattr(self.data_splitter, "split", None))
 
     def _describe_to_mlflow(self) -> None:
         """Give scvi-tools' tracking what it asks of its own models, plans and splitters."""
