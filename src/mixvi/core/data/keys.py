@@ -6,3 +6,9 @@ COMPONENTS_KEY = "components"
 
 PREDICTION_KEY = "mixvi_prediction"
 """``uns`` key of predicted cells: the model, the layer it reads and the scale of the values."""
+
+UNLABELLED = -1
+"""Label of a pixel that nobody annotated: it may be predicted and learn from pseudo-labels."""
+
+VOID = -2
+"""Label of a pixel that the annotator excludes: never a target and never evaluated."""

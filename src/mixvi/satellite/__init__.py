@@ -1,0 +1,17 @@
+"""Land cover and gap-free series from series of satellite images with clouds and few labels."""
+
+from mixvi.satellite.prediction import predict_scene
+from mixvi.satellite.rasters import read_scene, write_raster
+from mixvi.satellite.tiling import iter_tiles, stitch, tile
+from mixvi.satellite.validity import SCL_CLASSES, valid_from_scl
+
+__all__ = [
+    "SCL_CLASSES",
+    "iter_tiles",
+    "predict_scene",
+    "read_scene",
+    "stitch",
+    "tile",
+    "valid_from_scl",
+    "write_raster",
+]
