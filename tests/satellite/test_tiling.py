@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 from anndata import read_h5ad
-from tests.satellite.scenes import BANDS, DATES, made_up_scene
+from scenes import BANDS, DATES, made_up_scene
 
 from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.satellite import iter_tiles, stitch, tile
