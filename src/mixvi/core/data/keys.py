@@ -8,7 +8,6 @@ PREDICTION_KEY = "mixvi_prediction"
 """``uns`` key of predicted cells: the model, the layer it reads and the scale of the values."""
 
 UNLABELLED = -1
-"""Label of a pixel that nobody annotated: it may be predicted and learn from pseudo-labels."""
-
+"""Code of a pixel nobody labelled: it may be given a pseudo-label."""
 VOID = -2
-"""Label of a pixel that the annotator excludes: never a target and never evaluated."""
+"""Code of a pixel that is not to be evaluated: never a target, never scored."""
