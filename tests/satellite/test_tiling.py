@@ -252,6 +252,8 @@ def test_other_bad_arguments():
         tile(scene, 32, 17)
     with pytest.raises(ValueError, match="batch_size must be a positive whole number"):
         iter_tiles(scene, batch_size=0)
+    with pytest.raises(ValueError, match="block_size must be a positive whole number"):
+        iter_tiles(scene, block_size=0)
     with pytest.raises(ValueError, match="not sorted"):
         iter_tiles(unsorted(scene))
 

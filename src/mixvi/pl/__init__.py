@@ -5,6 +5,7 @@ from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
+from mixvi.pl.satellite import image_series, pixel_series, segmentation
 from mixvi.pl.training import loss_terms
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "confidence",
     "hybrid_umap",
     "image_grid",
+    "image_series",
     "images",
     "images_by_cluster",
     "latent",
     "loss_terms",
     "mean_expression",
+    "pixel_series",
     "reconstructions",
     "reliability",
+    "segmentation",
 ]

@@ -76,7 +76,7 @@ def tile(
         If dimensions are not those above, dates are unsorted, repeated or missing, coordinates are
         not evenly spaced, or size and overlap do not fit.
     """
-    checked, grid = _prepared(scene, size, overlap, nodata)
+    checked, grid = _prepared(scene, size, overlap, nodata, block_size)
     n = len(grid.rows) * len(grid.columns)
     return _tiles(_cut(checked, grid), n, checked, grid, classes, block_size)
 
@@ -109,7 +109,7 @@ def iter_tiles(
         As :func:`tile`, at once.
     """
     check_positive("batch_size", batch_size)
-    checked, grid = _prepared(scene, size, overlap, nodata)
+    checked, grid = _prepared(scene, size, overlap, nodata, block_size)
     return _batches(checked, grid, batch_size, classes, block_size)
 
 
@@ -296,7 +296,11 @@ def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return np.asarray(values)
 
 
-def _prepared(scene, size: int, overlap: int, nodata: float | None) -> tuple[Scene, TileGrid]:
+def _prepared(
+    scene, size: int, overlap: int, nodata: float | None, block_size: int | None
+) -> tuple[Scene, TileGrid]:
+    if block_size is not None:
+        check_positive("block_size", block_size)
     checked = checked_scene(scene, nodata)
     return checked, TileGrid(*checked.shape[2:], size, overlap)
 
@@ -325,7 +329,6 @@ def _tiles(
         arrays["time"] = np.tile(scene.time, (n, 1))
     obs = pd.DataFrame(corners, [f"{row}_{column}" for row, column in corners], ["row", "column"])
     if block_size is not None:
-        check_positive("block_size", block_size)
         blocks = obs // block_size
         names = blocks["row"].astype(str) + "_" + blocks["column"].astype(str)
         obs["block"] = pd.Categorical(names)
