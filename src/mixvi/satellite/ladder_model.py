@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     module: LadderModule
     # share of labelled tiles in a minibatch, where there are others, too
-    _labelled_fraction: ClassVar[float] = 0.5
+    _labelled_fraction: float
 
     def _table(self, layers: str | Sequence[dict], width: float) -> tuple[Layer, ...]:
         """The layers, which the tiles' height and width must suit."""
@@ -45,6 +44,29 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
                 f"smaller: height and width must be multiples of {scale}. Tile the scene anew, or "
                 "choose other layers."
             )
+
+    def _checked_ladder(
+        self,
+        n_code: int,
+        n_date_code: int,
+        variance: str,
+        activation: str,
+        norm: str,
+        labelled_fraction: float,
+    ) -> dict:
+        """Options of the module that all models have; raise ValueError if one is unusable."""
+        arguments.check_positive("n_code", n_code)
+        arguments.check_weight("n_date_code", n_date_code)
+        arguments.check_choice("variance", variance, ("band", "pixel"))
+        arguments.check_rate("labelled_fraction", labelled_fraction)
+        self._labelled_fraction = labelled_fraction
+        return {
+            "n_code": n_code,
+            "n_date_code": n_date_code,
+            "variance": variance,
+            "activation": activation,
+            "norm": norm,
+        }
 
     def _begin(self, module: LadderModule, init_locals: dict, summary: str) -> None:
         """Take the module, and what it knows of the training tiles."""

@@ -222,7 +222,6 @@ class SymmetricModel(LadderModel):
         update: str,
         dream_maps: str,
         maps_key: str | None,
-        labelled_fraction: float,
     ) -> None:
         """Raise ValueError if a setting of the steps is unusable."""
         if weight_sup_q is not None:
@@ -231,7 +230,6 @@ class SymmetricModel(LadderModel):
         arguments.check_weight("dream_warmup", dream_warmup)
         arguments.check_choice("update", update, UPDATES)
         check_dream_maps(dream_maps, maps_key)
-        arguments.check_rate("labelled_fraction", labelled_fraction)
 
 
 class SymmetricHVAE(SymmetricModel):
@@ -300,12 +298,11 @@ class SymmetricHVAE(SymmetricModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        arguments.check_positive("n_code", n_code)
-        arguments.check_weight("n_date_code", n_date_code)
-        arguments.check_choice("variance", variance, ("band", "pixel"))
         of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
-        self._check_symmetric(*of_steps, dream_maps, maps_key, labelled_fraction)
-        self._labelled_fraction = labelled_fraction
+        self._check_symmetric(*of_steps, dream_maps, maps_key)
+        options = self._checked_ladder(
+            n_code, n_date_code, variance, activation, norm, labelled_fraction
+        )
         module = SymmetricModule(
             self._table(layers, width),
             self.shape,
@@ -313,14 +310,10 @@ class SymmetricHVAE(SymmetricModel):
             self._by_date,
             family="bernoulli",
             code_family="bernoulli",
-            n_code=n_code,
-            n_date_code=n_date_code,
-            variance=variance,
-            activation=activation,
-            norm=norm,
             weight_sup_q=weight_sup_q,
             weight_dream=weight_dream,
             dream_warmup=dream_warmup,
             update=update,
+            **options,
         )
         self._begin(module, locals(), f"SymmetricHVAE of {len(module.table) - 1} layers of bits")

@@ -25,7 +25,7 @@ def summed(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Sum over all axes but the first, to ``(B,)``, of what a mask ``True`` chooses."""
     if mask is not None:
         values = torch.where(mask, values, 0.0)
-    return values.flatten(1).sum(1)
+    return values.reshape(len(values), -1).sum(1)
 
 
 class Family(ABC):
