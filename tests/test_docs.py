@@ -105,6 +105,18 @@ def test_images_page():
     assert names["model"].objective.beta == 0.1
 
 
+def test_satellite_page():
+    """Its code runs, on few small tiles."""
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "satellite.md").read_text(), re.DOTALL
+    )
+    assert code.count("(16, 12, 32, 3") == code.count("train(50)") == 1
+    names = {}
+    small = code.replace("(16, 12, 32, 3", "(4, 4, 16, 3")
+    exec(small.replace("train(50)", "train(1, accelerator='cpu')"), names)
+    assert names["maps"].shape == names["entropy"].shape == (4, 16, 16)
+
+
 def test_page_for_users_of_scvi_tools():
     """Its code runs, on one epoch, and its table of defaults is true."""
     text = (ROOT / "docs" / "from_scvi_tools.md").read_text()

@@ -9,6 +9,7 @@ from mixvi.satellite.interpolation import (
     seasonal_climatology,
     whittaker,
 )
+from mixvi.satellite.mixmatch_segmenter import MixMatchSegmenter, PseudoLabels
 from mixvi.satellite.prediction import predict_scene
 from mixvi.satellite.rasters import read_scene, write_raster
 from mixvi.satellite.tiling import iter_tiles, stitch, tile
@@ -18,6 +19,8 @@ from mixvi.satellite.views import Augmentation
 
 __all__ = [
     "Augmentation",
+    "MixMatchSegmenter",
+    "PseudoLabels",
     "UNetSegmenter",
     "band_mean",
     "dineof",
