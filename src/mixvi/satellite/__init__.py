@@ -1,5 +1,6 @@
 """Land cover and gap-free series from series of satellite images with clouds and few labels."""
 
+from mixvi.satellite.hierarchical_vae import HierarchicalVAE
 from mixvi.satellite.interpolation import (
     band_mean,
     dineof,
@@ -11,10 +12,15 @@ from mixvi.satellite.interpolation import (
 )
 from mixvi.satellite.prediction import predict_scene
 from mixvi.satellite.rasters import read_scene, write_raster
+from mixvi.satellite.symmetric_hvae import SymmetricHVAE
+from mixvi.satellite.symmetric_vae import SymmetricVAE
 from mixvi.satellite.tiling import iter_tiles, stitch, tile
 from mixvi.satellite.validity import SCL_CLASSES, valid_from_scl
 
 __all__ = [
+    "HierarchicalVAE",
+    "SymmetricHVAE",
+    "SymmetricVAE",
     "band_mean",
     "dineof",
     "linear_interpolation",
