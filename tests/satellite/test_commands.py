@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rioxarray", reason="scenes need the extra satellite")
 
 import pandas as pd
-import rioxarray  # noqa: F401
+import rioxarray
 import xarray as xr
 from conftest import CPU
 
