@@ -87,3 +87,21 @@ def test_a_model_without_the_verb(files, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "'UNetSegmenter' model, which has no verb 'impute'" in capsys.readouterr().err
+
+
+def test_a_scene_is_filled(files, tmp_path, monkeypatch):
+    """What was observed is returned as it is, and the hole has values."""
+    folder, tiles = files
+    mixvi.satellite.SymmetricHVAE.setup_anndata(tiles)
+    model = mixvi.satellite.SymmetricHVAE(tiles, layers="light", width=0.25)
+    model.train(2, batch_size=9, **CPU)
+    model.save(tmp_path / "model")
+    run(
+        monkeypatch, "impute", folder, "--model", tmp_path / "model", "--out",
+        tmp_path / "filled.nc", "--scale", 1e-4, "--n-samples", 2,
+    )  # fmt: skip
+    filled = mixvi.satellite.read_scene(tmp_path / "filled.nc")["series"].values
+    scene = mixvi.satellite.read_scene(folder)
+    valid = scene["valid"].values
+    np.testing.assert_allclose(filled[valid], scene["series"].values[valid] * 1e-4, rtol=1e-5)
+    assert np.isfinite(filled).all()
