@@ -83,7 +83,7 @@ def test_images_page():
     """Its code runs, on few small images."""
     rng = np.random.default_rng(0)
     adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
-    first, vade, mpcc, random_start, own = re.findall(
+    first, vade, mpcc, random_start, mixmatch, own = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
     )
     small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
@@ -101,6 +101,10 @@ def test_images_page():
     assert random_start.count("model.train(40,") == 1
     exec(random_start.replace("train(40,", f"train({few}"), names)
     assert len(names["model"].history["generator_loss_train"]) == 1
+    adata.obs["object"] = np.repeat(["cat", "dog", "Unknown"], [4, 4, 24])
+    assert mixmatch.count("max_epochs=50") == 1
+    exec(mixmatch.replace("max_epochs=50", "max_epochs=1, accelerator='cpu'"), names)
+    assert set(adata.obs["mixmatch_label"]) <= {"cat", "dog"}
     exec(own, names)
     assert names["model"].objective.beta == 0.1
 

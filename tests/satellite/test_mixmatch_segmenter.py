@@ -251,7 +251,7 @@ def test_validation_is_by_labels_and_can_stop():
     model = fitted(MixMatchSegmenter, adata, 2, train=train, **SMALL)
     assert sorted(model.validation_indices) == [3, 4]
     assert "mixmatch_loss_validation" in model.history
-    with pytest.raises(ValueError, match="no tile of the validation set has one"):
+    with pytest.raises(ValueError, match="none of the tiles of the validation set has one"):
         options = {"external_indexing": [[0, 1, 2, 5, 6], [7]]}
         model.train(1, early_stopping=True, datasplitter_kwargs=options, **CPU)
 

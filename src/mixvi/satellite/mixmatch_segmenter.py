@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from mixvi.core.arguments import check_rate
 from mixvi.core.data.keys import UNLABELLED, VOID
-from mixvi.core.data.splitting import Split
 from mixvi.core.maths.averaging import move_average, still_statistics, warmed_decay
 from mixvi.core.maths.mixmatch import (
     MixMatchSettings,
@@ -30,7 +28,7 @@ from mixvi.core.maths.mixmatch import (
     squared_error,
     valid_mean,
 )
-from mixvi.core.training.fitting import Fit
+from mixvi.core.training.label_shares import check_labelled_fraction, with_labels
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter, make_augmentation
@@ -386,36 +384,11 @@ class MixMatchSegmenter(LabelledSegmenter):
             See :meth:`mixvi.satellite.UNetSegmenter.train`.
         """
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
-        if not 0.0 < labelled_fraction < 1.0:
-            raise ValueError(
-                f"labelled_fraction must lie between 0 and 1, but is {labelled_fraction!r}."
-            )
+        check_labelled_fraction(labelled_fraction)
         fit = self._settled(**{k: v for k, v in settings.items() if k != "labelled_fraction"})
-        fit = self._with_labels(fit, labelled_fraction, early_stopping)
+        labelled = self._labelled_tiles()
+        fit = with_labels(fit, labelled, labelled_fraction, early_stopping, "tiles")
         self._fit(fit, self._training_run(checkpoint_dir, resume, settings))
-
-    def _with_labels(self, fit: Fit, fraction: float, early_stopping: bool) -> Fit:
-        """The part of training with labels in each minibatch, and labels to validate by."""
-        labelled, split = self._labelled_tiles(), fit.split
-        if not labelled[split.train].any():
-            raise ValueError(
-                f"None of the {len(split.train)} tiles that are to train has a labelled pixel. "
-                "Raise train_size, or name them by datasplitter_kwargs."
-            )
-        validation = split.validation[labelled[split.validation]]
-        if early_stopping and not len(validation):
-            raise ValueError(
-                "early_stopping watches the loss of labelled pixels, but no tile of the validation "
-                "set has one. Name labelled tiles by datasplitter_kwargs."
-            )
-        shares = {}
-        if not labelled[split.train].all():
-            shares = {"labelled": labelled, "labelled_fraction": fraction}
-        return replace(
-            fit,
-            split=Split(split.train, validation, split.test),
-            minibatches=fit.minibatches | shares,
-        )
 
     @torch.inference_mode()
     def get_pseudo_labels(
