@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mixvi.core import arguments
 from mixvi.core.data.resident import SPARSE_KEY
+from mixvi.core.maths.averaging import move_average, warmed_decay
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.training.steps import Step, StepwiseModule
 from mixvi.images.blocks import renew_spectral_norms, standing_statistics
@@ -148,20 +149,10 @@ class ImageModule(StepwiseModule):
         if self.averaged_generator is None:
             return
         self.n_generator_updates += 1
-        n = (self.n_generator_updates - self.ema_start).clamp_min(0).float()
-        decay = ((1.0 + n) / (10.0 + n)).clamp_max(self.ema_decay)
+        n = (self.n_generator_updates - self.ema_start).clamp_min(0)
         # until the start the average is the generator itself
-        weight = torch.where(n > 0, 1.0 - decay, 1.0)
-        pairs = zip(
-            self.averaged_generator.state_dict().values(),
-            self.generator.state_dict().values(),
-            strict=True,
-        )
-        for averaged, present in pairs:
-            if averaged.is_floating_point():
-                averaged.lerp_(present, weight.to(present.dtype))
-            else:
-                averaged.copy_(present)
+        decay = torch.where(n > 0, warmed_decay(n, self.ema_decay), 0.0)
+        move_average(self.averaged_generator, self.generator, decay)
         renew_spectral_norms(self.averaged_generator)
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:

@@ -12,9 +12,13 @@ from mixvi.satellite.interpolation import (
 from mixvi.satellite.prediction import predict_scene
 from mixvi.satellite.rasters import read_scene, write_raster
 from mixvi.satellite.tiling import iter_tiles, stitch, tile
+from mixvi.satellite.unet_segmenter import UNetSegmenter
 from mixvi.satellite.validity import SCL_CLASSES, valid_from_scl
+from mixvi.satellite.views import Augmentation
 
 __all__ = [
+    "Augmentation",
+    "UNetSegmenter",
     "band_mean",
     "dineof",
     "linear_interpolation",

@@ -1,0 +1,82 @@
+"""Learning from labelled pixels alone: targets, their loss, weights of classes, a watch."""
+
+from __future__ import annotations
+
+import warnings
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixvi.satellite.series import masked_mean
+
+CLASS_WEIGHTS = ("none", "balanced")
+# epochs in a row after which a constant map is no accident
+_PATIENCE = 3
+
+
+def class_targets(labels: Tensor, n_classes: int) -> Tensor:
+    """Labels ``(B, ..., H, W)`` as distributions ``(B, ..., L, H, W)``; zeros without a class."""
+    one_hot = F.one_hot(labels.clamp_min(0), n_classes).movedim(-1, -3).float()
+    return one_hot * (labels >= 0).unsqueeze(-3)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, class_weights: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of the pixels that a mask ``(B, ..., H, W)`` chooses.
+
+    Parameters
+    ----------
+    logits, targets
+        ``(B, ..., L, H, W)``.
+    class_weights
+        ``(L,)``.
+    """
+    weighted = class_weights.view(-1, 1, 1) * targets * logits.log_softmax(-3)
+    return masked_mean(-weighted.sum(-3), mask)
+
+
+def balanced_weights(labels: np.ndarray, n_classes: int) -> Tensor:
+    """Weights ``(L,)`` by which all classes that occur count alike, one on average of pixels."""
+    counts = np.bincount(labels[labels >= 0].ravel(), minlength=n_classes)
+    present = counts > 0
+    weights = np.ones(n_classes)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return torch.as_tensor(weights, dtype=torch.float32)
+
+
+class MajorityWatch(pl.Callback):
+    """Warns once if a map is the most frequent class and nothing else, three epochs in a row.
+
+    Reads the records ``accuracy_train`` and ``majority_share_train``.
+    """
+
+    def __init__(self):
+        self._n_constant = 0
+        self._seen = -1
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look at the epoch before, whose records are there only now."""
+        self._look(trainer.callback_metrics, trainer.current_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look at the last epoch."""
+        self._look(trainer.callback_metrics, trainer.current_epoch)
+
+    def _look(self, metrics: dict[str, Tensor], n_epochs: int) -> None:
+        if "majority_share_train" not in metrics or n_epochs == self._seen:
+            return
+        self._seen = n_epochs
+        accuracy = float(metrics["accuracy_train"])
+        is_constant = abs(accuracy - float(metrics["majority_share_train"])) < 1e-6
+        self._n_constant = self._n_constant + 1 if is_constant and accuracy < 1 else 0
+        if self._n_constant == _PATIENCE:
+            warnings.warn(
+                f"For {_PATIENCE} epochs the model has given all labelled pixels their most "
+                f"frequent class, which is right for {accuracy:.1%} of them: training has "
+                "collapsed. Pass norm='batch' or 'group', lower lr, or take "
+                "class_weights='balanced'.",
+                UserWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,175 @@
+"""U-Nets that give each pixel of a series its class: in two dimensions, or three with time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mixvi.core.arguments import check_choice, check_positive
+
+NORMS = ("batch", "group", "none")
+# channels in a group that is normalised together
+_GROUP = 8
+
+
+class UNet(nn.Module):
+    """Contracting and expanding blocks with skips between equal resolutions.
+
+    Ronneberger et al. 2015 and, with time, Çiçek et al. 2016; in the widths of Hruška 2023:
+    convolutions 3 x 3 with zero padding, halving by means of 2 x 2 pixels, bilinear doubling. Time
+    is convolved and never halved. A series of one date is an image.
+
+    Parameters
+    ----------
+    n_planes
+        Planes P of the input.
+    n_classes
+        Classes L.
+    n_dates
+        Dates T of a series; 1: convolutions have two dimensions.
+    by_date
+        A map of classes for each date, else one a series: features of the dates are then averaged
+        by weights that each pixel gives them, dates without an acquisition having none.
+    width
+        Channels of the first level; each level has twice those of the one above.
+    n_levels
+        How often images are halved.
+    norm
+        ``"batch"``, ``"group"`` (each tile by itself) or ``"none"``.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unusable.
+    """
+
+    def __init__(
+        self,
+        n_planes: int,
+        n_classes: int,
+        n_dates: int = 1,
+        by_date: bool = False,
+        width: int = 64,
+        n_levels: int = 3,
+        norm: str = "batch",
+    ):
+        super().__init__()
+        check_positive("width", width)
+        check_positive("n_levels", n_levels)
+        check_choice("norm", norm, NORMS)
+        self.is_spatial = n_dates == 1
+        self.by_date = by_date
+        self.factor = 2**n_levels
+        widths = [width * 2**level for level in range(n_levels)]
+        deepest = widths[-1]
+        self.n_features = deepest
+        dims = 2 if self.is_spatial else 3
+
+        def block(*channels: int) -> nn.Sequential:
+            return _block(dims, norm, channels)
+
+        self.down = nn.ModuleList(
+            block(before, after, after)
+            for before, after in zip([n_planes, *widths], widths, strict=False)
+        )
+        self.bottleneck = block(deepest, 2 * deepest, 2 * deepest, deepest)
+        # from the deepest level to the first, which has one convolution less
+        self.up = nn.ModuleList(
+            block(2 * w, w, w, w // 2) if level else block(2 * w, w, w)
+            for level, w in reversed(list(enumerate(widths)))
+        )
+        convolution = _CONVOLUTIONS[dims]
+        self.classes = convolution(width, n_classes, 1)
+        self.attention = None if self.is_spatial or by_date else convolution(width, 1, 1)
+        self.shrink = nn.AvgPool2d(2) if self.is_spatial else nn.AvgPool3d((1, 2, 2))
+        self.enlarge = nn.Upsample(
+            scale_factor=2 if self.is_spatial else (1, 2, 2),
+            mode="bilinear" if self.is_spatial else "trilinear",
+            align_corners=False,
+        )
+
+    def forward(self, planes: Tensor, frame: Tensor) -> Tensor:
+        """Logits ``(B, L, H, W)``, or ``(B, T, L, H, W)`` of a map a date.
+
+        Parameters
+        ----------
+        planes
+            ``(B, P, T, H, W)``, see :meth:`mixvi.satellite.series.Series.planes`.
+        frame
+            Whether there was an acquisition, ``(B, T)`` bool, one a series at least.
+
+        Raises
+        ------
+        ValueError
+            If the network cannot halve H or W, or is one of single images and there are several
+            dates.
+        """
+        skips, x = self._contract(planes)
+        x = self.bottleneck(x)
+        for block, skip in zip(self.up, reversed(skips), strict=True):
+            x = block(torch.cat([self.enlarge(x), skip], dim=1))
+        if self.is_spatial:
+            logits = self.classes(x)
+            return logits[:, None] if self.by_date else logits
+        if self.by_date:
+            return self.classes(x).transpose(1, 2)
+        # x (B, F, T, H, W)  scores (B, 1, T, H, W)
+        absent = ~frame[:, None, :, None, None]
+        weights = self.attention(x).masked_fill(absent, -torch.inf).softmax(2)
+        return self.classes((weights * x).sum(2, keepdim=True)).squeeze(2)
+
+    def encode(self, planes: Tensor, frame: Tensor) -> Tensor:
+        """The bottleneck's features, mean over pixels and acquired dates, ``(B, n_features)``."""
+        x = self.bottleneck(self._contract(planes)[1])
+        if self.is_spatial:
+            return x.mean((2, 3))
+        weights = frame.to(x.dtype) / frame.sum(1, keepdim=True)
+        return (x.mean((3, 4)) * weights[:, None]).sum(2)
+
+    def _contract(self, planes: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What each level saw, and what is left for the bottleneck."""
+        check_sides(*planes.shape[-2:], self.factor)
+        if self.is_spatial:
+            if planes.shape[2] != 1:
+                raise ValueError(
+                    f"Series have {planes.shape[2]} dates, but the model was built on images of "
+                    "one date. Build one on series."
+                )
+            planes = planes.squeeze(2)
+        x, skips = planes, []
+        for block in self.down:
+            skips.append(block(x))
+            x = self.shrink(skips[-1])
+        return skips, x
+
+
+def check_sides(height: int, width: int, factor: int) -> None:
+    """Raise ValueError unless both sides are multiples of ``factor``, a power of two."""
+    if height % factor or width % factor:
+        halvings = factor.bit_length() - 1
+        larger = [-(-side // factor) * factor for side in (height, width)]
+        raise ValueError(
+            f"Tiles have {height} x {width} pixels, but a network of n_levels={halvings} halves "
+            f"them {halvings} times: sides must be multiples of {factor}. Cut tiles of such a size "
+            f"(mixvi.satellite.tile(size=...)), pad them to {larger[0]} x {larger[1]} with invalid "
+            "pixels, or lower n_levels."
+        )
+
+
+_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _block(dims: int, norm: str, channels: tuple[int, ...]) -> nn.Sequential:
+    """Convolutions from each number of channels to the next, each with norm and ReLU."""
+    layers: list[nn.Module] = []
+    for before, after in zip(channels[:-1], channels[1:], strict=True):
+        convolution = _CONVOLUTIONS[dims](before, after, 3, padding=1, bias=norm != "batch")
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers.append(convolution)
+        if norm == "batch":
+            layers.append(_BATCH_NORMS[dims](after))
+        elif norm == "group":
+            layers.append(nn.GroupNorm(1 if after % _GROUP else after // _GROUP, after))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)

@@ -1,0 +1,61 @@
+"""U-Nets: shapes, sizes, dates that were not acquired, sides that cannot be halved."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mixvi.satellite.unet import UNet
+
+
+def n_parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_widths_are_those_of_the_thesis():
+    """8,564,488 in its log, of which 3,264 are biases before batch norm, which ours has not."""
+    assert n_parameters(UNet(3, 8)) == 8_564_488 - 3_264
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("n_dates", [1, 4])
+@pytest.mark.parametrize("by_date", [False, True])
+def test_shapes(n_dates, by_date, norm):
+    unet = UNet(7, 3, n_dates, by_date, width=4, n_levels=2, norm=norm)
+    planes, frame = torch.randn(2, 7, n_dates, 8, 12), torch.ones(2, n_dates, dtype=torch.bool)
+    dates = (n_dates,) if by_date else ()
+    assert unet(planes, frame).shape == (2, *dates, 3, 8, 12)
+    assert unet.encode(planes, frame).shape == (2, unet.n_features) == (2, 8)
+
+
+def test_a_map_sees_no_date_without_acquisition():
+    """The head's weights of the dates sum to one over those acquired."""
+    unet = UNet(7, 3, 3, width=4, n_levels=1).eval()
+    frame = torch.tensor([[True, False, True]])
+    seen = []
+    unet.attention.register_forward_hook(lambda *call: seen.append(call[2]))
+    unet.classes.register_forward_hook(lambda *call: seen.append(call[1][0]))
+    features = []
+    unet.up[-1].register_forward_hook(lambda *call: features.append(call[2]))
+    unet(torch.randn(1, 7, 3, 8, 8), frame)
+    scores, pooled = seen
+    weights = scores[:, :, [0, 2]].softmax(2)
+    torch.testing.assert_close(pooled, (weights * features[0][:, :, [0, 2]]).sum(2, keepdim=True))
+
+
+def test_sides_that_cannot_be_halved():
+    unet = UNet(7, 3, width=4, n_levels=3)
+    with pytest.raises(ValueError, match=r"multiples of 8.*pad them to 16 x 8"):
+        unet(torch.randn(1, 7, 1, 12, 8), torch.ones(1, 1, dtype=torch.bool))
+
+
+def test_images_are_no_series():
+    unet = UNet(7, 3, width=4)
+    with pytest.raises(ValueError, match="have 3 dates"):
+        unet(torch.randn(1, 7, 3, 8, 8), torch.ones(1, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("setting", [{"width": 0}, {"n_levels": 0}, {"norm": "layer"}])
+def test_unusable_settings(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        UNet(7, 3, **setting)
