@@ -231,9 +231,13 @@ class Segmenter(SeriesModel):
         check_key_added(key_added)
         adata = self._validate_anndata(adata)
         key = key_added or type(self).__name__.lower()
+        self._annotations(adata, key, batch_size).write(adata)
+
+    def _annotations(self, adata: AnnData, key: str, batch_size: int | None) -> Annotations:
+        """What :meth:`annotate` writes; subclasses add to it."""
         p = self.predict(adata, soft=True, batch_size=batch_size)
         found = Annotations(key, self._description() | {"classes": self.classes})
         found.obsm[f"{key}_labels"] = p.argmax(-3)
         found.obsm[f"{key}_probabilities"] = p
         found.obsm[f"{key}_entropy"] = entropy_of(p)
-        found.write(adata)
+        return found

@@ -59,17 +59,18 @@ class Series:
         """Whether a pixel has a class, in the shape of the labels."""
         return self.labels >= 0
 
-    def planes(self) -> Tensor:
-        """What networks see, ``(B, 2C + 3, T, H, W)``: values, observed or not, and the date.
+    def dates(self) -> Tensor:
+        """Sine and cosine of the day of the year, and years since 2015, ``(B, 3, T)``."""
+        # a date without an acquisition may be unknown
+        time = torch.where(self.time.isfinite(), self.time, 0.0)
+        angle = time * (2 * torch.pi / DAYS_A_YEAR)
+        years = (time / DAYS_A_YEAR - 45.0) * (time != 0)
+        return torch.stack([angle.sin(), angle.cos(), years], dim=1)
 
-        The date is the sine and cosine of the day of the year, and years since 2015.
-        """
-        angle = self.time * (2 * torch.pi / DAYS_A_YEAR)
-        years = (self.time / DAYS_A_YEAR - 45.0) * (self.time != 0)
-        dates = torch.stack([angle.sin(), angle.cos(), years], dim=2)
-        dates = (dates * self.frame[:, :, None])[..., None, None].expand(
-            -1, -1, -1, *self.x.shape[3:]
-        )
+    def planes(self) -> Tensor:
+        """What networks see, ``(B, 2C + 3, T, H, W)``: values, observed or not, and the date."""
+        dates = (self.dates() * self.frame[:, None]).transpose(1, 2)
+        dates = dates[..., None, None].expand(-1, -1, -1, *self.x.shape[3:])
         return torch.cat([self.x, self.observed.to(self.x.dtype), dates], dim=2).transpose(1, 2)
 
 

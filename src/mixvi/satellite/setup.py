@@ -245,9 +245,10 @@ def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) ->
                 UserWarning,
                 stacklevel=2,
             )
-    seen = np.broadcast_to(observed, series.shape)
-    largest = np.max(series, where=seen, initial=-np.inf)
-    if series.dtype.kind == "f" and largest > _LARGEST_REFLECTANCE:
+    if series.dtype.kind != "f":
+        return
+    largest = np.max(series, where=np.broadcast_to(observed, series.shape), initial=-np.inf)
+    if largest > _LARGEST_REFLECTANCE:
         warnings.warn(
             f"{_name(args, 'series_key')} has values up to {largest:.4g}: reflectance is mostly "
             "below 1. If these are digital numbers, divide them (Sentinel-2: by 10,000), so that "

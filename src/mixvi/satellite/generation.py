@@ -1,0 +1,261 @@
+"""Verbs of generative models of series: reconstruction, filled gaps, series of a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.core import arguments
+from mixvi.core.training.threads import few_threads
+from mixvi.satellite.ladder_module import LadderModule
+from mixvi.satellite.series import Series
+from mixvi.satellite.setup import observed_values, read_series
+
+LEVELS = ("all", "z0")
+
+
+class GenerationMixin:
+    """``get_reconstruction``, ``impute`` and ``generate``."""
+
+    module: LadderModule
+
+    @torch.inference_mode()
+    def get_reconstruction(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        level: str = "all",
+        n_samples: int = 1,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Series as the model sees them, in the shape and units of the registered series.
+
+        Parameters
+        ----------
+        level
+            ``"all"`` decodes draws of all latents given the series; ``"z0"`` keeps segmentation and
+            code alone and draws the rest from the model (Hruška 2023, figure 4.3).
+        n_samples
+            Draws of the latents of which the mean is taken.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is unknown.
+        """
+        arguments.check_choice("level", level, LEVELS)
+        arguments.check_positive("n_samples", n_samples)
+        adata = self._validate_anndata(adata)
+        parts = []
+        for series in self._batches(adata, indices, batch_size):
+            evidence = self.module.evidence(series)
+            total = 0.0
+            for _ in range(n_samples):
+                path = self.module.posterior(series, evidence)
+                if level == "z0":
+                    path = self.module.ancestral(series, path.z.get("segmentation"), path.z)
+                total = total + self.module.in_units(path.image.mean)
+            parts.append((total / n_samples).cpu())
+        return self._as_registered(adata, torch.cat(parts).numpy())
+
+    @torch.inference_mode()
+    def impute(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        n_samples: int = 16,
+        iterated: bool = False,
+        assume_filled: bool = False,
+        use_labels: bool = False,
+        return_sd: bool = False,
+        return_draws: bool = False,
+        batch_size: int | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Series with their gaps filled, in the shape and units of the registered series.
+
+        Where a value is observed it is returned as it is. Elsewhere it is the mean over draws of
+        the latents given what is observed. Clouds hide what depends on nothing else in the model;
+        snow does not, so that intervals under snow are not to be trusted.
+
+        Parameters
+        ----------
+        n_samples
+            Draws of the latents.
+        iterated
+            Take the second half of a chain of twice as many sweeps; each draws latents, then
+            values.
+        assume_filled
+            In a chain, have the encoder take the values of the last sweep for observed.
+        use_labels
+            Keep the registered labels in the segmentation, where there are any.
+        return_sd
+            Return standard deviations, too: of the decoder and between draws; zero where observed.
+        return_draws
+            Return draws of the series, too, ``(n_samples, ...)``, for quantiles and multiple
+            imputation.
+
+        Returns
+        -------
+        Filled series; with options a tuple (series, sd, draws) of what was asked for.
+
+        Raises
+        ------
+        ValueError
+            If an option needs another.
+        """
+        arguments.check_positive("n_samples", n_samples)
+        if assume_filled and not iterated:
+            raise ValueError("assume_filled=True is for a chain. Pass iterated=True as well.")
+        adata = self._validate_anndata(adata)
+        options = {"iterated": iterated, "assume_filled": assume_filled, "use_labels": use_labels}
+        means, sds, draws = [], [], []
+        for series in self._batches(adata, indices, batch_size):
+            first = second = within = 0.0
+            drawn = []
+            for path in self.module.fillings(series, n_samples, **options):
+                mean = path.image.mean
+                first, second = first + mean, second + mean.square()
+                within = within + path.image.variance
+                if return_draws:
+                    drawn.append(self.module.in_units(path.image.sample()).cpu())
+            mean = first / n_samples
+            between = (second / n_samples - mean.square()).clamp_min(0.0)
+            means.append(self.module.in_units(mean).cpu())
+            sds.append(self.module.sd_in_units(within / n_samples + between).cpu())
+            if return_draws:
+                draws.append(torch.stack(drawn))
+        rows = self._check_indices(adata, indices)
+        original = read_series(adata, self._setup_args)[rows]
+        observed = np.broadcast_to(observed_values(adata, self._setup_args)[rows], original.shape)
+
+        def kept(filled: Tensor) -> np.ndarray:
+            # digital numbers are whole, what is imputed is not
+            dtype = np.result_type(original.dtype, np.float32)
+            whole = np.where(observed, original, filled.numpy()).astype(dtype)
+            return self._as_registered(adata, whole)
+
+        found = [kept(torch.cat(means))]
+        if return_sd:
+            sd = np.where(observed, 0.0, torch.cat(sds).numpy()).astype(np.float32)
+            found.append(self._as_registered(adata, sd))
+        if return_draws:
+            found.append(np.stack([kept(of_draw) for of_draw in torch.cat(draws, dim=1)]))
+        return tuple(found) if len(found) > 1 else found[0]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        segmentation: np.ndarray | None = None,
+        *,
+        n: int | None = None,
+        style: AnnData | None = None,
+        time: np.ndarray | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """New series of given segmentations, ``(n, T, C, H, W)`` in units of the registered series.
+
+        Parameters
+        ----------
+        segmentation
+            Classes ``(n, H, W)``, or ``(n, T, H, W)`` for a model of a map a date; every pixel has
+            one. A model without classes has none, but a number ``n``.
+        n
+            How many series a model without classes generates.
+        style
+            AnnData whose tiles give the codes, one tile for all or one each; default codes from the
+            prior.
+        time
+            Days since 1970-01-01, ``(T,)``; default those of the first training tile.
+        give_mean
+            Means of the values given the latents, which look best, or draws.
+
+        Raises
+        ------
+        ValueError
+            If a segmentation is missing, has another shape or a pixel without a class, or ``style``
+            has another number of tiles.
+        """
+        self._check_if_trained()
+        maps = self._checked_segmentation(segmentation, n)
+        n = n if maps is None else len(maps)
+        codes = None if style is None else self._codes_of(style, n, batch_size)
+        device = self.module.device
+        days = self.module.usual_dates.cpu() if time is None else torch.as_tensor(time).float()
+        if days.ndim != 1 or (maps is not None and self._by_date and maps.shape[1] != len(days)):
+            raise ValueError(
+                "time must be the days of the dates, (T,), as segmentations have them."
+            )
+        size = self.shape[2:] if maps is None else maps.shape[-2:]
+        self.module.eval()
+        parts = []
+        with few_threads():
+            for rows in torch.arange(n).split(batch_size or 32):
+                like = _of_dates(len(rows), days, self.shape[1], size, device)
+                one_hot = None if maps is None else self.module.one_hot(maps[rows].to(device))
+                code = codes and {name: z[rows].to(device) for name, z in codes.items()}
+                image = self.module.ancestral(like, one_hot, code).image
+                x = image.mean if give_mean else image.sample()
+                parts.append(self.module.in_units(x).cpu())
+        return torch.cat(parts).numpy()
+
+    def _checked_segmentation(self, segmentation: np.ndarray | None, n: int | None):
+        if not self.classes:
+            if segmentation is not None or n is None:
+                raise ValueError("The model knows no classes. Pass n, and no segmentation.")
+            arguments.check_positive("n", n)
+            return None
+        if segmentation is None or n is not None:
+            raise ValueError(
+                "Pass a segmentation to generate from, and no n: the model has no distribution of "
+                "segmentations."
+            )
+        maps = np.asarray(segmentation)
+        n_axes = 4 if self._by_date else 3
+        if maps.ndim != n_axes or maps.dtype.kind not in "iu":
+            kind = "(n, T, H, W)" if self._by_date else "(n, H, W)"
+            raise ValueError(
+                f"segmentation must be whole numbers {kind}, but is {maps.dtype} of shape "
+                f"{maps.shape}."
+            )
+        if maps.min() < 0 or maps.max() >= len(self.classes):
+            raise ValueError(
+                f"segmentation must have a class from 0 to {len(self.classes) - 1} at every pixel, "
+                f"but has values from {maps.min()} to {maps.max()}."
+            )
+        self._check_size(*maps.shape[-2:], max(layer.scale for layer in self.module.table))
+        return torch.as_tensor(maps.astype(np.int64))
+
+    def _codes_of(self, style: AnnData, n: int, batch_size: int | None) -> dict[str, Tensor]:
+        """Draws of the codes given the tiles of ``style``."""
+        style = self._validate_anndata(style)
+        if style.n_obs not in (1, n):
+            raise ValueError(f"style has {style.n_obs} tiles; one for all or {n} are needed.")
+        names = [name for name in self.module.top if name != "segmentation"]
+        parts = [self.module.evidence(s) for s in self._batches(style, None, batch_size)]
+        drawn = {name: torch.cat([part[name].sample().cpu() for part in parts]) for name in names}
+        return {name: z.expand(n, *z.shape[1:]) for name, z in drawn.items()}
+
+    def _as_registered(self, adata: AnnData, series: np.ndarray) -> np.ndarray:
+        """Series ``(n, T, C, H, W)``, without the axis of dates if images were registered."""
+        of_images = adata.obsm[self._setup_args["series_key"]].ndim == 4
+        return series[:, 0] if of_images else series
+
+
+def _of_dates(
+    n: int, days: Tensor, n_bands: int, size: tuple[int, int], device: torch.device
+) -> Series:
+    """``n`` series of which nothing but the dates is known."""
+    shape = (n, len(days), n_bands, *size)
+    return Series(
+        torch.zeros(shape, device=device),
+        torch.zeros(shape, dtype=torch.bool, device=device),
+        torch.ones(shape[:2], dtype=torch.bool, device=device),
+        days.to(device).expand(n, -1),
+    )

@@ -1,0 +1,373 @@
+"""The base of modules with segmentation, codes and layers of latent maps between them and series.
+
+``p(x, z) = p(s) p(l) prod_t p(z_t | z_<t) p(x | z)``, given the dates; posteriors of the layers are
+products of the generative distributions with the encoder's evidence (Hruška 2023, equation 2.23).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from operator import methodcaller
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixvi.core.maths.exponential_families import FAMILIES, Bernoulli, Categorical, Family, summed
+from mixvi.satellite.ladder import Convolutions, Decoder, Encoder, Layer
+from mixvi.satellite.module import SegmentingModule
+from mixvi.satellite.series import Series
+
+N_DATE_PLANES = 3
+# families whose values are standardised; others are scored in units of the registered series
+STANDARDISED = ("gaussian",)
+
+
+@dataclass
+class Path:
+    """One draw of all latents of a minibatch.
+
+    Attributes
+    ----------
+    z
+        Draws by name: ``"segmentation"`` (B, L, 1 or T, H, W), one-hot; ``"code"`` (B, n);
+        ``"date_code"`` (B, n, T); ``"z1"``, ``"z2"``, ... (B, n, T, H', W').
+    p
+        What each is distributed as, given those before it.
+    q
+        The same given the series; empty if they were drawn from ``p``.
+    image
+        Distribution of the series, ``(B, C, T, H, W)``.
+    """
+
+    z: dict[str, Tensor]
+    p: dict[str, Family]
+    q: dict[str, Family] = field(default_factory=dict)
+    image: Family | None = None
+
+    def log_p(self) -> dict[str, Tensor]:
+        """Log density of each latent given those before it, ``(B,)``."""
+        return {name: summed(self.p[name].log_prob(z)) for name, z in self.z.items()}
+
+    def log_q(self) -> dict[str, Tensor]:
+        """Log density of each latent given the series, ``(B,)``."""
+        return {name: summed(self.q[name].log_prob(z)) for name, z in self.z.items()}
+
+    def kl(self) -> dict[str, Tensor]:
+        """KL divergence of the posterior of each latent to its prior, ``(B,)``."""
+        return {name: summed(self.q[name].kl(self.p[name])) for name in self.z}
+
+
+class LadderModule(SegmentingModule):
+    """An encoder and a decoder of series with layers of latents.
+
+    Parameters
+    ----------
+    table
+        Layers, see :mod:`mixvi.satellite.ladder`.
+    shape
+        (T, C, H, W) of the series.
+    n_classes
+        Classes of the segmentation; 0 for none.
+    by_date
+        Whether there is a segmentation a date.
+    family, code_family, image_family
+        Names of families: of latent maps (None: deterministic), codes and values.
+    n_code, n_date_code
+        Sizes of the code of the series and of those of its dates; single images have none of these.
+    learned_prior
+        Whether the prior of codes is trained.
+    variance
+        Of Gaussian values: ``"band"`` or ``"pixel"``.
+    activation, norm
+        See :class:`mixvi.satellite.ladder.Convolutions`.
+    encoder_sees
+        Numbers a channel that encoder blocks see of the latents above; None: their evidence.
+    """
+
+    def __init__(
+        self,
+        table: tuple[Layer, ...],
+        shape: tuple[int, int, int, int],
+        n_classes: int,
+        by_date: bool,
+        *,
+        family: str | None,
+        code_family: str,
+        image_family: str = "gaussian",
+        n_code: int,
+        n_date_code: int,
+        learned_prior: bool = False,
+        variance: str = "band",
+        activation: str = "relu",
+        norm: str = "none",
+        encoder_sees: int | None = None,
+    ):
+        n_dates, n_bands, *_ = shape
+        n_date_code = n_date_code if n_dates > 1 else 0
+        convolutions = Convolutions((3 if n_dates > 1 else 1, 3, 3), activation, norm)
+        map_family = FAMILIES[family] if family else None
+        n_parameters = map_family.n_parameters if map_family else 1
+        of_code = FAMILIES[code_family]
+        n_dated = N_DATE_PLANES if n_dates > 1 else 0
+        n_top = n_classes + n_code + n_date_code + n_dated
+        decoder = Decoder(
+            table, n_top, n_bands, map_family, FAMILIES[image_family], convolutions, variance
+        )
+        n_codes = (n_code * of_code.n_parameters, n_date_code * of_code.n_parameters)
+        encoder = Encoder(
+            table,
+            2 * n_bands + 3,
+            n_classes,
+            n_codes,
+            n_parameters,
+            encoder_sees or n_parameters,
+            by_date,
+            convolutions,
+        )
+        # zeros are the standard member of every family
+        for name, n in zip(("code_prior", "date_code_prior"), n_codes, strict=True):
+            prior = torch.zeros(1, n)
+            if learned_prior:
+                decoder.register_parameter(name, nn.Parameter(prior))
+            else:
+                decoder.register_buffer(name, prior)
+        super().__init__({"encoder": encoder, "decoder": decoder}, n_bands, n_classes)
+        self.table, self.by_date = table, by_date
+        self.n_code, self.n_date_code = n_code, n_date_code
+        self._map_family, self._code_family = map_family, of_code
+        self._has_dates = n_dated > 0
+        self._standardised = image_family in STANDARDISED
+        # dates of the first training tile, of which series are generated unless told
+        self.register_buffer("usual_dates", torch.zeros(n_dates))
+
+    @property
+    def top(self) -> list[str]:
+        """Names of the latents that are generated first."""
+        return [
+            *(["segmentation"] if self.n_classes else []),
+            "code",
+            *(["date_code"] if self.n_date_code else []),
+        ]
+
+    def evidence(self, series: Series) -> dict[str, Family]:
+        """What the encoder says of each latent; of those on top this is the posterior."""
+        raw = self.encoder(series.planes(), series.frame)
+        return {
+            name: self._family_of(name).from_raw(values)
+            for name, values in raw.items()
+            if self._family_of(name) is not None
+        }
+
+    def posterior(
+        self,
+        series: Series,
+        evidence: dict[str, Family],
+        *,
+        use_labels: bool = False,
+        through: bool = False,
+        draw: Callable[[Family], Tensor] = methodcaller("sample"),
+    ) -> Path:
+        """One draw of the latents given series.
+
+        Parameters
+        ----------
+        series
+            Of what :meth:`evidence` was made.
+        evidence
+            Its result.
+        use_labels
+            Whether the segmentation is as annotated, where it is.
+        through
+            Whether gradients reach the decoder through the posteriors.
+        draw
+            Takes a draw of a family.
+        """
+        path = Path({}, self._prior(series))
+        for name in self.top:
+            path.q[name] = evidence[name]
+            path.z[name] = draw(evidence[name])
+        if use_labels and self.n_classes:
+            path.z["segmentation"] = self._annotated(path.z["segmentation"], series)
+
+        def merged(name: str, p: Family) -> Tensor:
+            path.q[name] = (p if through else p.detach()).merge(evidence[name])
+            return draw(path.q[name])
+
+        return self._descend(path, series, merged)
+
+    def ancestral(
+        self, series: Series, segmentation: Tensor | None = None, code: dict | None = None
+    ) -> Path:
+        """One draw of the latents from the model, for the dates of ``series``.
+
+        Parameters
+        ----------
+        series
+            Whose dates are taken, and no more.
+        segmentation
+            One-hot ``(B, L, 1 or T, H, W)`` to start from; needed if there are classes.
+        code
+            Draws of ``"code"`` and ``"date_code"`` to start from; default from their prior.
+        """
+        path = Path({}, self._prior(series))
+        if segmentation is not None:
+            path.z["segmentation"] = segmentation
+        for name in self.top:
+            if name != "segmentation":
+                path.z[name] = code[name] if code else path.p[name].sample()
+        return self._descend(path, series, lambda _, p: p.sample())
+
+    def scored(self, path: Path, evidence: dict[str, Family]) -> Path:
+        """A path of :meth:`ancestral` with the posteriors that evidence gives it."""
+        for name in path.z:
+            is_top = name in self.top
+            q = evidence[name] if is_top else path.p[name].detach().merge(evidence[name])
+            path.q[name] = q
+        return path
+
+    def _descend(self, path: Path, series: Series, choose: Callable[[str, Family], Tensor]) -> Path:
+        """Fill in the layers below those on top, each drawn by ``choose``."""
+        maps = [self._joined(path.z, series)]
+        for t in range(1, len(self.table)):
+            raw, name = self.decoder.raw(t, maps), f"z{t}"
+            if self._map_family is None:
+                maps.append(raw)
+                continue
+            path.p[name] = self._map_family.from_raw(raw)
+            path.z[name] = choose(name, path.p[name])
+            maps.append(path.z[name])
+        path.image = self.decoder.image(maps)
+        return path
+
+    def image_of(self, z: dict[str, Tensor], series: Series) -> Family:
+        """Distribution of the series at given latents."""
+        maps = [self._joined(z, series)]
+        for t in range(1, len(self.table)):
+            drawn = z.get(f"z{t}")
+            maps.append(self.decoder.raw(t, maps) if drawn is None else drawn)
+        return self.decoder.image(maps)
+
+    def _joined(self, z: dict[str, Tensor], series: Series) -> Tensor:
+        """Segmentation, codes and dates as maps ``(B, n, T, H, W)``."""
+        n_dates = series.time.shape[1]
+        size = (-1, -1, n_dates, *series.x.shape[3:])
+        parts = [z["code"][..., None, None, None]]
+        if self.n_classes:
+            parts.insert(0, z["segmentation"])
+        if self.n_date_code:
+            parts.append(z["date_code"][..., None, None])
+        if self._has_dates:
+            parts.append(series.dates().to(z["code"].dtype)[..., None, None])
+        return torch.cat([part.expand(size) for part in parts], dim=1)
+
+    def _prior(self, series: Series) -> dict[str, Family]:
+        """Priors of the latents on top, for each row."""
+        n_rows, n_dates = series.time.shape
+        code = self._code_family.from_raw(self.decoder.code_prior.expand(n_rows, -1))
+        prior = {"code": code}
+        if self.n_date_code:
+            raw = self.decoder.date_code_prior[..., None].expand(n_rows, -1, n_dates)
+            prior["date_code"] = self._code_family.from_raw(raw)
+        if self.n_classes:
+            dates = n_dates if self.by_date else 1
+            shape = (n_rows, self.n_classes, dates, *series.x.shape[3:])
+            prior["segmentation"] = Categorical(series.x.new_zeros(shape))
+        return prior
+
+    def _family_of(self, name: str) -> type[Family] | None:
+        if name == "segmentation":
+            return Categorical
+        return self._code_family if name in ("code", "date_code") else self._map_family
+
+    def _annotated(self, segmentation: Tensor, series: Series) -> Tensor:
+        """A segmentation, replaced by the labels where there are any."""
+        if series.labels is None:
+            return segmentation
+        known = self.one_hot(series.labels)
+        labelled = series.labelled if self.by_date else series.labelled[:, None]
+        return torch.where(labelled[:, None], known, segmentation)
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """Maps of classes as ``(B, L, 1 or T, H, W)``; unlabelled pixels as class 0."""
+        labels = labels if self.by_date else labels[:, None]
+        return F.one_hot(labels.clamp_min(0), self.n_classes).movedim(-1, 1).float()
+
+    def target(self, series: Series) -> tuple[Tensor, Tensor]:
+        """Values as the image's family scores them ``(B, C, T, H, W)``, and which are observed."""
+        x = series.x if self._standardised else self.to_units(series.x)
+        return x.transpose(1, 2), series.observed.transpose(1, 2)
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Values of the image's family ``(B, C, T, H, W)`` standardised, ``(B, T, C, H, W)``."""
+        x = x.transpose(1, 2)
+        if self._standardised:
+            return x
+        shape = (-1, 1, 1)
+        return (x - self.band_mean.view(shape)) / self.band_sd.view(shape)
+
+    def in_units(self, x: Tensor) -> Tensor:
+        """Values of the image's family ``(B, C, T, H, W)`` in the registered units."""
+        x = x.transpose(1, 2)
+        return self.to_units(x) if self._standardised else x
+
+    def sd_in_units(self, variance: Tensor) -> Tensor:
+        """Standard deviations ``(B, T, C, H, W)`` of variances of the image's family."""
+        sd = variance.sqrt().transpose(1, 2)
+        return sd * self.band_sd.view(-1, 1, 1) if self._standardised else sd
+
+    def class_logits(self, series: Series) -> Tensor:
+        """Logits of q(s | x)."""
+        logits = self.evidence(series)["segmentation"].eta[0]
+        return logits.transpose(1, 2) if self.by_date else logits[:, :, 0]
+
+    def encode(self, series: Series) -> Tensor:
+        """Means of q(l | x): the series' code, and the mean of those of its dates."""
+        evidence = self.evidence(series)
+        codes = [evidence["code"].mean]
+        if self.n_date_code:
+            codes.append(evidence["date_code"].mean.mean(2))
+        return torch.cat(codes, dim=1)
+
+    def elbo_terms(self, series: Series) -> dict[str, Tensor]:
+        """Terms of minus the ELBO at one draw, ``(B,)``: ``R``, and a KL divergence a latent."""
+        path = self.posterior(series, self.evidence(series))
+        return {"R": -path.image.log_likelihood(*self.target(series))} | path.kl()
+
+    def log_weight(self, series: Series, evidence: dict[str, Family]) -> Tensor:
+        """Log p(x, z) - log q(z | x) at a draw of the posterior, ``(B,)``."""
+        path = self.posterior(series, evidence)
+        total = path.image.log_likelihood(*self.target(series))
+        return total + sum(path.log_p().values()) - sum(path.log_q().values())
+
+    def fillings(
+        self,
+        series: Series,
+        n_samples: int,
+        *,
+        iterated: bool = False,
+        assume_filled: bool = False,
+        use_labels: bool = False,
+    ) -> Iterator[Path]:
+        """Paths of which gaps are filled, see ``impute`` of the models."""
+        evidence, seen = self.evidence(series), series
+        for sweep in range(2 * n_samples if iterated else n_samples):
+            path = self.posterior(seen, evidence, use_labels=use_labels)
+            if not iterated or sweep >= n_samples:
+                yield path
+            if iterated and assume_filled:
+                drawn = self.standard(path.image.sample())
+                filled = torch.where(series.observed, series.x, drawn)
+                seen = series.with_values(filled, torch.ones_like(series.observed))
+                seen = replace(seen, frame=torch.ones_like(series.frame))
+                evidence = self.evidence(seen)
+
+
+def layer_divergences(path: Path) -> dict[str, Tensor]:
+    """Jensen-Shannon divergence of q and p of a unit, mean over each layer that is Bernoulli."""
+    return {
+        f"jsd_{name}": path.q[name].jensen_shannon(path.p[name]).mean()
+        for name in path.z
+        if isinstance(path.q.get(name), Bernoulli)
+    }

@@ -1,0 +1,319 @@
+"""Symmetric equilibrium learning of a hierarchy of discrete latents (Hruška 2023, chapter 3).
+
+Encoder and decoder are two players; each raises the expected log-probability of its own
+conditional, of data or of what the other draws. No gradient passes through a draw, so that latents
+may be discrete; there is no bound, and no KL divergence. For flat models: Flach, Schlesinger and
+Shekhovtsov, *Symmetric equilibrium learning of VAEs*, AISTATS 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.maths.exponential_families import Bernoulli
+from mixvi.core.training.steps import Loss, Step
+from mixvi.satellite.dreams import check_dream_maps, settled_dream_maps, turned
+from mixvi.satellite.ladder_model import LadderModel
+from mixvi.satellite.ladder_module import LadderModule, Path, layer_divergences
+from mixvi.satellite.series import Series
+from mixvi.satellite.setup import label_maps
+
+UPDATES = ("alternating", "joint")
+
+
+class SymmetricModule(LadderModule):
+    """Four steps: each player on labelled tiles, the decoder on others, the encoder on dreams.
+
+    Sums over latents and values are divided by T H W.
+
+    Parameters
+    ----------
+    *args, **options
+        See :class:`mixvi.satellite.ladder_module.LadderModule`.
+    weight_sup_q, weight_dream, dream_warmup, update
+        See :class:`SymmetricHVAE`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        weight_sup_q: float | None,
+        weight_dream: float,
+        dream_warmup: int,
+        update: str,
+        **options,
+    ):
+        super().__init__(*args, **options)
+        self._weight_sup_q, self._weight_dream = weight_sup_q, weight_dream
+        self._dream_warmup, self._update = dream_warmup, update
+        self.register_buffer("n_dreams", torch.zeros((), dtype=torch.long))
+        # maps of the training tiles are not part of the weights
+        self.dream_maps = "uniform"
+        self.register_buffer("bank", torch.zeros(0, dtype=torch.int16), persistent=False)
+
+    def dream_of(self, kind: str, maps: np.ndarray) -> None:
+        """Say what dreams start from, see :func:`mixvi.satellite.dreams.settled_dream_maps`."""
+        self.dream_maps = kind
+        self.bank = torch.as_tensor(maps.astype(np.int16), device=self.device)
+
+    def steps(self) -> tuple[Step, ...]:
+        """The decoder's and the encoder's in turn, or both at once."""
+        cls = type(self)
+        if self._update == "joint":
+            return (Step("joint", ("decoder", "encoder"), cls.joint),)
+        labelled = (
+            Step("p_labelled", ("decoder",), cls.p_labelled),
+            Step("q_labelled", ("encoder",), cls.q_labelled),
+        )
+        return (
+            *(labelled if self.n_classes else ()),
+            Step("p_unlabelled", ("decoder",), cls.p_unlabelled),
+            Step("q_dream", ("encoder",), cls.q_dream),
+        )
+
+    def after_step(self, step: Step) -> None:
+        """Count dreams, whose weight is warmed up."""
+        if step.name in ("q_dream", "joint"):
+            self.n_dreams += 1
+
+    def joint(self, series: Series) -> Loss:
+        """All losses at once; each is without gradients for the other's network."""
+        losses, terms = [], {}
+        alone = [self.p_labelled, self.q_labelled] if self.n_classes else []
+        for loss_of in (*alone, self.p_unlabelled, self.q_dream):
+            loss, of_loss = loss_of(series)
+            losses.append(loss)
+            terms |= of_loss | {f"{loss_of.__name__}_loss": loss}
+        return sum(losses), terms
+
+    def p_labelled(self, series: Series) -> Loss:
+        """Minus log p(x, z), segmentations being the annotated ones where there are any."""
+        return self._p_loss(series.take(_has_labels(series)), use_labels=True)
+
+    def p_unlabelled(self, series: Series) -> Loss:
+        """Minus log p(x, z) of tiles without a label, all latents being the encoder's."""
+        if self.n_classes:
+            series = series.take(~_has_labels(series))
+        return self._p_loss(series, use_labels=False)
+
+    def q_labelled(self, series: Series) -> Loss:
+        """Minus log q(s | x) of labelled pixels."""
+        series = series.take(_has_labels(series))
+        if len(series) == 0:
+            return self._nothing(), {}
+        labelled = series.labelled
+        logits = self.class_logits(series).movedim(-3, 1)
+        loss = torch.nn.functional.cross_entropy(
+            logits, series.labels.clamp_min(0), reduction="none"
+        )
+        total, n_labelled = torch.where(labelled, loss, 0.0).sum(), labelled.sum()
+        mean = total / n_labelled
+        if self._weight_sup_q is None:
+            return mean, {"cross_entropy": mean}
+        loss = self._weight_sup_q * total / (len(series) * _n_places(series))
+        return loss, {"cross_entropy": mean}
+
+    def q_dream(self, series: Series) -> Loss:
+        """Minus log q(z | x) of a draw of the model, under gaps of real tiles."""
+        with torch.no_grad():
+            path, dream = self.dream(series)
+        path = self.scored(path, self.evidence(dream))
+        n = _n_places(series)
+        terms = {f"dream_{name}": value.mean() / n for name, value in path.log_q().items()}
+        loss = -self._dream_weight() * sum(terms.values())
+        if isinstance(path.q["code"], Bernoulli):
+            right = (path.q["code"].eta[0] > 0) == (path.z["code"] > 0.5)
+            terms["dream_code_accuracy"] = right.float().mean()
+        return loss, terms
+
+    def dream(self, series: Series) -> tuple[Path, Series]:
+        """A draw of the model, and its values with the gaps and dates of shuffled real tiles."""
+        like = series.take(torch.randperm(len(series), device=series.x.device))
+        path = self.ancestral(like, self._dreamt_maps(series) if self.n_classes else None)
+        return path, like.with_values(self.standard(path.image.sample()), like.observed)
+
+    def _dreamt_maps(self, series: Series) -> Tensor:
+        """Segmentations ``(B, L, 1 or T, H, W)`` of as many dreams as there are series."""
+        n = len(series)
+        if self.dream_maps == "uniform":
+            return self._prior(series)["segmentation"].sample()
+        if self.dream_maps == "completed":
+            rows = _has_labels(series).nonzero()[:, 0]
+            if len(rows) == 0:
+                rows = torch.arange(n, device=series.x.device)
+            series = series.take(rows[torch.randint(len(rows), (n,), device=rows.device)])
+            drawn = self.evidence(series)["segmentation"].sample()
+            return turned(self._annotated(drawn, series))
+        chosen = self.bank[torch.randint(len(self.bank), (n,), device=self.bank.device)]
+        return self.one_hot(turned(chosen).long())
+
+    def _p_loss(self, series: Series, use_labels: bool) -> Loss:
+        if len(series) == 0:
+            return self._nothing(), {}
+        with torch.no_grad():
+            evidence = self.evidence(series)
+        path = self.posterior(series, evidence, use_labels=use_labels)
+        n = _n_places(series)
+        terms = {f"log_p_{name}": value.mean() / n for name, value in path.log_p().items()}
+        terms["log_p_x"] = path.image.log_likelihood(*self.target(series)).mean() / n
+        loss = -sum(terms.values())
+        with torch.no_grad():
+            terms |= layer_divergences(path)
+        return loss, terms
+
+    def _nothing(self) -> Tensor:
+        """A loss of no tiles, which moves no weight."""
+        return torch.zeros((), device=self.device, requires_grad=True)
+
+    def _dream_weight(self) -> Tensor | float:
+        if not self._dream_warmup:
+            return self._weight_dream
+        return self._weight_dream * (self.n_dreams / self._dream_warmup).clamp_max(1.0)
+
+
+def _has_labels(series: Series) -> Tensor:
+    """Which tiles have a labelled pixel ``(B,)``."""
+    return series.labelled.flatten(1).any(1)
+
+
+def _n_places(series: Series) -> int:
+    """T H W."""
+    return series.x.shape[1] * series.x.shape[3] * series.x.shape[4]
+
+
+class SymmetricModel(LadderModel):
+    """Base of the models that are trained by symmetric equilibrium learning."""
+
+    module: SymmetricModule
+
+    def _prepare(self, rows: np.ndarray) -> None:
+        if not self.classes:
+            return
+        settings = self.init_params_
+        maps = label_maps(self.adata, self._setup_args, self.label_mode)
+        if settings["maps_key"] is not None:
+            checks.check_key(self.adata, "obsm", settings["maps_key"], "maps_key")
+            own = np.asarray(self.adata.obsm[settings["maps_key"]])
+            if (
+                own.shape != maps.shape
+                or own.dtype.kind not in "iu"
+                or own.max() >= len(self.classes)
+            ):
+                raise ValueError(
+                    f"adata.obsm[{settings['maps_key']!r}] (maps_key) must be whole numbers "
+                    f"{maps.shape} below {len(self.classes)}, the number of classes, but is "
+                    f"{own.dtype} of shape {own.shape}."
+                )
+            maps = own
+        self.module.dream_of(*settled_dream_maps(settings["dream_maps"], maps[rows]))
+
+    def _check_symmetric(
+        self,
+        weight_sup_q: float | None,
+        weight_dream: float,
+        dream_warmup: int,
+        update: str,
+        dream_maps: str,
+        maps_key: str | None,
+    ) -> None:
+        """Raise ValueError if a setting of the steps is unusable."""
+        if weight_sup_q is not None:
+            arguments.check_weight("weight_sup_q", weight_sup_q)
+        arguments.check_weight("weight_dream", weight_dream)
+        arguments.check_weight("dream_warmup", dream_warmup)
+        arguments.check_choice("update", update, UPDATES)
+        check_dream_maps(dream_maps, maps_key)
+
+
+class SymmetricHVAE(SymmetricModel):
+    """Segmentation, gap filling and generation of series by symmetric equilibrium learning.
+
+    ``z_0`` is the segmentation s and a code l of bits, of the tile and of each date; maps of bits
+    follow, then the series. Labelled tiles teach both networks, others the decoder, and the encoder
+    learns from dreams: series drawn from the model under gaps of real ones.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`. Without labels there is no segmentation.
+    layers
+        ``"light"`` for CPUs, ``"series"``, ``"thesis"`` (Hruška 2023, for single images), or rows
+        of :class:`mixvi.satellite.ladder.Layer` as dicts.
+    width
+        Factor of all channels.
+    n_code, n_date_code
+        Bits of the code of a tile, and of the code of each date of a series.
+    dream_maps
+        What segmentations dreams start from: ``"bank"``, labels of fully labelled training tiles,
+        turned and mirrored; ``"completed"``, those of labelled tiles of the minibatch, gaps filled
+        by draws of the encoder; ``"external"``, maps of ``maps_key``; ``"uniform"``, noise, to find
+        errors; ``"auto"``, the first that there are labels for.
+    maps_key
+        Key of obsm with maps of your own for dreams, such as an older land-cover product.
+    weight_sup_q
+        Weight of the labelled pixels' cross-entropy, summed and divided by T H W as all losses are;
+        1 is the thesis's. ``None``: T H W over the number of labelled pixels, which is the same for
+        images that are labelled all over, and more for scribbles and series.
+    weight_dream, dream_warmup
+        Weight of dreams, and in how many steps it grows to that from 0.
+    update
+        ``"alternating"``, four updates a minibatch, or ``"joint"``, one of both networks.
+    labelled_fraction
+        Share of tiles with labels in a minibatch, where others have none.
+    variance
+        One variance a ``"band"``, or a ``"pixel"``, of the values given the latents.
+    activation, norm
+        See :class:`mixvi.satellite.ladder.Convolutions`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown, or height and width do not suit the layers.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        layers: str | Sequence[dict] = "light",
+        width: float = 1.0,
+        n_code: int = 64,
+        n_date_code: int = 16,
+        dream_maps: str = "auto",
+        maps_key: str | None = None,
+        weight_sup_q: float | None = None,
+        weight_dream: float = 1.0,
+        dream_warmup: int = 0,
+        update: str = "alternating",
+        labelled_fraction: float = 0.5,
+        variance: str = "band",
+        activation: str = "relu",
+        norm: str = "none",
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
+        self._check_symmetric(*of_steps, dream_maps, maps_key)
+        options = self._checked_ladder(
+            n_code, n_date_code, variance, activation, norm, labelled_fraction
+        )
+        module = SymmetricModule(
+            self._table(layers, width),
+            self.shape,
+            len(self.classes),
+            self._by_date,
+            family="bernoulli",
+            code_family="bernoulli",
+            weight_sup_q=weight_sup_q,
+            weight_dream=weight_dream,
+            dream_warmup=dream_warmup,
+            update=update,
+            **options,
+        )
+        self._begin(module, locals(), f"SymmetricHVAE of {len(module.table) - 1} layers of bits")

@@ -1,0 +1,116 @@
+"""Symmetric equilibrium learning of a flat VAE of series, of any pair of exponential families.
+
+Flach, Schlesinger and Shekhovtsov, *Symmetric equilibrium learning of VAEs*, AISTATS 2024; Hruška
+2023, section 2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from anndata import AnnData
+
+from mixvi.core import arguments
+from mixvi.core.maths.exponential_families import FAMILIES
+from mixvi.satellite.setup import observed_values, read_series
+from mixvi.satellite.symmetric_hvae import SymmetricModel, SymmetricModule
+
+LIKELIHOODS = tuple(name for name in FAMILIES if name != "categorical")
+PRIORS = ("fixed", "learned")
+
+
+class SymmetricVAE(SymmetricModel):
+    """A code of each tile, and its segmentation, by symmetric equilibrium learning.
+
+    Parameters
+    ----------
+    adata
+        AnnData registered with :meth:`setup_anndata`. Without labels there is no segmentation.
+    latent
+        Family of the code: ``"bernoulli"``, ``"categorical"`` (one class of ``n_code``),
+        ``"gaussian"``, ``"poisson"`` or ``"negative_binomial"``.
+    likelihood
+        Family of the values: ``"gaussian"``, of standardised bands; ``"bernoulli"``, of values in
+        [0, 1]; ``"poisson"`` or ``"negative_binomial"``, of counts.
+    prior
+        Of the code: ``"fixed"``, the family's standard member, or ``"learned"``, from codes that
+        the encoder draws of the data.
+    n_code, n_date_code
+        Size of the code of a tile, and of the code of each date of a series.
+    layers, width
+        Convolutions between code and values, as for :class:`mixvi.satellite.SymmetricHVAE`; their
+        maps are deterministic here.
+    dream_maps, maps_key, weight_sup_q, weight_dream, dream_warmup, update, labelled_fraction
+        As for :class:`mixvi.satellite.SymmetricHVAE`.
+    variance, activation, norm
+        As there.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown, height and width do not suit the layers, or values are outside the
+        domain of their family.
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        latent: str = "bernoulli",
+        likelihood: str = "gaussian",
+        prior: str = "fixed",
+        n_code: int = 64,
+        n_date_code: int = 16,
+        layers: str | Sequence[dict] = "light",
+        width: float = 1.0,
+        dream_maps: str = "auto",
+        maps_key: str | None = None,
+        weight_sup_q: float | None = None,
+        weight_dream: float = 1.0,
+        dream_warmup: int = 0,
+        update: str = "alternating",
+        labelled_fraction: float = 0.5,
+        variance: str = "band",
+        activation: str = "relu",
+        norm: str = "none",
+        registry: dict | None = None,
+    ):
+        super().__init__(adata, registry)
+        arguments.check_choice("latent", latent, FAMILIES)
+        arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
+        arguments.check_choice("prior", prior, PRIORS)
+        of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
+        self._check_symmetric(*of_steps, dream_maps, maps_key)
+        options = self._checked_ladder(
+            n_code, n_date_code, variance, activation, norm, labelled_fraction
+        )
+        self._likelihood = likelihood
+        module = SymmetricModule(
+            self._table(layers, width),
+            self.shape,
+            len(self.classes),
+            self._by_date,
+            family=None,
+            code_family=latent,
+            image_family=likelihood,
+            learned_prior=prior == "learned",
+            weight_sup_q=weight_sup_q,
+            weight_dream=weight_dream,
+            dream_warmup=dream_warmup,
+            update=update,
+            **options,
+        )
+        self._begin(module, locals(), f"SymmetricVAE with latent={latent}, likelihood={likelihood}")
+
+    def _check_data(self, adata: AnnData) -> None:
+        """Raise ValueError if an observed value is outside the domain of the likelihood."""
+        if self._likelihood == "gaussian":
+            return
+        series = read_series(adata, self._setup_args)
+        values = series[np.broadcast_to(observed_values(adata, self._setup_args), series.shape)]
+        if values.min() < 0 or (self._likelihood == "bernoulli" and values.max() > 1):
+            domain = "in [0, 1]" if self._likelihood == "bernoulli" else "of at least 0"
+            raise ValueError(
+                f"likelihood={self._likelihood!r} is for values {domain}, but the series have "
+                f"values from {values.min():.4g} to {values.max():.4g}."
+            )
