@@ -102,7 +102,7 @@ def test_defaults_in_help_are_those_of_the_models():
     for name in ("route", "labels"):
         assert options("counterfactual")[name].show_default == parameters[name].default
     residual = options("counterfactual")["keep_residual"].show_default
-    assert cli._RESIDUALS[residual] == parameters["keep_residual"].default
+    assert cli.cells.RESIDUALS[residual] == parameters["keep_residual"].default
 
 
 def test_every_option_is_an_argument_of_a_model():

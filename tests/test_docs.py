@@ -83,7 +83,7 @@ def test_images_page():
     """Its code runs, on few small images."""
     rng = np.random.default_rng(0)
     adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
-    first, vade, mpcc, random_start, own = re.findall(
+    first, vade, mpcc, random_start, mixmatch, own = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
     )
     small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
@@ -101,8 +101,24 @@ def test_images_page():
     assert random_start.count("model.train(40,") == 1
     exec(random_start.replace("train(40,", f"train({few}"), names)
     assert len(names["model"].history["generator_loss_train"]) == 1
+    adata.obs["object"] = np.repeat(["cat", "dog", "Unknown"], [4, 4, 24])
+    assert mixmatch.count("max_epochs=50") == 1
+    exec(mixmatch.replace("max_epochs=50", "max_epochs=1, accelerator='cpu'"), names)
+    assert set(adata.obs["mixmatch_label"]) <= {"cat", "dog"}
     exec(own, names)
     assert names["model"].objective.beta == 0.1
+
+
+def test_satellite_page():
+    """Its code runs, on few small tiles."""
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "satellite.md").read_text(), re.DOTALL
+    )
+    assert code.count("(16, 12, 32, 3") == code.count("train(50)") == 1
+    names = {}
+    small = code.replace("(16, 12, 32, 3", "(4, 4, 16, 3")
+    exec(small.replace("train(50)", "train(1, accelerator='cpu')"), names)
+    assert names["maps"].shape == names["entropy"].shape == (4, 16, 16)
 
 
 def test_page_for_users_of_scvi_tools():

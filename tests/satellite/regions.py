@@ -23,7 +23,8 @@ def region_images(n: int, n_labelled: int, size: int = 8, seed: int = 0) -> AnnD
     bits = rng.integers(0, 2, (n, 2))
     truth = _COLOURS[maps] + (bits @ _SHIFTS)[:, None, None]
     truth = truth + rng.normal(0, 0.5, truth.shape)
-    truth = truth.transpose(0, 3, 1, 2)[:, None].astype(np.float32)
+    # in units of reflectance
+    truth = (0.4 + 0.1 * truth).transpose(0, 3, 1, 2)[:, None].astype(np.float32)
     valid = np.ones((n, 1, 1, size, size), dtype=bool)
     for row in range(n):
         height, width = rng.integers(2, 6, 2)

@@ -12,18 +12,18 @@ from torch.nn import functional as F
 
 from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.satellite import UNetSegmenter
+from mixvi.satellite.labelled import LabelledModule
 from mixvi.satellite.supervision import MajorityWatch, balanced_weights, class_targets
 from mixvi.satellite.unet import UNet
-from mixvi.satellite.unet_segmenter import UNetSegmenterModule
 from mixvi.satellite.views import Augmentation
 
 STILL = {"flips": False, "turns": False, "shift": 0}
 
 
-def module_of(n_dates=3, **options) -> UNetSegmenterModule:
+def module_of(n_dates=3, **options) -> LabelledModule:
     torch.manual_seed(0)
     unet = UNet(7, 3, n_dates, width=4, n_levels=1)
-    return UNetSegmenterModule(unet, 2, 3, Augmentation(**STILL), **options)
+    return LabelledModule(unet, 2, 3, Augmentation(**STILL), **options)
 
 
 def test_it_learns_land_cover():

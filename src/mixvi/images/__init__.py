@@ -5,6 +5,7 @@ from mixvi.images.aim_mpcc import AIMMPCC
 from mixvi.images.backbones import Backbone
 from mixvi.images.conditional_mpcc import ConditionalMPCC
 from mixvi.images.generative_inference import GenerativeInference
+from mixvi.images.mixmatch_classifier import MixMatchClassifier
 from mixvi.images.mpcc import MPCC
 from mixvi.images.mpcc_recipes import MPCCRecipe, mpcc_recipe
 from mixvi.images.objective import Objective
@@ -17,6 +18,7 @@ __all__ = [
     "GenerativeInference",
     "MPCC",
     "MPCCRecipe",
+    "MixMatchClassifier",
     "Objective",
     "Step",
     "VaDE",

@@ -25,6 +25,28 @@ from mixvi.images.likelihoods import LOG_VAR_MAX, LOG_VAR_MIN
 STANDING_BATCH = 64
 
 
+def signed_rows(
+    tensors: dict[str, Tensor], image_shape: tuple[int, ...], pixel_range: tuple[float, float]
+) -> Tensor:
+    """Images ``(B, C, H, W)`` in [-1, 1] of one minibatch (registry key to tensor).
+
+    Parameters
+    ----------
+    tensors
+        The minibatch.
+    image_shape
+        (C, H, W).
+    pixel_range
+        Smallest and largest value of the registered images.
+    """
+    x = tensors.get(REGISTRY_KEYS.X_KEY)
+    if x is None:
+        x = tensors[SPARSE_KEY].dense()
+    low, high = pixel_range
+    x = x.reshape(len(x), *image_shape).contiguous(memory_format=torch.channels_last)
+    return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
+
+
 class ImageModule(StepwiseModule):
     """Networks by name, among them ``encoder`` and ``generator``.
 
@@ -74,12 +96,7 @@ class ImageModule(StepwiseModule):
 
     def rows(self, tensors: dict[str, Tensor]) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] of one minibatch (registry key to tensor)."""
-        x = tensors.get(REGISTRY_KEYS.X_KEY)
-        if x is None:
-            x = tensors[SPARSE_KEY].dense()
-        low, high = self.pixel_range
-        x = x.reshape(len(x), *self.image_shape).contiguous(memory_format=torch.channels_last)
-        return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
+        return signed_rows(tensors, self.image_shape, self.pixel_range)
 
     def to_pixels(self, x: Tensor) -> Tensor:
         """Images in [-1, 1] on the scale of the registered ones."""

@@ -172,7 +172,8 @@ class GenerationMixin:
             AnnData whose tiles give the codes, one tile for all or one each; default codes from the
             prior.
         time
-            Days since 1970-01-01, ``(T,)``; default those of the first training tile.
+            Days since 1970-01-01, ``(T,)``; default those of ``style``, or of the first training
+            tile.
         give_mean
             Means of the values given the latents, which look best, or draws.
 
@@ -184,20 +185,27 @@ class GenerationMixin:
         """
         self._check_if_trained()
         maps = self._checked_segmentation(segmentation, n)
-        n = n if maps is None else len(maps)
-        codes = None if style is None else self._codes_of(style, n, batch_size)
-        device = self.module.device
-        days = self.module.usual_dates.cpu() if time is None else torch.as_tensor(time).float()
-        if days.ndim != 1 or (maps is not None and self._by_date and maps.shape[1] != len(days)):
+        n = len(maps) if n is None else n
+        codes, days = None, self.module.usual_dates.cpu()
+        if style is not None:
+            codes, days = self._codes_of(style, n, batch_size)
+        if time is not None:
+            days = torch.as_tensor(np.asarray(time), dtype=torch.float32)
+        dated = [z.shape[2] for z in (codes or {}).values() if z.ndim == 3]
+        dated += [maps.shape[1]] if maps is not None and self._by_date else []
+        if days.ndim > 2 or any(n_dates != days.shape[-1] for n_dates in dated):
             raise ValueError(
-                "time must be the days of the dates, (T,), as segmentations have them."
+                f"time must be the days of the dates, (T,), but has shape {tuple(days.shape)}; "
+                f"segmentation or style have {dated} dates."
             )
+        days = days.expand(n, -1)
         size = self.shape[2:] if maps is None else maps.shape[-2:]
+        device = self.module.device
         self.module.eval()
         parts = []
         with few_threads():
             for rows in torch.arange(n).split(batch_size or 32):
-                like = _of_dates(len(rows), days, self.shape[1], size, device)
+                like = _of_dates(days[rows].to(device), self.shape[1], size)
                 one_hot = None if maps is None else self.module.one_hot(maps[rows].to(device))
                 code = codes and {name: z[rows].to(device) for name, z in codes.items()}
                 image = self.module.ancestral(like, one_hot, code).image
@@ -232,15 +240,22 @@ class GenerationMixin:
         self._check_size(*maps.shape[-2:], max(layer.scale for layer in self.module.table))
         return torch.as_tensor(maps.astype(np.int64))
 
-    def _codes_of(self, style: AnnData, n: int, batch_size: int | None) -> dict[str, Tensor]:
-        """Draws of the codes given the tiles of ``style``."""
+    def _codes_of(
+        self, style: AnnData, n: int, batch_size: int | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws of the codes given the tiles of ``style``, and the days of these."""
         style = self._validate_anndata(style)
         if style.n_obs not in (1, n):
             raise ValueError(f"style has {style.n_obs} tiles; one for all or {n} are needed.")
         names = [name for name in self.module.top if name != "segmentation"]
-        parts = [self.module.evidence(s) for s in self._batches(style, None, batch_size)]
-        drawn = {name: torch.cat([part[name].sample().cpu() for part in parts]) for name in names}
-        return {name: z.expand(n, *z.shape[1:]) for name, z in drawn.items()}
+        drawn, days = {name: [] for name in names}, []
+        for series in self._batches(style, None, batch_size):
+            evidence = self.module.evidence(series)
+            days.append(series.time.cpu())
+            for name in names:
+                drawn[name].append(evidence[name].sample().cpu())
+        codes = {name: torch.cat(parts) for name, parts in drawn.items()}
+        return {name: z.expand(n, *z.shape[1:]) for name, z in codes.items()}, torch.cat(days)
 
     def _as_registered(self, adata: AnnData, series: np.ndarray) -> np.ndarray:
         """Series ``(n, T, C, H, W)``, without the axis of dates if images were registered."""
@@ -248,14 +263,8 @@ class GenerationMixin:
         return series[:, 0] if of_images else series
 
 
-def _of_dates(
-    n: int, days: Tensor, n_bands: int, size: tuple[int, int], device: torch.device
-) -> Series:
-    """``n`` series of which nothing but the dates is known."""
-    shape = (n, len(days), n_bands, *size)
-    return Series(
-        torch.zeros(shape, device=device),
-        torch.zeros(shape, dtype=torch.bool, device=device),
-        torch.ones(shape[:2], dtype=torch.bool, device=device),
-        days.to(device).expand(n, -1),
-    )
+def _of_dates(days: Tensor, n_bands: int, size: tuple[int, int]) -> Series:
+    """Series of which nothing but the days ``(n, T)`` is known."""
+    x = days.new_zeros(*days.shape, n_bands, *size)
+    nothing = torch.zeros_like(x, dtype=torch.bool)
+    return Series(x, nothing, torch.ones_like(days, dtype=torch.bool), days)

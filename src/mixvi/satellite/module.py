@@ -39,7 +39,8 @@ class SeriesModule(StepwiseModule):
         x = tensors[REGISTRY_KEYS.X_KEY]
         if x.ndim == 4:
             x = x[:, None]
-        observed = (tensors[OBSERVED_KEY] > 0.5).expand_as(x)
+        # of one layout, whether bands share a mask or not: sums are taken in the same order
+        observed = (tensors[OBSERVED_KEY] > 0.5).expand_as(x).contiguous()
         labels = tensors.get(REGISTRY_KEYS.LABELS_KEY)
         shape = (-1, 1, 1)
         standard = (x - self.band_mean.view(shape)) / self.band_sd.view(shape)

@@ -198,6 +198,8 @@ def _read_raster(
     names = series.attrs.pop("long_name", None)
     if names is not None:
         names = [names] if isinstance(names, str) else list(names)
+        # a name of the whole array, as rioxarray writes it, is no name of a band
+        names = names if len(names) == series.sizes.get("band", 1) else None
     series = _with_bands(series, names, bands, file)
     if nodata is None:
         nodata = series.attrs.get("_FillValue")

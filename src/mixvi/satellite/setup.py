@@ -236,17 +236,16 @@ def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) ->
             f"{int(empty.sum())} of {len(series)} tiles have no valid pixel on any date, the first "
             f"{adata.obs_names[int(empty.argmax())]!r}. Leave them out: nothing is known of them."
         )
-    if series.dtype.kind == "f":
-        unmarked = int((~np.isfinite(series) & _marked_valid(adata, args, series)).sum())
-        if unmarked:
-            warnings.warn(
-                f"{_name(args, 'series_key')} has {unmarked} values that are NaN or infinite but "
-                "not marked invalid; they are taken as invalid.",
-                UserWarning,
-                stacklevel=2,
-            )
     if series.dtype.kind != "f":
         return
+    unmarked = int((~np.isfinite(series) & _marked_valid(adata, args, series)).sum())
+    if unmarked:
+        warnings.warn(
+            f"{_name(args, 'series_key')} has {unmarked} values that are NaN or infinite but "
+            "not marked invalid; they are taken as invalid.",
+            UserWarning,
+            stacklevel=2,
+        )
     largest = np.max(series, where=np.broadcast_to(observed, series.shape), initial=-np.inf)
     if largest > _LARGEST_REFLECTANCE:
         warnings.warn(

@@ -2,126 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-
 import numpy as np
-import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
-from torch import Tensor
 
-from mixvi.core.arguments import check_choice, check_options
-from mixvi.core.data.splitting import Split
-from mixvi.core.training.fitting import Fit
-from mixvi.core.training.resuming import TrainingRun
-from mixvi.core.training.steps import Loss, Step
-from mixvi.satellite.model import Segmenter
-from mixvi.satellite.module import SegmentingModule
-from mixvi.satellite.series import Series, masked_mean
-from mixvi.satellite.supervision import (
-    CLASS_WEIGHTS,
-    MajorityWatch,
-    balanced_weights,
-    class_targets,
-    cross_entropy,
-)
-from mixvi.satellite.unet import UNet, check_sides
-from mixvi.satellite.views import Augmentation, fixed_views
-
-# views of mutual information unless told
-_N_VIEWS = 4
+from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter, make_augmentation
 
 
-class UNetSegmenterModule(SegmentingModule):
-    """A U-Net and the cross-entropy of labelled pixels.
-
-    Parameters
-    ----------
-    unet
-        The network.
-    n_bands, n_classes
-        See :class:`mixvi.satellite.module.SeriesModule`.
-    augmentation
-        How series are changed while training.
-    require_support
-        Whether pixels that were never observed are left out of the loss.
-    """
-
-    def __init__(
-        self,
-        unet: UNet,
-        n_bands: int,
-        n_classes: int,
-        augmentation: Augmentation,
-        require_support: bool = False,
-    ):
-        super().__init__({"unet": unet}, n_bands, n_classes)
-        self.augmentation = augmentation
-        self.require_support = require_support
-        # of the training tiles
-        self.register_buffer("class_weights", torch.ones(n_classes))
-        self.register_buffer("majority", torch.zeros((), dtype=torch.long))
-
-    @property
-    def shown_unet(self) -> UNet:
-        """The network that users see maps of."""
-        return self.unet
-
-    def class_logits(self, series: Series) -> Tensor:
-        """Logits ``(B, L, H, W)`` or, of a map a date, ``(B, T, L, H, W)``."""
-        return self.shown_unet(series.planes(), series.frame)
-
-    def encode(self, series: Series) -> Tensor:
-        """Mean of the bottleneck's features, ``(B, n_latent)``."""
-        return self.shown_unet.encode(series.planes(), series.frame)
-
-    def steps(self) -> tuple[Step, ...]:
-        """One step a minibatch."""
-        return (Step("segmentation", ("unet",), UNetSegmenterModule.segmentation),)
-
-    def segmentation(self, series: Series) -> Loss:
-        """Cross-entropy of the labelled pixels, of changed series while training."""
-        if self.training:
-            series = self.augmented(series)
-        return self.supervised(series, self.class_logits(series))
-
-    def supervised(self, series: Series, logits: Tensor) -> Loss:
-        """Cross-entropy of labelled pixels, and the shares by which collapse is seen."""
-        mask, targets = self.target_mask(series), class_targets(series.labels, self.n_classes)
-        loss = cross_entropy(logits, targets, mask, self.class_weights)
-        return loss, self.shares(logits, series.labels, mask)
-
-    def shares(self, logits: Tensor, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Share of the pixels that are right, and of those of the most frequent class."""
-        return {
-            "accuracy": masked_mean(logits.detach().argmax(-3) == labels, mask),
-            "majority_share": masked_mean(labels == self.majority, mask),
-        }
-
-    def target_mask(self, series: Series) -> Tensor:
-        """Pixels that labels teach, in the shape of the labels."""
-        return series.labelled & series.support if self.require_support else series.labelled
-
-    def augmented(self, series: Series) -> Series:
-        """The series in a view and light drawn at random."""
-        seen = self.augmentation.views(series).see(series)
-        return self.augmentation.relight(seen, self.dark)
-
-    @property
-    def dark(self) -> Tensor:
-        """Standardised value of zero reflectance of each band, ``(C,)``."""
-        return -self.band_mean / self.band_sd
-
-    def view_probabilities(self, series: Series, n_views: int) -> Tensor:
-        """Probabilities of exact views, laid upon each other, ``(n_views, B, ..., L, H, W)``."""
-        views = fixed_views(len(series), n_views, tuple(series.x.shape[-2:]), series.x.device)
-        return torch.stack(
-            [view.inverse.maps(self.class_logits(view.see(series)).softmax(-3)) for view in views]
-        )
-
-
-class UNetSegmenter(Segmenter):
+class UNetSegmenter(LabelledSegmenter):
     """Land cover by a U-Net that is taught by labelled pixels (Hruška 2023, section 4.1).
 
     Of images two-dimensional, of series of several dates three-dimensional. Only tiles with labels
@@ -153,8 +40,6 @@ class UNetSegmenter(Segmenter):
         If no labels are registered, a setting is unusable, or the network cannot halve the tiles.
     """
 
-    module: UNetSegmenterModule
-
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -167,9 +52,8 @@ class UNetSegmenter(Segmenter):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        check_choice("class_weights", class_weights, CLASS_WEIGHTS)
-        module = UNetSegmenterModule(
-            self._unet(width, n_levels, norm),
+        module = LabelledModule(
+            self._unet(width, n_levels, norm, class_weights),
             self.shape[1],
             len(self.classes),
             make_augmentation(augmentation),
@@ -178,175 +62,5 @@ class UNetSegmenter(Segmenter):
         self._finish(module, locals(), f"UNetSegmenter of {len(self.classes)} classes")
         self._standardise_by(adata)
 
-    def _unet(self, width: int | None, n_levels: int, norm: str) -> UNet:
-        """A network for the registered series.
-
-        Raises
-        ------
-        ValueError
-            If there are no labels, or the network cannot halve the tiles.
-        """
-        if self.label_mode is None:
-            name = type(self).__name__
-            raise ValueError(
-                f"{name} learns from labels, but none are registered. Put a map of classes into "
-                f"obsm['labels'], or name its key: {name}.setup_anndata(adata, labels_key=...)."
-            )
-        n_dates, n_bands, *sides = self.shape
-        if width is None:
-            width = 64 if n_dates == 1 else 32
-        # values, whether they are observed, and three planes of the date
-        unet = UNet(
-            2 * n_bands + 3,
-            len(self.classes),
-            n_dates,
-            by_date=self.label_mode == "date",
-            width=width,
-            n_levels=n_levels,
-            norm=norm,
-        )
-        check_sides(*sides, unet.factor)
-        return unet
-
-    def _labels(self) -> np.ndarray:
-        """Labels of the tiles that the model was built on, ``(n_obs, ..., H, W)``."""
-        return np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY))
-
-    def _labelled_tiles(self) -> np.ndarray:
-        """Whether a tile has a labelled pixel, ``(n_obs,)``."""
-        labels = self._labels()
-        return (labels >= 0).any(tuple(range(1, labels.ndim)))
-
-    def _training_indices(self) -> np.ndarray:
-        rows = super()._training_indices()
-        labelled = self._labelled_tiles()
-        if not labelled.any():
-            raise ValueError(
-                f"None of the {len(rows)} tiles has a labelled pixel, and {type(self).__name__} "
-                "learns from nothing else. Register tiles with labels (labels_key)."
-            )
-        return self._usable(rows, labelled)
-
     def _usable(self, rows: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-        """Of all rows those that can train."""
         return rows[labelled]
-
-    def _given_split(self, parts: Sequence, indices: np.ndarray) -> Split:
-        split = super()._given_split(parts, indices)
-        if not self._labelled_tiles()[split.train].any():
-            raise ValueError(
-                "datasplitter_kwargs: none of the tiles that are to train has a labelled pixel. "
-                "Name tiles with labels among them."
-            )
-        return split
-
-    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
-        labels = self._labels()[fit.split.train]
-        counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(self.classes))
-        self.module.majority.fill_(int(counts.argmax()))
-        if self.init_params_["class_weights"] == "balanced":
-            weights = balanced_weights(labels, len(self.classes))
-            self.module.class_weights.copy_(weights)
-        callbacks = [*(fit.trainer.get("callbacks") or []), MajorityWatch()]
-        return super()._fit(replace(fit, trainer=fit.trainer | {"callbacks": callbacks}), run)
-
-    @torch.inference_mode()
-    def _over_views(
-        self,
-        adata: AnnData,
-        indices: Sequence[int] | None,
-        batch_size: int | None,
-        n_views: int,
-    ) -> Iterator[Tensor]:
-        """Probabilities of views of a minibatch, ``(n_views, B, ..., L, H, W)``."""
-        for series in self._batches(adata, indices, batch_size):
-            yield self.module.view_probabilities(series, n_views).cpu()
-
-    def predict(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        soft: bool = False,
-        tta: int = 1,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """The class of each pixel, or the probabilities of all.
-
-        Parameters
-        ----------
-        tta
-            Flips and turns of each tile whose probabilities are averaged; up to 8 of squares, 4 of
-            other tiles. 1: the tile as it is.
-
-        Returns
-        -------
-        Numbers of classes ``(n_obs, H, W)``, or ``(n_obs, T, H, W)`` of a map a date; with
-        ``soft`` probabilities ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
-
-        Raises
-        ------
-        ValueError
-            If there are not so many views.
-        """
-        adata = self._validate_anndata(adata)
-        parts = [p.mean(0) for p in self._over_views(adata, indices, batch_size, tta)]
-        probabilities = torch.cat(parts).numpy()
-        return probabilities if soft else probabilities.argmax(-3)
-
-    def get_uncertainty(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        kind: str = "entropy",
-        n_views: int | None = None,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """How unsure the class of each pixel is, in nats, in the shape of :meth:`predict`.
-
-        Parameters
-        ----------
-        kind
-            ``"entropy"`` of the probabilities: 0 is sure, log L is to know nothing;
-            ``"mutual_information"`` of class and view: how much of that is that views disagree.
-        n_views
-            Flips and turns whose probabilities are averaged (see :meth:`predict`); by default one
-            for the entropy and four for the mutual information.
-
-        Raises
-        ------
-        ValueError
-            If ``kind`` is unknown, or there are not so many views.
-        """
-        check_choice("kind", kind, ("entropy", "mutual_information"))
-        is_entropy = kind == "entropy"
-        if n_views is None:
-            n_views = 1 if is_entropy else _N_VIEWS
-        elif n_views == 1 and not is_entropy:
-            raise ValueError("n_views: one view cannot disagree. Pass two or more.")
-        adata = self._validate_anndata(adata)
-        found = []
-        for p in self._over_views(adata, indices, batch_size, n_views):
-            total = _entropy(p.mean(0))
-            found.append(total if is_entropy else (total - _entropy(p).mean(0)).clamp_min(0))
-        return torch.cat(found).numpy()
-
-
-def make_augmentation(settings: dict | None) -> Augmentation:
-    """The augmentation of given settings.
-
-    Raises
-    ------
-    ValueError
-        If a setting is unknown or out of range.
-    """
-    settings = settings or {}
-    known = list(Augmentation.__dataclass_fields__)
-    check_options("augmentation", settings, known, "Augmentation")
-    return Augmentation(**settings)
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    """Entropy in nats of probabilities ``(..., L, H, W)``."""
-    return -torch.special.xlogy(probabilities, probabilities).sum(-3)

@@ -1,48 +1,21 @@
-"""The command line: ``mixvi demo``, ``train``, ``annotate`` and ``counterfactual``.
+"""The commands of cells: ``mixvi train``, ``annotate`` and ``counterfactual``.
 
-Models are imported by the command that needs them, so that help comes at once. An option that is
-left out is not passed on: its default is the model's own.
+An option that is left out is not passed on: its default is the model's own.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
+
+from mixvi.cli.app import Interrupted, app, check_outputs, wrote
 
 MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-_USER_ERRORS = (ValueError, KeyError, TypeError, OSError, FloatingPointError)
-_RESIDUALS = {"auto": "auto", "yes": True, "no": False, "centred": "centred"}
-
-
-class _Interrupted(Exception):
-    """Ctrl-C, with what is left of the work."""
-
-
-class _Commands(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise _Interrupted(f"{interrupt or 'Interrupted.'} Nothing was written.") from None
-
-
-app = typer.Typer(
-    cls=_Commands,
-    help="Mixture-prior variational inference for AnnData.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
+RESIDUALS = {"auto": "auto", "yes": True, "no": False, "centred": "centred"}
 
 
 def _in_panel(panel: str) -> Callable:
@@ -55,35 +28,6 @@ def _in_panel(panel: str) -> Callable:
 _data, _model, _training = _in_panel("Data"), _in_panel("Model"), _in_panel("Training")
 Input = Annotated[Path, typer.Argument(help="Cells (h5ad). Never changed.", metavar="CELLS.h5ad")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-
-
-def _version(value: bool) -> None:
-    if value:
-        from importlib.metadata import version
-
-        typer.echo(f"mixvi {version('mixvi')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("mixvi-demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 100,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-) -> None:
-    """Train on real cells and write annotated h5ad files, figures and a report."""
-    from mixvi.demo import run_demo
-
-    run_demo(output, epochs=epochs, progress=not quiet)
 
 
 @app.command()
@@ -204,7 +148,7 @@ def train(
 ) -> None:
     """Train a model; save it, and the cells annotated with what it found."""
     output = output or model_dir / "annotated.h5ad"
-    _check_outputs(cells, overwrite, model_dir, output)
+    check_outputs(cells, overwrite, model_dir, output)
     cls = _model_class(model)
     setup, options, fitting = _sort_options(context, model, cls)
     if "stages" in fitting:
@@ -229,7 +173,7 @@ def train(
     fitted.save(model_dir, overwrite=overwrite)
     _write(adata, output)
     if stopped is not None:
-        raise _Interrupted(f"{stopped} It is saved in {model_dir}.")
+        raise Interrupted(f"{stopped} It is saved in {model_dir}.")
 
 
 @app.command()
@@ -246,7 +190,7 @@ def annotate(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model's latents, components and predictions into new cells."""
-    _check_outputs(cells, overwrite, output)
+    check_outputs(cells, overwrite, output)
     adata = _read(cells)
     model = _load(model_dir, adata)
     model.annotate(key_added=key_added, reconstruction=reconstruction)
@@ -280,10 +224,10 @@ def counterfactual(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
-    _check_outputs(cells, overwrite, output)
-    if keep_residual is not None and keep_residual not in _RESIDUALS:
+    check_outputs(cells, overwrite, output)
+    if keep_residual is not None and keep_residual not in RESIDUALS:
         raise ValueError(
-            f"--keep-residual is {keep_residual!r}, but may be {', '.join(_RESIDUALS)}."
+            f"--keep-residual is {keep_residual!r}, but may be {', '.join(RESIDUALS)}."
         )
     adata = _read(cells)
     model = _load(model_dir, adata)
@@ -301,7 +245,7 @@ def counterfactual(
     options = _given(context, ("route", "keep_residual", "labels"))
     _refuse_unused(name.lower(), set(options) - _arguments(model.counterfactual))
     if keep_residual is not None:
-        options["keep_residual"] = _RESIDUALS[keep_residual]
+        options["keep_residual"] = RESIDUALS[keep_residual]
     _write(model.counterfactual(to=to, indices=indices, **options), output)
 
 
@@ -376,15 +320,7 @@ def _read(path: Path):
 def _write(adata, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     adata.write_h5ad(path)
-    Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", markup=False)
-
-
-def _check_outputs(cells: Path, overwrite: bool, *paths: Path) -> None:
-    for path in paths:
-        if path.exists() and cells.exists() and path.samefile(cells):
-            raise ValueError(f"{path} is the input, which is never changed. Name another output.")
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists already. Pass --overwrite or another path.")
+    wrote(path)
 
 
 def _parse_stages(text: str | None) -> list[tuple[float, int]] | None:
@@ -397,32 +333,3 @@ def _parse_stages(text: str | None) -> list[tuple[float, int]] | None:
         raise ValueError(
             f"--stages {text!r} is not of the form LR:EPOCHS,LR:EPOCHS, e.g. 1e-3:50,1e-4:10."
         ) from None
-
-
-def _say(text: object) -> None:
-    line = " ".join(str(text).split())
-    Console(stderr=True, soft_wrap=True).print(f"mixvi: {line}", markup=False)
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    _say(f"warning: {message}")
-
-
-def main() -> None:
-    """Run the command line; what a user can mend is one line and exit code 2."""
-    warnings.showwarning = _show_warning
-    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
-        # for who writes libraries, not for who calls a command
-        warnings.simplefilter("ignore", category)
-    try:
-        app()
-    except _Interrupted as stopped:
-        _say(stopped)
-        sys.exit(INTERRUPTED)
-    except _USER_ERRORS as error:
-        _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

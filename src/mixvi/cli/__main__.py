@@ -1,0 +1,5 @@
+"""``python -m mixvi.cli``."""
+
+from mixvi.cli import main
+
+main()
