@@ -33,6 +33,8 @@ from mixvi.datasets import (
 )
 from mixvi.metrics import gap_lengths, imputation_scores
 from mixvi.satellite import (
+    HierarchicalVAE,
+    SymmetricHVAE,
     band_mean,
     dineof,
     linear_interpolation,
@@ -41,9 +43,7 @@ from mixvi.satellite import (
     seasonal_climatology,
     whittaker,
 )
-from mixvi.satellite.hierarchical_vae import HierarchicalVAE
 from mixvi.satellite.model import SeriesModel
-from mixvi.satellite.symmetric_hvae import SymmetricHVAE
 
 SETTINGS: dict = {
     "level": 0.9,

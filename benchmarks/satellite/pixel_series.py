@@ -1,8 +1,8 @@
 """Series of single pixels with labels of field surveys: the field's default classifiers.
 
 Squares of one degree, or polygons, are split into train, validation and test by the seed; settings
-are those of the best accuracy on validation pixels. The 160 samples of Rondonia are left out: their
-few squares hold a class or two each. The models of mixvi.satellite look at
+are those of the best accuracy on validation pixels. The 160 samples of Rondonia are left out: they
+lie in five squares, of which one would be the test. The models of mixvi.satellite look at
 neighbours, of which there are none here, and are not run.
 """
 
