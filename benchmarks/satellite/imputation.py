@@ -51,7 +51,7 @@ SETTINGS: dict = {
     "climatology": {"window": [8, 16, 32, 64]},
     "savitzky_golay": {"window": [5, 7, 11, 15, 21], "degree": [1, 2, 3]},
     "whittaker": {"smoothing": [1e3, 1e4, 1e5, 1e6, 1e7]},
-    "dineof": {"scope": ["tile", "scene"], "least_seen": [0.02, 0.3]},
+    "dineof": {"scope": ["tile", "scene"]},
     "models": {"width": 0.5, "n_code": 32},
     "train": {"batch_size": 8},
     # a model is looked at so often while it trains, and the best look on validation blocks counts
