@@ -100,3 +100,9 @@ def test_bad_input(case, change, match):
     given = dict(zip(("truth", "estimate", "hidden"), case, strict=False)) | change
     with pytest.raises(ValueError, match=match):
         metrics.imputation_scores(**given)
+
+
+def test_a_single_band_has_no_spectral_angle(case):
+    truth, estimate, hidden, valid = (x[:, :, :1] for x in case)
+    scores = metrics.imputation_scores(truth, estimate, hidden, valid=valid)
+    assert "spectral_angle" not in set(scores.metric)

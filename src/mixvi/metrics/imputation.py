@@ -117,9 +117,7 @@ def imputation_scores(
         lengths = gap_lengths(valid)
         starts = np.array(sorted(gap_starts))
         entries["gap"] = np.searchsorted(starts, lengths[hidden], side="right")
-        spectra["gap"] = np.searchsorted(
-            starts, lengths.max(axis=2)[hidden.all(axis=2)], side="right"
-        )
+        spectra["gap"] = np.searchsorted(starts, lengths.max(axis=2)[_whole(hidden)], side="right")
     names = dict(enumerate(_gap_names(sorted(gap_starts))))
     groups = [(ALL, entries, spectra)]
     if valid is not None:
@@ -165,16 +163,19 @@ def _entries(columns: dict[str, np.ndarray], hidden: np.ndarray) -> pd.DataFrame
 
 
 def _spectra(truth: np.ndarray, estimate: np.ndarray, hidden: np.ndarray) -> pd.DataFrame:
-    """Angle in degrees of the spectra that are hidden as a whole; none of a single band."""
-    whole = hidden.all(axis=2)
-    if truth.shape[2] == 1:
-        return pd.DataFrame({"angle": np.empty(0), "gap": np.empty(0, int)})
+    """Angle in degrees of the spectra that are hidden as a whole."""
+    whole = _whole(hidden)
     x, y = (np.moveaxis(values, 2, -1)[whole].astype(np.float64) for values in (truth, estimate))
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = (x * y).sum(axis=1) / lengths
     # a dark spectrum of zeros has no direction: NaN, which the mean leaves out
     return pd.DataFrame({"angle": np.degrees(np.arccos(cosine.clip(-1, 1))), "gap": 0})
+
+
+def _whole(hidden: np.ndarray) -> np.ndarray:
+    """Where all bands are hidden ``(n, T, H, W)``; nowhere of a single band, which has no angle."""
+    return hidden.all(axis=2) & (hidden.shape[2] > 1)
 
 
 def _errors(entries: pd.DataFrame, peak: float) -> list[tuple[str, float]]:

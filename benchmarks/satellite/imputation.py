@@ -1,0 +1,287 @@
+"""Gaps of real series filled: values hidden behind real clouds, errors by length of the gap.
+
+Clouds of other places and dates hide a share of the valid entries. Blocks of the scene are split:
+each method's settings are those of the least RMSE on validation blocks, figures are of test blocks.
+Every method may read all that is left visible, of test blocks too, as who fills a scene can. A
+reference's 90 % interval is its error's quantile on validation blocks, by length of the gap; a
+model's is its own. To try: ``--seeds 1 --epochs 2 --cases "MODIS Mato Grosso, 10 % hidden" --name
+satellite/trial``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import scvi
+from anndata import AnnData
+from benchmarks.compare import compare
+from benchmarks.record import TRAINER, add_device, use_device
+from scipy.special import ndtri
+
+from mixvi.datasets import (
+    cloud_masks,
+    hide_with_real_clouds,
+    mato_grosso_raster,
+    s2_patches,
+    sentinel2_patch,
+    split_blocks,
+)
+from mixvi.metrics import gap_lengths, imputation_scores
+from mixvi.satellite import (
+    HierarchicalVAE,
+    SymmetricHVAE,
+    band_mean,
+    dineof,
+    linear_interpolation,
+    nearest_date,
+    savitzky_golay,
+    seasonal_climatology,
+    whittaker,
+)
+from mixvi.satellite.model import SeriesModel
+
+SETTINGS: dict = {
+    "level": 0.9,
+    "gap_starts": [1, 2, 3, 6, 11],
+    "climatology": {"window": [8, 16, 32, 64]},
+    "savitzky_golay": {"window": [5, 7, 11, 15, 21], "degree": [1, 2, 3]},
+    "whittaker": {"smoothing": [1e3, 1e4, 1e5, 1e6, 1e7]},
+    "dineof": {"scope": ["tile", "scene"]},
+    "models": {"width": 0.5, "n_code": 32},
+    "train": {"batch_size": 8},
+    # a model is looked at so often while it trains, and the best look on validation blocks counts
+    "looks": 4,
+    "n_samples": 16,
+    # name: data set, side of tiles, share of valid entries hidden
+    "cases": {
+        "Sentinel-2 NDVI, 10 % hidden": ["sentinel2", 20, 0.1],
+        "Sentinel-2 NDVI, 30 % hidden": ["sentinel2", 20, 0.3],
+        "MODIS Mato Grosso, 10 % hidden": ["mato_grosso", 12, 0.1],
+        "Sentinel-2 monthly, 9 bands, 20 % hidden": ["belgium", 20, 0.2],
+    },
+}
+
+
+class Case(NamedTuple):
+    """Tiles with hidden entries, and which tiles choose settings and which are scored.
+
+    Attributes
+    ----------
+    tiles
+        What models read: ``obsm["valid"]`` without the hidden entries.
+    hidden
+        Entries to be scored, in the shape of the series.
+    val, test
+        Of each tile, whether it chooses settings, and whether it is scored.
+    n_seasons
+        How many rows are one place, one after the other in time.
+    """
+
+    tiles: AnnData
+    hidden: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    n_seasons: int
+
+
+def _scene(name: str, side: int) -> tuple[AnnData, np.ndarray | None]:
+    """Tiles of a data set, and masks of clouds unless its own serve."""
+    masks = None
+    if name == "sentinel2":
+        tiles = sentinel2_patch(tile=side)
+    elif name == "mato_grosso":
+        tiles = mato_grosso_raster(tile=side)
+        # composites lack a few scattered pixels: clouds have shapes
+        masks = cloud_masks(sentinel2_patch())
+    else:
+        tiles = s2_patches("belgium2_monthly", side)
+        # its own gaps are two whole months
+        masks = cloud_masks(s2_patches("gfmap_2022winter_quintads"))
+    scene = tiles.uns["scene"]
+    whole = (tiles.obs["row"] + side <= scene["height"]) & (
+        tiles.obs["column"] + side <= scene["width"]
+    )
+    return tiles[whole.to_numpy()].copy(), masks
+
+
+def prepared(case: str, seed: int) -> Case:
+    """The data of a case; tiles, hidden entries and blocks are the same for every method."""
+    name, side, share = SETTINGS["cases"][case]
+    tiles, masks = _scene(name, side)
+    tiles = hide_with_real_clouds(tiles, share, masks=masks, seed=seed)
+    hidden = np.broadcast_to(tiles.obsm["hidden"], tiles.obsm["series"].shape)
+    split = split_blocks(tiles, seed=seed)
+    n_seasons = tiles.obs["season"].nunique() if "season" in tiles.obs else 1
+    return Case(tiles, hidden, *(split.eq(x).to_numpy() for x in ("val", "test")), n_seasons)
+
+
+def _joined(x: np.ndarray, n_seasons: int) -> np.ndarray:
+    """Seasons of a place ``(n_seasons * n, T, ...)`` as one series ``(n, n_seasons * T, ...)``."""
+    x = x.reshape(n_seasons, -1, *x.shape[1:]).swapaxes(0, 1)
+    return x.reshape(len(x), -1, *x.shape[3:])
+
+
+def _parted(x: np.ndarray, n_seasons: int) -> np.ndarray:
+    """The inverse of :func:`_joined`."""
+    x = x.reshape(len(x), n_seasons, -1, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _filled(case: Case, fill: Callable, **settings) -> np.ndarray:
+    """Series filled by a reference that reads all seasons of a place at once."""
+    arrays = [case.tiles.obsm[key] for key in ("series", "valid", "time")]
+    series, valid, time = (_joined(x, case.n_seasons) for x in arrays)
+    if fill is band_mean:
+        return _parted(fill(series, valid), case.n_seasons)
+    if settings.pop("scope", "tile") == "tile":
+        return _parted(fill(series, valid, time, **settings), case.n_seasons)
+    # a method to which a tile is a set of pixels reads the scene as one long tile
+    n, height = series.shape[0], series.shape[3]
+    long = (np.concatenate(list(x), axis=-2)[None] for x in (series, valid))
+    whole = fill(*long, time[:1], **settings)[0]
+    parts = [whole[..., i * height : (i + 1) * height, :] for i in range(n)]
+    return _parted(np.stack(parts), case.n_seasons)
+
+
+def rmse(case: Case, estimate: np.ndarray, rows: np.ndarray) -> float:
+    """Over the hidden entries of some tiles; bands count by their variance."""
+    sd = _deviations(case)
+    scaled = estimate / sd, case.tiles.obsm["series"] / sd
+    return float(np.sqrt(np.mean((scaled[0][rows] - scaled[1][rows])[case.hidden[rows]] ** 2)))
+
+
+def _deviations(case: Case) -> np.ndarray:
+    """Standard deviation of each band's visible entries ``(C, 1, 1)``."""
+    series = case.tiles.obsm["series"]
+    valid = np.broadcast_to(case.tiles.obsm["valid"], series.shape)
+    bands = range(series.shape[2])
+    return np.array([series[:, :, b][valid[:, :, b]].std() for b in bands])[:, None, None]
+
+
+def _gap_classes(case: Case) -> np.ndarray:
+    """Class of the length of each entry's gap, by all seasons of a place, as the scores have it."""
+    valid = _joined(case.tiles.obsm["valid"], case.n_seasons)
+    classes = np.searchsorted(SETTINGS["gap_starts"], gap_lengths(valid), side="right")
+    return np.broadcast_to(_parted(classes, case.n_seasons), case.hidden.shape)
+
+
+def _interval(case: Case, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """90 % intervals of an estimate from its errors on validation blocks, by band and gap."""
+    gaps, half = _gap_classes(case), np.zeros(case.hidden.shape)
+    errors = np.abs(estimate - case.tiles.obsm["series"])
+    known = case.hidden & case.val[:, None, None, None, None]
+    for band, gap in product(range(half.shape[2]), np.unique(gaps)):
+        of_gap, chosen = gaps[:, :, band] == gap, known[:, :, band]
+        ours = chosen & of_gap
+        # a length that no validation block has: all lengths
+        ours = ours if ours.sum() >= 20 else chosen
+        if ours.any():
+            half[:, :, band][of_gap] = np.quantile(errors[:, :, band][ours], SETTINGS["level"])
+    return estimate - half, estimate + half
+
+
+def scores(case: Case, estimate: np.ndarray, interval: tuple | None = None) -> dict[str, float]:
+    """Figures on the hidden entries of the test blocks."""
+    if interval is None:
+        interval = _interval(case, estimate)
+    series, at = case.tiles.obsm["series"], case.test
+    # by all seasons, so that a gap at the turn of the year is as long as it is
+    n = case.n_seasons
+    ours = at.reshape(n, -1)[0]
+    arrays = [series, estimate, case.hidden, case.tiles.obsm["valid"], *interval]
+    joined = [_joined(np.asarray(x), n)[ours] for x in arrays]
+    table = imputation_scores(
+        *joined[:3],
+        valid=joined[3],
+        interval=(joined[4], joined[5]),
+        gap_starts=SETTINGS["gap_starts"],
+    )
+    value = table[table["band"] == "all"].set_index(["metric", "gap"])["value"]
+    width = (interval[1] - interval[0])[at][case.hidden[at]].mean()
+    found = {
+        "rmse": value["rmse", "all"],
+        "mae": value["mae", "all"],
+        "psnr": value["psnr", "all"],
+        "rmse_in_sd": rmse(case, estimate, at),
+    }
+    if ("spectral_angle", "all") in value:
+        found["spectral_angle"] = value["spectral_angle", "all"]
+    found |= {f"rmse, gap {gap}": x for gap, x in value["rmse"].items() if gap != "all"}
+    return found | {"coverage_90": value["coverage_90", "all"], "width_90": float(width)}
+
+
+def reference(fill: Callable, grid: Mapping[str, list], case_name: str, seed: int) -> dict:
+    """A reference with the settings that are best on validation blocks."""
+    case = prepared(case_name, seed)
+    best, least, chosen = None, np.inf, {}
+    for values in product(*grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        if settings.get("degree", 0) >= settings.get("window", 99):
+            continue
+        estimate = _filled(case, fill, **settings)
+        error = rmse(case, estimate, case.val)
+        if error < least:
+            best, least, chosen = estimate, error, settings
+    return scores(case, best) | {"chosen": str(chosen)}
+
+
+def model(kind: type[SeriesModel], options: Mapping, case_name: str, seed: int) -> dict:
+    """A model without labels, at its best look on validation blocks."""
+    case = prepared(case_name, seed)
+    tiles = case.tiles.copy()
+    tiles.obsm.pop("labels", None)
+    scvi.settings.seed = seed
+    kind.setup_anndata(tiles)
+    fitted = kind(tiles, **SETTINGS["models"], **options)
+    part = max(1, SETTINGS["epochs"] // SETTINGS["looks"])
+    best, least, epochs = None, np.inf, 0
+    for look in range(1, SETTINGS["looks"] + 1):
+        fitted.train(part, **SETTINGS["train"], **TRAINER)
+        estimate, sd = fitted.impute(n_samples=SETTINGS["n_samples"], return_sd=True)
+        error = rmse(case, estimate, case.val)
+        if error < least:
+            best, least, epochs = (estimate, sd), error, look * part
+    estimate, half = best[0], ndtri(0.5 + SETTINGS["level"] / 2) * best[1]
+    return scores(case, estimate, (estimate - half, estimate + half)) | {"epochs": epochs}
+
+
+METHODS = {
+    "band mean": partial(reference, band_mean, {}),
+    "nearest date": partial(reference, nearest_date, {}),
+    "linear interpolation": partial(reference, linear_interpolation, {}),
+    "seasonal climatology": partial(reference, seasonal_climatology, SETTINGS["climatology"]),
+    "Savitzky-Golay": partial(reference, savitzky_golay, SETTINGS["savitzky_golay"]),
+    "Whittaker": partial(reference, whittaker, SETTINGS["whittaker"]),
+    "DINEOF": partial(reference, dineof, SETTINGS["dineof"]),
+    "SymmetricHVAE": partial(model, SymmetricHVAE, {}),
+    "ladder VAE": partial(model, HierarchicalVAE, {"inference": "ladder"}),
+}
+
+
+def main() -> None:
+    """Run all seeds and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=200, help="of models")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--cases", nargs="+", default=list(SETTINGS["cases"]))
+    parser.add_argument("--resume", action="store_true", help="keep the runs of the record")
+    parser.add_argument("--name", default="satellite/imputation", help="of the record")
+    add_device(parser)
+    given = parser.parse_args()
+    use_device(given.device)
+    SETTINGS["epochs"] = given.epochs
+    methods = {name: METHODS[name] for name in given.methods}
+    compare(
+        given.name, methods, given.cases, SETTINGS, given.seeds, given.jobs, resume=given.resume
+    )
+
+
+if __name__ == "__main__":
+    main()

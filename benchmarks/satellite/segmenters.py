@@ -1,0 +1,74 @@
+"""Models that segment, trained for a number of updates, at their best look on validation tiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import ceil
+
+import numpy as np
+import scvi
+from anndata import AnnData
+from benchmarks.record import TRAINER
+from benchmarks.satellite.peers import Task, figures, validation_accuracy
+
+from mixvi.satellite import MixMatchSegmenter, UNetSegmenter
+
+KINDS = {"U-Net": UNetSegmenter, "MixMatch": MixMatchSegmenter}
+LABELLED_FRACTION = 0.5
+
+
+def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
+    """Figures of a model that is trained on the tiles that neither validate nor test.
+
+    Parameters
+    ----------
+    kind
+        A key of ``KINDS``.
+    settings
+        ``updates``, ``looks``, ``batch_size``, ``lr`` and ``network``, the same for all kinds, and
+        ``mixmatch``, of MixMatch alone. Updates are rounded up to whole epochs.
+    """
+    model, tiles = _built(kind, task, seed, settings)
+    an_epoch = _updates_an_epoch(kind, tiles, settings["batch_size"])
+    part = ceil(settings["updates"] / settings["looks"] / an_epoch)
+    best, most, epochs = None, -1.0, 0
+    asked, n = task.val | task.test, len(task.truth)
+    for look in range(1, settings["looks"] + 1):
+        model.train(part, batch_size=settings["batch_size"], lr=settings["lr"], **TRAINER)
+        p = np.zeros((n, len(task.tiles.uns["classes"]), *task.truth.shape[1:]), np.float32)
+        p[asked] = model.predict(task.tiles[asked].copy(), soft=True)
+        accuracy = validation_accuracy(task, p)
+        if accuracy > most:
+            best, most, epochs = p, accuracy, look * part
+    return figures(task, best) | {"epochs": epochs}
+
+
+def seconds_an_update(kind: str, task: Task, settings: Mapping) -> float:
+    """Measured over one epoch, after one to warm up; on a CPU its time, which others may share."""
+    clock = time.process_time if TRAINER["accelerator"] == "cpu" else time.perf_counter
+    model, tiles = _built(kind, task, 0, settings)
+    options = {"batch_size": settings["batch_size"], "lr": settings["lr"], **TRAINER}
+    model.train(1, **options)
+    start = clock()
+    model.train(1, **options)
+    return (clock() - start) / _updates_an_epoch(kind, tiles, settings["batch_size"])
+
+
+def _built(kind: str, task: Task, seed: int, settings: Mapping):
+    tiles = task.tiles[~(task.val | task.test)].copy()
+    scvi.settings.seed = seed
+    KINDS[kind].setup_anndata(tiles)
+    own = settings["mixmatch"] if kind == "MixMatch" else {}
+    if own:
+        own = own | {"rampup_steps": settings["updates"]}
+    return KINDS[kind](tiles, **settings["network"], **own), tiles
+
+
+def _updates_an_epoch(kind: str, tiles: AnnData, batch_size: int) -> int:
+    labelled = (tiles.obsm["labels"] >= 0).any(axis=(1, 2)).sum()
+    passed = labelled
+    if kind == "MixMatch" and labelled < tiles.n_obs:
+        # passes are over tiles without a label, which fill a share of each minibatch
+        passed = (tiles.n_obs - labelled) / (1 - LABELLED_FRACTION)
+    return max(1, int(passed // batch_size))
