@@ -135,8 +135,8 @@ def cityscapes(
 
     Returns
     -------
-    AnnData as of :func:`camvid`: ``obsm["series"]`` (n, 1, 3, *size) in [0, 1],
-    ``obsm["labels"]`` (n, *size), ``obs["split"]``, ``obs["sequence"]`` (the city).
+    AnnData as of :func:`camvid`: ``obsm["series"]`` ``(n, 1, 3, *size)`` in
+    [0, 1], ``obsm["labels"]`` ``(n, *size)``, ``obs["split"]``, ``obs["sequence"]`` (the city).
 
     Raises
     ------
