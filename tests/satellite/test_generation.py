@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scvi
@@ -265,3 +268,14 @@ def test_values_may_be_of_other_families(likelihood):
     adata.obsm["series"] = adata.obsm["series"] - np.ones_like(adata.obsm["series"])
     with pytest.raises(ValueError, match="values from -"):
         model.impute(adata)
+
+
+def test_the_code_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "satellite.md").read_text()
+    section = page[page.index("## Generative models") : page.index("## Plots")]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert names["maps"].shape == (16, 16, 16)
+    assert names["filled"].shape == names["sd"].shape == (16, 6, 5, 16, 16)
+    assert names["new"].shape == (2, 6, 5, 16, 16)

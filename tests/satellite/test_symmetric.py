@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from tests.satellite.regions import region_images
+from regions import region_images
 from torch import distributions as td
 
 from mixvi.core.data.keys import UNLABELLED, VOID

@@ -184,8 +184,8 @@ def category_colours(n: int) -> list:
     colours += [plt.get_cmap("tab20b")(i) for i in range(20)]
     if n <= len(colours):
         return colours[:n]
-    from scanpy.plotting.palettes import default_102
+    from scanpy.pl import palettes
 
-    if n <= len(default_102):
-        return list(default_102[:n])
+    if n <= len(palettes.default_102):
+        return list(palettes.default_102[:n])
     return [plt.get_cmap("gist_ncar")((i + 0.5) / n) for i in range(n)]
