@@ -210,8 +210,9 @@ def summary(runs: Sequence[dict]) -> dict[str, dict[str, dict[str, float]]]:
     out: dict[str, dict[str, dict[str, float]]] = {}
     for case, method in dict.fromkeys((r["case"], r["method"]) for r in runs):
         ours = _of(runs, case, method)
-        keys = [k for k, v in ours[0].items() if isinstance(v, float | int) and k != "seed"]
-        # what is measured once stands in one of the runs
+        # what is measured once, or is not there to be measured, stands in some of the runs
+        figures = {k: v for run in reversed(ours) for k, v in run.items()}
+        keys = [k for k, v in figures.items() if isinstance(v, float | int) and k != "seed"]
         medians = {k: float(np.median([r[k] for r in ours if k in r])) for k in keys}
         out.setdefault(case, {})[method] = medians
     return out

@@ -50,7 +50,7 @@ SETTINGS: dict = {
     "gap_starts": [1, 2, 3, 6, 11],
     "climatology": {"window": [8, 16, 32, 64]},
     "savitzky_golay": {"window": [5, 7, 11, 15, 21], "degree": [1, 2, 3]},
-    "whittaker": {"smoothing": [1e3, 1e4, 1e5, 1e6, 1e7]},
+    "whittaker": {"smoothing": [1e4, 1e5, 1e6, 1e7, 1e8, 1e9]},
     "dineof": {"scope": ["tile", "scene"]},
     "models": {"width": 0.5, "n_code": 32},
     "train": {"batch_size": 8},

@@ -32,15 +32,18 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
     model, tiles = _built(kind, task, seed, settings)
     an_epoch = _updates_an_epoch(kind, tiles, settings["batch_size"])
     part = ceil(settings["updates"] / settings["looks"] / an_epoch)
+    p = np.zeros(
+        (len(task.truth), len(task.tiles.uns["classes"]), *task.truth.shape[1:]), np.float32
+    )
+    val, test = (task.tiles[rows].copy() for rows in (task.val, task.test))
     best, most, epochs = None, -1.0, 0
-    asked, n = task.val | task.test, len(task.truth)
     for look in range(1, settings["looks"] + 1):
         model.train(part, batch_size=settings["batch_size"], lr=settings["lr"], **TRAINER)
-        p = np.zeros((n, len(task.tiles.uns["classes"]), *task.truth.shape[1:]), np.float32)
-        p[asked] = model.predict(task.tiles[asked].copy(), soft=True)
+        p[task.val] = model.predict(val, soft=True)
         accuracy = validation_accuracy(task, p)
         if accuracy > most:
-            best, most, epochs = p, accuracy, look * part
+            p[task.test] = model.predict(test, soft=True)
+            best, most, epochs = p.copy(), accuracy, look * part
     return figures(task, best) | {"epochs": epochs}
 
 
