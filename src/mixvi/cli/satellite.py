@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from mixvi.cli.app import app, check_outputs, wrote
@@ -94,7 +93,7 @@ def _predict(
 
     scene = read_scene(path)
     if scale != 1.0:
-        scene["series"] = scene["series"].astype(np.float32) * np.float32(scale)
+        scene["series"] = scene["series"].astype("float32") * scale
     size = model.shape[-1]
     options = {
         "size": size,
