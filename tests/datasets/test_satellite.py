@@ -34,6 +34,11 @@ def test_sentinel2_patch(tile):
     assert adata.obsm["valid"].sum() == round(0.6044947582993594 * 68 * 10_100)
     days = adata.obsm["time"][0]
     assert (np.diff(days) > 0).all() and np.floor(days[[0, -1]]).tolist() == [16_627, 17_522]
+    scene = adata.uns["scene"]
+    # its README: 101 x 100 pixels of 10 m
+    a, _, west, _, e, north = scene["transform"]
+    assert scene["crs"] == "EPSG:32633" and (a, e) == pytest.approx((10, -10), rel=1e-3)
+    assert (west, north) == pytest.approx((465_181.05, 5_080_254.63))
 
 
 def test_bands_of_sentinel2_patch():

@@ -73,6 +73,13 @@ _SLOVENIA = {
     4: "shrubland",
     8: "artificial surface",
 }
+# corners in metres of UTM 33N, west, south, east, north: TestEOPatch/bbox.geojson of eo-learn
+_SENTINEL2_CORNERS = (
+    465_181.0522318204,
+    5_079_244.8912012065,
+    466_180.53145382757,
+    5_080_254.63349641,
+)
 # what Sen2Cor calls dark, vegetation, bare soil, water and unclassified
 _CLEAR = (2, 4, 5, 6, 7)
 
@@ -101,8 +108,8 @@ def sentinel2_patch(
     (155 pixels of no data are unlabelled), ``obsm["elevation"]`` (n, H, W) in metres; with
     ``"ndvi"`` also ``obsm["time"]`` (n, T) in days since 1970 and ``obsm["cloud_probability"]``
     (n, T, 1, H, W), which a cloud detector gave. ``obs["row"]``, ``obs["column"]``,
-    ``obs["block"]`` (the tile); ``uns["bands"]``, ``uns["classes"]``, ``uns["scene"]``.
-    Three quarters of the labelled pixels are forest.
+    ``obs["block"]`` (the tile); ``uns["bands"]``, ``uns["classes"]``, ``uns["scene"]``
+    (UTM 33N, as eo-learn gives its corners). Three quarters of the labelled pixels are forest.
 
     Raises
     ------
@@ -126,6 +133,9 @@ def sentinel2_patch(
     labels = np.full(cover.shape, UNLABELLED)
     for code, value in enumerate(_SLOVENIA):
         labels[cover == value] = code
+    west, south, east, north = _SENTINEL2_CORNERS
+    height, width = cover.shape
+    transform = ((east - west) / width, 0.0, west, 0.0, (south - north) / height, north)
     return scenes_adata(
         series,
         bands=names,
@@ -134,6 +144,8 @@ def sentinel2_patch(
         labels=labels[None],
         classes=list(_SLOVENIA.values()),
         maps=maps,
+        crs="EPSG:32633",
+        transform=transform,
         tile=tile,
     )
 
