@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,8 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         maps = label_maps(self.adata, self._setup_args, self.label_mode)
         return (maps >= 0).reshape(len(maps), -1).any(1)
 
-    def _sampling(self, fit: Fit) -> dict:
+    def _label_shares(self, fit: Fit) -> dict:
+        """``labelled`` and ``labelled_fraction`` of minibatches, if tiles are not alike."""
         labelled = self._labelled_tiles()
         of_training = labelled[fit.split.train]
         if of_training.all() or not of_training.any() or fit.minibatches["batch_size"] < 2:
@@ -102,6 +104,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         self._prepare(fit.split.train)
+        fit = replace(fit, minibatches=fit.minibatches | self._label_shares(fit))
         return super()._fit(fit, run)
 
     def _prepare(self, rows: np.ndarray) -> None:

@@ -90,11 +90,7 @@ class StepwiseFittingMixin(RunnerMixin):
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         """Train one part; the images it was trained on, which a resumed run remembers."""
         data = MinibatchModule(
-            self.adata_manager,
-            fit.split,
-            **fit.minibatches,
-            **self._sampling(fit),
-            extra=self._further_rows(),
+            self.adata_manager, fit.split, **fit.minibatches, extra=self._further_rows()
         )
         self._run(
             StepwiseTrainingPlan(self.module, **fit.plan),
@@ -139,10 +135,6 @@ class StepwiseFittingMixin(RunnerMixin):
     def _default_epochs(self, n_minibatches: int) -> int:
         """Epochs of ``n_minibatches`` unless told."""
         return 100
-
-    def _sampling(self, fit: Fit) -> dict[str, Any]:
-        """``labelled`` and ``labelled_fraction`` of a part's minibatches, if rows are not alike."""
-        return {}
 
     def _further_rows(self) -> dict[str, np.ndarray] | None:
         """Arrays ``(n_obs, ...)`` that the module reads in training beside the fields."""
