@@ -170,7 +170,15 @@ def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
 def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
     """Labels as they are, ``(n, H, W)`` or ``(n, T, H, W)``; -1 everywhere where there are none."""
     if args["labels_key"] in adata.obsm:
-        return np.asarray(adata.obsm[args["labels_key"]]).astype(np.int16)
+        maps = np.asarray(adata.obsm[args["labels_key"]])
+        # labels may be others than at set-up
+        if maps.min() < VOID or maps.max() >= len(args["classes"]):
+            raise ValueError(
+                f"{_name(args, 'labels_key')} has values from {maps.min()} to {maps.max()}, but "
+                f"classes are numbered from 0 to {len(args['classes']) - 1}, unlabelled pixels are "
+                f"{UNLABELLED}, void ones {VOID}."
+            )
+        return maps.astype(np.int16)
     shape = read_series(adata, args).shape
     lead = shape[:1] if mode == "map" else shape[:2]
     return np.full((*lead, *shape[3:]), UNLABELLED, dtype=np.int16)
