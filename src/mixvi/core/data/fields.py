@@ -107,11 +107,13 @@ class CategoriesField(CategoricalObsField):
         **kwargs,
     ) -> dict:
         """Encode the target's column by the source's categories, and others behind them."""
+        categories = list(state_registry[self.CATEGORICAL_MAPPING_KEY])
         if self.is_default:
             self._setup_default_attr(adata_target)
+            codes = np.zeros(adata_target.n_obs, dtype=np.int64)
+            return self._written(adata_target, codes, categories)
         self.validate_field(adata_target)
         column = adata_target.obs[self._original_attr_key]
-        categories = list(state_registry[self.CATEGORICAL_MAPPING_KEY])
         if extend_categories:
             known = {name_of(category) for category in categories}
             categories += [c for c in found_categories(column)[1] if name_of(c) not in known]

@@ -30,13 +30,16 @@ def registered_fields(
     ``extra`` are further arrays ``(n_obs, ...)``. Only ``X`` may be on disk.
     """
     fields = dict(extra or {})
-    for key in manager.data_registry:
-        values = manager.get_from_registry(key)
+    # read by the fields themselves: the registry is built anew for each key it is asked for
+    for field in manager.fields:
+        if field.is_empty:
+            continue
+        values = field.get_field_data(manager.adata)
         if isinstance(values, pd.DataFrame):
             values = values.to_numpy()
         if isinstance(values, np.ndarray) and values.ndim == 1:
             values = values.reshape(-1, 1)
-        fields[key] = values
+        fields[field.registry_key] = values
     return fields
 
 
