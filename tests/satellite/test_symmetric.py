@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from regions import region_images
 from torch import distributions as td
 
 from mixvi.core.data.keys import UNLABELLED, VOID
-from mixvi.datasets import toy_satellite_series
+from mixvi.datasets import toy_region_images, toy_satellite_series
 from mixvi.satellite import SymmetricHVAE, SymmetricVAE
 from mixvi.satellite.dreams import turned
 
@@ -229,17 +228,20 @@ def test_history_has_each_term():
 
 def test_it_fills_gaps_better_than_the_mean_of_bands_and_maps_what_it_cannot_see():
     """The synthetic case of the specification (5.10), at a small budget."""
-    adata, new = region_images(500, 50), region_images(100, 100, seed=9)
+    adata, new = toy_region_images(500, 50), toy_region_images(100, 100, seed=9)
     layers = [
         {"n_channels": 12, "scale": 1, "parents": [0], "hidden": [16]},
         {"scale": 1, "parents": [1], "hidden": [16]},
     ]
     scvi.settings.seed = 0
     SymmetricHVAE.setup_anndata(adata)
-    options = {"dream_maps": "external", "maps_key": "unpaired"}
+    options = {"dream_maps": "external", "maps_key": "other_labels"}
     model = SymmetricHVAE(adata, layers, n_code=4, **options)
     model.train(4, batch_size=32, lr=3e-3, enable_progress_bar=False)
-    truth, gap = new.obsm["truth"], np.broadcast_to(~new.obsm["valid"], new.obsm["truth"].shape)
+    truth, gap = (
+        new.obsm["complete"],
+        np.broadcast_to(~new.obsm["valid"], new.obsm["complete"].shape),
+    )
 
     def error(filled: np.ndarray) -> float:
         return float(np.sqrt(np.square(filled - truth)[gap].mean()))
@@ -249,7 +251,7 @@ def test_it_fills_gaps_better_than_the_mean_of_bands_and_maps_what_it_cannot_see
     assert error(filled) < 0.93 * error(np.broadcast_to(band_mean, truth.shape))
     inside = np.abs(filled - truth)[gap] < 1.645 * sd[gap]
     assert 0.8 < inside.mean() < 0.97
-    right = model.predict(new) == new.obsm["maps"]
+    right = model.predict(new) == new.obsm["true_labels"]
     hidden = ~new.obsm["valid"][:, 0, 0]
     assert right[~hidden].mean() > 0.75
     assert right[hidden].mean() > 0.5

@@ -41,6 +41,7 @@ from mixvi.datasets.satellite import (
 from mixvi.datasets.street_scenes import CAMVID, camvid, cityscapes
 from mixvi.datasets.tiles import spatial_blocks, split_blocks
 from mixvi.datasets.toy import toy_conditional_blobs
+from mixvi.datasets.toy_regions import toy_region_images
 from mixvi.datasets.toy_satellite import toy_satellite_series
 
 __all__ = [
@@ -89,5 +90,6 @@ __all__ = [
     "spatial_blocks",
     "split_blocks",
     "toy_conditional_blobs",
+    "toy_region_images",
     "toy_satellite_series",
 ]
