@@ -184,6 +184,13 @@ def test_one_image_and_missing_labels():
     assert plane.obsm["series"].shape == (9, 1, 1, 32, 32) and "time" not in plane.obsm
 
 
+def test_one_tile_that_is_the_whole_scene_need_not_be_square():
+    scene = made_up_scene().isel(y=slice(0, 30), x=slice(0, 20))
+    tiles = tile(scene, 32, 0)
+    tiles.obsm["series"] = tiles.obsm["series"][..., :30, :20]
+    np.testing.assert_array_equal(stitch(tiles, "series"), scene["series"])
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 @pytest.mark.parametrize("window", [1, 30_000, 10**9], ids=["a tile", "a part", "all"])
 def test_batches_are_the_tiles(batch_size, window, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scvi
 import torch
 from anndata import AnnData
 from conftest import CPU
@@ -191,3 +192,11 @@ def test_a_constant_predictor_is_noticed_in_training():
         model.module.unet.classes.bias[majority] = 1e3
     with pytest.warns(UserWarning, match="training has collapsed"):
         model.train(3, lr=1e-6, batch_size=4, **CPU)
+
+
+@pytest.mark.parametrize("size, at_most", [(16, 128), (256, 4)])
+def test_verbs_hand_large_series_to_the_network_a_few_at_a_time(size, at_most):
+    adata = toy(n_tiles=2, size=size)
+    UNetSegmenter.setup_anndata(adata)
+    assert scvi.settings.batch_size == 128
+    assert UNetSegmenter(adata, width=4, n_levels=1)._default_batch_size() == at_most

@@ -19,6 +19,9 @@ from mixvi.satellite.fitting import SeriesFittingMixin
 from mixvi.satellite.module import SegmentingModule, SeriesModule
 from mixvi.satellite.setup import observed_values, read_series, resolve_series, series_fields
 
+# dates times pixels that verbs hand to a network at once: some hundred MB of maps
+_PLACES_AT_A_TIME = 2**20
+
 
 class SeriesModel(SeriesFittingMixin, AnnDataModel):
     """Base of the models of series. Subclasses build ``self.module`` and add their own verbs."""
@@ -125,6 +128,12 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
 
     def _default_epochs(self, n_minibatches: int) -> int:
         return 100
+
+    def _default_batch_size(self) -> int:
+        # networks of series keep many maps of each pixel and date
+        n_dates, _, height, width = self.shape
+        at_most = _PLACES_AT_A_TIME // (n_dates * height * width)
+        return min(super()._default_batch_size(), max(1, at_most))
 
 
 def entropy_of(probabilities: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ adata
 indices
     Rows, by number or as a boolean mask; default all.
 batch_size
-    Rows that are computed at a time; default ``scvi.settings.batch_size``.
+    Rows that are computed at a time; default ``scvi.settings.batch_size``, fewer where
+    series of images are large.
 n_hidden
     Width of the hidden layers of every network.
 n_layers
