@@ -13,6 +13,7 @@ NAMES = (
     "seasonal_climatology",
     "savitzky_golay",
     "whittaker",
+    "hants",
     "dineof",
 )
 
@@ -56,6 +57,7 @@ def test_gaps_are_never_read(seasons, name, junk):
         ("seasonal_climatology", 0.03),
         ("savitzky_golay", 0.03),
         ("whittaker", 0.03),
+        ("hants", 0.005),
         ("dineof", 0.01),
     ],
 )
@@ -168,3 +170,27 @@ def test_bad_numbers(seasons):
     ):
         with pytest.raises(ValueError, match=match):
             fill(name, *seasons, **options)
+
+
+def test_hants_finds_the_season_below_overlooked_clouds():
+    time = np.arange(0.0, 730, 16)
+    season = (0.5 + 0.2 * np.cos(2 * np.pi * (time - 190) / 365.25)).reshape(1, -1, 1, 1, 1)
+    valid = np.ones(season.shape, bool)
+    valid[:, ::3] = False
+    seen = season.copy()
+    seen[:, 4::9] -= 0.3
+    filled = satellite.hants(seen, valid, time, tolerance=0.05)
+    gaps = ~valid
+    assert np.abs(filled - season)[gaps].max() < 0.01
+    # without rejection clouds draw the course down
+    assert np.abs(satellite.hants(seen, valid, time) - season)[gaps].max() > 0.05
+
+
+def test_hants_without_a_date_or_with_few_is_filled_otherwise():
+    time, valid = np.arange(0.0, 320, 16), np.zeros((1, 20, 1, 1, 3), bool)
+    valid[0, [2, 6], 0, 0, 0] = True
+    valid[0, :, 0, 0, 1] = True
+    series = np.broadcast_to(np.linspace(0, 1, 20).reshape(1, -1, 1, 1, 1), valid.shape)
+    filled = satellite.hants(series, valid, time)[0, :, 0, 0]
+    expected = satellite.linear_interpolation(series, valid, time)[0, :, 0, 0]
+    np.testing.assert_allclose(filled[:, [0, 2]], expected[:, [0, 2]])

@@ -4,6 +4,7 @@ from mixvi.satellite.hierarchical_vae import HierarchicalVAE
 from mixvi.satellite.interpolation import (
     band_mean,
     dineof,
+    hants,
     linear_interpolation,
     nearest_date,
     savitzky_golay,
@@ -31,6 +32,7 @@ __all__ = [
     "UNetSegmenter",
     "band_mean",
     "dineof",
+    "hants",
     "iter_tiles",
     "linear_interpolation",
     "nearest_date",

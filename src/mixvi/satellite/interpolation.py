@@ -190,6 +190,74 @@ def whittaker(
     return np.where(valid, x, smooth)
 
 
+def hants(
+    series: np.ndarray,
+    valid: np.ndarray,
+    time: np.ndarray,
+    n_harmonics: int = 2,
+    *,
+    damping: float = 0.1,
+    tolerance: float | None = None,
+    n_iterations: int = 10,
+) -> np.ndarray:
+    """Gaps filled by harmonics of the year, fitted to valid dates (HANTS; Roerink et al. 2000).
+
+    Pixels with fewer valid dates than the fit has numbers are interpolated linearly.
+
+    Parameters
+    ----------
+    series, valid, time
+        See the top of this file; days since 1970-01-01.
+    n_harmonics
+        Harmonics of the year, beside its mean.
+    damping
+        Added to the diagonal of the normal equations but for the mean, against swings where dates
+        are few or cover a part of a year.
+    tolerance
+        Valid values that lie below the fit by more are taken for overlooked clouds: of those of a
+        pixel and band, the half that lies lowest is left out of the next fit. ``None``: none are.
+    n_iterations
+        Fits at most.
+
+    Raises
+    ------
+    ValueError
+        As :func:`nearest_date`; also if a number is not positive.
+    """
+    check_positive("n_harmonics", n_harmonics)
+    check_positive("damping", damping, integer=False)
+    check_positive("n_iterations", n_iterations)
+    if tolerance is not None:
+        check_positive("tolerance", tolerance, integer=False)
+    x, valid = _checked(series, valid)
+    days = _days(time, x.shape)[:, :, 0, 0, 0]
+    angles = 2 * np.pi * days[..., None] * np.arange(1, n_harmonics + 1) / _YEAR
+    waves = np.concatenate([np.ones((*days.shape, 1)), np.cos(angles), np.sin(angles)], axis=-1)
+    ridge = np.diag([0.0] + [damping] * (2 * n_harmonics))
+    used = valid
+    for _ in range(n_iterations):
+        weights = used.astype(float)
+        left = np.einsum("nti,ntchw,ntj->nchwij", waves, weights, waves, optimize=True) + ridge
+        right = np.einsum("nti,ntchw->nchwi", waves, weights * x)
+        # a pixel without dates has no mean
+        left[..., 0, 0] += ~used.any(1)
+        factors = np.linalg.solve(left, right[..., None])[..., 0]
+        fit = np.einsum("nti,nchwi->ntchw", waves, factors)
+        if tolerance is None:
+            break
+        below = np.where(used, fit - x, 0)
+        out = (below > tolerance) & (below >= below.max(1, keepdims=True) / 2)
+        # as many dates must stay as the fit has numbers
+        out &= (used & ~out).sum(1, keepdims=True) >= waves.shape[-1]
+        if not out.any():
+            break
+        used = used & ~out
+    few = valid.sum(1, keepdims=True) < waves.shape[-1]
+    if few.any():
+        fit = np.where(few, linear_interpolation(series, valid, time), fit)
+    return _filled(x, valid, fit)
+
+
 def dineof(
     series: np.ndarray,
     valid: np.ndarray,
