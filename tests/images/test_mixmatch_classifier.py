@@ -10,6 +10,7 @@ from conftest import CPU, bars
 from torch import nn
 from torch.nn import functional as F
 
+from mixvi.core.data.loading import inference_loader
 from mixvi.core.maths.averaging import warmed_decay
 from mixvi.core.maths.mixmatch import MixMatchSettings, sharpen
 from mixvi.images import MixMatchClassifier
@@ -175,3 +176,14 @@ def test_messages():
         MixMatchClassifier.setup_anndata(adata, labels_key="one")
     with pytest.raises(KeyError, match="Did you mean 'label'"):
         MixMatchClassifier.setup_anndata(adata, labels_key="labels")
+
+
+def test_forward_of_the_module_is_what_verbs_say():
+    model = fitted(labelled_bars())
+    tensors = next(iter(inference_loader(model.adata_manager, np.arange(200), 200)))
+    with torch.no_grad():
+        inferred, generated = model.module.eval()(tensors, compute_loss=False)
+    codes = model.get_latent_representation(batch_size=200)
+    np.testing.assert_array_equal(inferred["z"], codes)
+    soft = model.predict(soft=True, batch_size=200)
+    np.testing.assert_array_equal(generated["logits"].softmax(1), soft)

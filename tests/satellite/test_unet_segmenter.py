@@ -12,6 +12,7 @@ from made_up import fitted, minibatch, toy
 from torch.nn import functional as F
 
 from mixvi.core.data.keys import UNLABELLED, VOID
+from mixvi.core.data.loading import inference_loader
 from mixvi.satellite import UNetSegmenter
 from mixvi.satellite.labelled import LabelledModule
 from mixvi.satellite.supervision import MajorityWatch, balanced_weights, class_targets
@@ -200,3 +201,12 @@ def test_verbs_hand_large_series_to_the_network_a_few_at_a_time(size, at_most):
     UNetSegmenter.setup_anndata(adata)
     assert scvi.settings.batch_size == 128
     assert UNetSegmenter(adata, width=4, n_levels=1)._default_batch_size() == at_most
+
+
+def test_forward_of_the_module_is_what_verbs_say():
+    model = fitted(UNetSegmenter, toy(n_tiles=2), epochs=1)
+    tensors = next(iter(inference_loader(model.adata_manager, np.arange(2), 2)))
+    with torch.no_grad():
+        inferred, generated = model.module.eval()(tensors, compute_loss=False)
+    np.testing.assert_array_equal(inferred["z"], model.get_latent_representation())
+    np.testing.assert_array_equal(generated["logits"].softmax(1), model.predict(soft=True))

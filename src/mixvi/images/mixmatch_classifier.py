@@ -173,19 +173,19 @@ class MixMatchClassifierModule(StepwiseModule):
         named = {f"guessed_{i}": share for i, share in enumerate(shares)}
         return {"confidence": confidence.mean()} | named
 
-    def inference(self, **inputs):
-        """Not used: verbs call the network."""
-        raise NotImplementedError
+    def inference(self, x: Tensor) -> dict[str, Tensor]:
+        """``z``, the features of images."""
+        return {"z": self.shown_network.features(x)}
 
-    def generative(self, **inputs):
-        """Not used: verbs call the network."""
-        raise NotImplementedError
+    def generative(self, z: Tensor) -> dict[str, Tensor]:
+        """``logits`` of the classes."""
+        return {"logits": self.shown_network.classes(z)}
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
         return {"x": self.rows(tensors)}
 
     def _get_generative_input(self, tensors: dict, inference_outputs: dict, **kwargs) -> dict:
-        return {}
+        return inference_outputs
 
 
 class MixMatchClassifier(StepwiseFittingMixin, RegisteredImages):

@@ -62,20 +62,6 @@ class SeriesModule(StepwiseModule):
         """The series alone."""
         return (self.rows(tensors),)
 
-    def inference(self, **inputs):
-        """Not used: verbs call the networks."""
-        raise NotImplementedError
-
-    def generative(self, **inputs):
-        """Not used: verbs call the networks."""
-        raise NotImplementedError
-
-    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
-        return {"series": self.rows(tensors)}
-
-    def _get_generative_input(self, tensors: dict, inference_outputs: dict, **kwargs) -> dict:
-        return {}
-
 
 class SegmentingModule(SeriesModule):
     """A module whose networks give each pixel the probabilities of its class."""
@@ -87,3 +73,17 @@ class SegmentingModule(SeriesModule):
     @abstractmethod
     def encode(self, series: Series) -> Tensor:
         """What :meth:`get_latent_representation` of the model returns, ``(B, n_latent)``."""
+
+    def inference(self, series: Series) -> dict[str, Tensor]:
+        """``z`` of :meth:`encode`."""
+        return {"z": self.encode(series)}
+
+    def generative(self, series: Series) -> dict[str, Tensor]:
+        """``logits`` of :meth:`class_logits`, if there are classes."""
+        return {"logits": self.class_logits(series)} if self.n_classes else {}
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **kwargs) -> dict:
+        return {"series": self.rows(tensors)}
+
+    def _get_generative_input(self, tensors: dict, inference_outputs: dict, **kwargs) -> dict:
+        return {"series": self.rows(tensors)}
