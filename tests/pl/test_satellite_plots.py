@@ -94,6 +94,17 @@ def test_segmentation_panels(tiles):
     assert names == ["water", "forest", "bare", "void", "unlabelled"]
 
 
+def test_beyond_the_scene_nothing_is_drawn(tiles):
+    tiles.uns["scene"] = {"height": 4, "width": 100}
+    tiles.obs["row"], tiles.obs["column"] = 0, 8
+    prediction, _, entropy = pl.segmentation(tiles, prediction_key="probabilities")
+    shown = np.ma.masked_invalid(drawn(entropy))
+    assert shown.mask[4:].all() and not shown.mask[:4].any()
+    # as void pixels of labels are
+    assert len({to_hex(c) for c in drawn(prediction)[4:].reshape(-1, 3)}) == 1
+    assert to_hex(drawn(prediction)[4, 0]) == to_hex("0.25")
+
+
 def test_codes_of_each_date_in_given_axes(tiles):
     tiles.obsm["codes"] = np.arange(6).reshape(2, 3, 1, 1) % 3 + np.zeros((2, 3, 6, 8), int)
     tiles.uns["colors"] = ["#ff0000", "#00ff00", "#0000ff"]

@@ -122,6 +122,9 @@ def segmentation(
 ) -> list[Axes]:
     """Predicted map of one tile, beside its labels and the entropy of the prediction.
 
+    Of a tile that reaches beyond its scene (``uns["scene"]``), what lies there is void and its
+    entropy is left blank.
+
     Parameters
     ----------
     adata
@@ -172,6 +175,8 @@ def segmentation(
     elif is_soft:
         safe = np.where(predicted > 0, predicted, 1)
         entropy = -(safe * np.log(safe)).sum(0)
+    padding = _padding(adata, at, maps["prediction"].shape)
+    maps["prediction"] = np.where(padding, VOID, maps["prediction"])
     n_panels = len(maps) + (entropy is not None)
     own_figure = axes is None
     axes = _panels(axes, n_panels, maps["prediction"].shape)
@@ -180,6 +185,7 @@ def segmentation(
         ax.imshow(_coloured(codes, colours), interpolation="nearest")
         ax.set_title(title)
     if entropy is not None:
+        entropy = np.where(padding, np.nan, entropy)
         highest = np.log(max(len(names), 2)) if is_soft else np.nanmax(entropy)
         norm = Normalize(0, float(highest))
         colour_bar(axes[-1].imshow(entropy, norm=norm, cmap="magma"), axes[-1])
@@ -450,6 +456,18 @@ def _plane(values: np.ndarray, date: int | None, key: str, n_axes: int = 2) -> n
             "one more for dates."
         )
     return values
+
+
+def _padding(adata: AnnData, at: int, shape: tuple[int, int]) -> np.ndarray:
+    """Which pixels of a tile lie beyond its scene, ``(H, W)``; none where nothing tells."""
+    scene = adata.uns.get("scene", {})
+    if not {"height", "width"} <= set(scene) or not {"row", "column"} <= set(adata.obs):
+        return np.zeros(shape, bool)
+    beyond = [
+        int(adata.obs[start].iloc[at]) + np.arange(n) >= int(scene[side])
+        for start, side, n in zip(("row", "column"), ("height", "width"), shape, strict=True)
+    ]
+    return beyond[0][:, None] | beyond[1]
 
 
 def _classes(adata: AnnData, maps: dict[str, np.ndarray]) -> tuple[list[str], list]:
