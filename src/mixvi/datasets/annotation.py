@@ -21,7 +21,9 @@ def partial_labels(
 ) -> np.ndarray:
     """Label maps of which a share of the labelled pixels is kept, the rest unlabelled.
 
-    An annotator draws lines or rectangles and no scattered pixels; neighbours tell less.
+    An annotator draws lines or rectangles and no scattered pixels; neighbours tell less. Strokes
+    begin anywhere among the labelled pixels, so that classes come by their share: a small share may
+    leave a rare class without a stroke, and a model that never sees a class never predicts it.
 
     Parameters
     ----------
