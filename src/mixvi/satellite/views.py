@@ -156,8 +156,11 @@ class Augmentation:
 
     Attributes
     ----------
-    flips, turns
-        Whether tiles are mirrored, and turned by quarters (squares alone).
+    flips
+        Whether tiles are mirrored along both axes; ``"horizontal"``: left and right alone, for
+        photographs, whose sky stays above.
+    turns
+        Whether tiles are turned by quarters (squares alone).
     shift
         Tiles are shifted by up to so many pixels along each axis, which crops them.
     rotation
@@ -178,7 +181,7 @@ class Augmentation:
         If a setting is out of range.
     """
 
-    flips: bool = True
+    flips: bool | str = True
     turns: bool = True
     shift: int = 4
     rotation: float = 0.0
@@ -189,6 +192,12 @@ class Augmentation:
 
     def __post_init__(self):
         object.__setattr__(self, "scale", tuple(self.scale))
+        if self.flips not in (True, False, "horizontal"):
+            raise ValueError(f"flips must be True, False or 'horizontal', but is {self.flips!r}.")
+        if self.flips == "horizontal" and self.turns:
+            raise ValueError(
+                "flips='horizontal' keeps what is above there, but turns do not: pass turns=False."
+            )
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(
                 f"scale must be the smallest and the largest factor, but is {self.scale!r}."
@@ -252,6 +261,8 @@ class Augmentation:
         if self.turns:
             return [turn for turn in known if torch.det(turn) > 0]
         across = torch.diag(torch.tensor([1.0, -1.0]))
+        if self.flips == "horizontal":
+            return [torch.eye(2), across]
         return [torch.eye(2), across, -torch.eye(2), -across] if self.flips else known[:1]
 
 
