@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixvi.satellite.unet import UNet
+from mixvi.satellite.unet import DatePooling, UNet
 
 
 def n_parameters(network: torch.nn.Module) -> int:
@@ -43,6 +43,39 @@ def test_a_map_sees_no_date_without_acquisition():
     torch.testing.assert_close(pooled, (weights * features[0][:, :, [0, 2]]).sum(2, keepdim=True))
 
 
+def test_a_pooled_series_is_the_mean_of_the_dates_that_a_pixel_was_observed_on():
+    """By equal scores; of all acquired dates where it never was."""
+    pooling = DatePooling(7, 5, n_heads=2)
+    for parameter in pooling.scores.parameters():
+        torch.nn.init.zeros_(parameter)
+    planes, frame = torch.randn(1, 7, 3, 1, 2), torch.tensor([[True, True, False]])
+    # the third and fourth plane say whether the two bands were observed
+    planes[:, 2:4] = 0
+    planes[:, 3, 1, 0, 0] = 1
+    features = pooling.features(planes.flatten(3))[0]
+    once, never = pooling(planes, frame)[0, :, 0, 0].unflatten(0, (2, 5)).unbind(-1)
+    torch.testing.assert_close(once, features[:, 1, 0].expand(2, 5))
+    torch.testing.assert_close(never, features[:, :2, 1].mean(1).expand(2, 5))
+
+
+def test_of_pooled_series_the_own_course_of_a_pixel_counts_beside_the_network():
+    unet = UNet(7, 3, 4, width=4, n_levels=2, dates="pooled")
+    torch.nn.init.zeros_(unet.classes.weight)
+    torch.nn.init.zeros_(unet.classes.bias)
+    planes, frame = torch.randn(2, 7, 4, 8, 12), torch.ones(2, 4, dtype=torch.bool)
+    logits = unet(planes, frame)
+    assert logits.shape == (2, 3, 8, 12)
+    assert unet.encode(planes, frame).shape == (2, unet.n_features)
+    # a pixel by itself has the same
+    alone = unet.of_pixels(unet.pooling(planes[..., :1, :1], frame).squeeze(2))
+    torch.testing.assert_close(logits[..., :1, :1], alone)
+
+
+def test_pooled_dates_give_no_map_a_date():
+    with pytest.raises(ValueError, match="dates='pooled' makes one map"):
+        UNet(7, 3, 4, by_date=True, dates="pooled")
+
+
 def test_sides_that_cannot_be_halved():
     unet = UNet(7, 3, width=4, n_levels=3)
     with pytest.raises(ValueError, match=r"multiples of 8.*pad them to 16 x 8"):
@@ -55,7 +88,9 @@ def test_images_are_no_series():
         unet(torch.randn(1, 7, 3, 8, 8), torch.ones(1, 3, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("setting", [{"width": 0}, {"n_levels": 0}, {"norm": "layer"}])
+@pytest.mark.parametrize(
+    "setting", [{"width": 0}, {"n_levels": 0}, {"norm": "layer"}, {"dates": "all"}]
+)
 def test_unusable_settings(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         UNet(7, 3, **setting)

@@ -41,7 +41,8 @@ class SeriesFittingMixin(StepwiseFittingMixin):
         Parameters
         ----------
         max_epochs
-            Passes over the tiles. ``None``: 100.
+            Passes over the tiles. ``None``: 100; of U-Nets that labels or MixMatch teach so many
+            that there are about 2,000 updates.
         lr
             Adam's learning rate; a dict has one for each network by name.
         batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from mixvi.satellite.views import Augmentation, fixed_views
 
 # views of mutual information unless told
 _N_VIEWS = 4
+# of training unless told: few tiles are passed over more often than many
+_UPDATES = 2000
 
 
 class LabelledModule(SegmentingModule):
@@ -132,7 +135,14 @@ class LabelledSegmenter(Segmenter):
 
     module: LabelledModule
 
-    def _unet(self, width: int | None, n_levels: int, norm: str, class_weights: str) -> UNet:
+    def _unet(
+        self,
+        width: int | None,
+        n_levels: int,
+        norm: str | None,
+        class_weights: str,
+        dates: str | None,
+    ) -> UNet:
         """A network for the registered series.
 
         Raises
@@ -151,6 +161,10 @@ class LabelledSegmenter(Segmenter):
         n_dates, n_bands, *sides = self.shape
         if width is None:
             width = 64 if n_dates == 1 else 32
+        if norm is None:
+            norm = "batch" if n_dates == 1 else "group"
+        if dates is None:
+            dates = "convolved" if self.label_mode == "date" else "pooled"
         # values, whether they are observed, and three planes of the date
         unet = UNet(
             2 * n_bands + 3,
@@ -160,9 +174,13 @@ class LabelledSegmenter(Segmenter):
             width=width,
             n_levels=n_levels,
             norm=norm,
+            dates=dates,
         )
         check_sides(*sides, unet.factor)
         return unet
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        return ceil(_UPDATES / n_minibatches)
 
     def _labels(self) -> np.ndarray:
         """Labels of the tiles that the model was built on, ``(n_obs, ..., H, W)``."""

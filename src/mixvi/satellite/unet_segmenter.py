@@ -11,8 +11,9 @@ from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter, make_aug
 class UNetSegmenter(LabelledSegmenter):
     """Land cover by a U-Net that is taught by labelled pixels (Hruška 2023, section 4.1).
 
-    Of images two-dimensional, of series of several dates three-dimensional. Only tiles with labels
-    train it; unlabelled and void pixels have no weight.
+    Of images two-dimensional; of series of several dates each pixel's series is summed up first, or
+    convolutions have three dimensions. Only tiles with labels train it; unlabelled and void pixels
+    have no weight.
 
     Parameters
     ----------
@@ -23,8 +24,12 @@ class UNetSegmenter(LabelledSegmenter):
     n_levels
         How often tiles are halved: their sides are multiples of ``2**n_levels``.
     norm
-        ``"batch"``; ``"group"``, which suits small minibatches and tiles that are mostly cloudy;
-        ``"none"``, by which training may collapse.
+        ``"batch"``, unless told that of images; ``"group"``, that of series, which suits small
+        minibatches and tiles that are mostly cloudy; ``"none"``, by which training may collapse.
+    dates
+        Of series: ``"pooled"``, each pixel's dates are summed up by weights, before a network of
+        two dimensions; ``"convolved"``, a network of three, which a map a date needs and has unless
+        told. See :class:`mixvi.satellite.unet.UNet`.
     class_weights
         ``"none"``: each pixel counts alike; ``"balanced"``: each class does.
     require_support
@@ -45,7 +50,8 @@ class UNetSegmenter(LabelledSegmenter):
         adata: AnnData | None = None,
         width: int | None = None,
         n_levels: int = 3,
-        norm: str = "batch",
+        norm: str | None = None,
+        dates: str | None = None,
         class_weights: str = "none",
         require_support: bool = False,
         augmentation: dict | None = None,
@@ -53,7 +59,7 @@ class UNetSegmenter(LabelledSegmenter):
     ):
         super().__init__(adata, registry)
         module = LabelledModule(
-            self._unet(width, n_levels, norm, class_weights),
+            self._unet(width, n_levels, norm, class_weights, dates),
             self.shape[1],
             len(self.classes),
             make_augmentation(augmentation),
