@@ -24,11 +24,13 @@ from mixvi.datasets import camvid
 LABELLED = ("10", "50", "100", "all")
 SETTINGS: dict = {
     "shrunk_by": 2,
-    "looks": 8,
+    "looks": 3,
     "batch_size": 8,
     "lr": 2e-3,
-    "network": {"width": 16, "n_levels": 2, "norm": "batch"},
-    "mixmatch": {"lambda_u": 1.0},
+    "network": {"width": 8, "n_levels": 2},
+    "augmentation": {"flips": "horizontal", "turns": False},
+    # what differs from its defaults
+    "mixmatch": {},
 }
 
 
@@ -79,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=4000, help="of each model")
+    parser.add_argument("--updates", type=int, default=540, help="of each model")
     parser.add_argument("--labelled", nargs="+", choices=LABELLED, default=list(LABELLED))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")

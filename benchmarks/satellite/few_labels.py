@@ -36,8 +36,10 @@ SETTINGS: dict = {
     "looks": 4,
     "batch_size": 4,
     "lr": 2e-3,
-    "network": {"width": 8, "n_levels": 2, "norm": "group"},
-    "mixmatch": {"lambda_u": 1.0},
+    "network": {"width": 8, "n_levels": 2},
+    "augmentation": {},
+    # what differs from its defaults
+    "mixmatch": {},
     "toy": {"n_tiles": 24, "n_dates": 24, "size": 24},
     # name: data set, its cloud fraction, share of labelled pixels, form
     "cases": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from math import ceil
 
 import numpy as np
 import scvi
@@ -26,25 +25,26 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
     kind
         A key of ``KINDS``.
     settings
-        ``updates``, ``looks``, ``batch_size``, ``lr`` and ``network``, the same for all kinds, and
-        ``mixmatch``, of MixMatch alone. Updates are rounded up to whole epochs.
+        ``updates``, ``looks``, ``batch_size``, ``lr``, ``network`` and ``augmentation``, the same
+        for all kinds, and ``mixmatch``, of MixMatch alone. Updates are rounded to whole epochs.
     """
     model, tiles = _built(kind, task, seed, settings)
     an_epoch = _updates_an_epoch(kind, tiles, settings["batch_size"])
-    part = ceil(settings["updates"] / settings["looks"] / an_epoch)
+    part = max(1, round(settings["updates"] / settings["looks"] / an_epoch))
     p = np.zeros(
         (len(task.truth), len(task.tiles.uns["classes"]), *task.truth.shape[1:]), np.float32
     )
     val, test = (task.tiles[rows].copy() for rows in (task.val, task.test))
-    best, most, epochs = None, -1.0, 0
+    best, most, updates = None, -1.0, 0
     for look in range(1, settings["looks"] + 1):
         model.train(part, batch_size=settings["batch_size"], lr=settings["lr"], **TRAINER)
         p[task.val] = model.predict(val, soft=True)
         accuracy = validation_accuracy(task, p)
         if accuracy > most:
             p[task.test] = model.predict(test, soft=True)
-            best, most, epochs = p.copy(), accuracy, look * part
-    return figures(task, best) | {"epochs": epochs}
+            best, most, updates = p.copy(), accuracy, look * part * an_epoch
+    # updates at the look that is scored
+    return figures(task, best) | {"updates": updates}
 
 
 def seconds_an_update(kind: str, task: Task, settings: Mapping) -> float:
@@ -63,9 +63,8 @@ def _built(kind: str, task: Task, seed: int, settings: Mapping):
     scvi.settings.seed = seed
     KINDS[kind].setup_anndata(tiles)
     own = settings["mixmatch"] if kind == "MixMatch" else {}
-    if own:
-        own = own | {"rampup_steps": settings["updates"]}
-    return KINDS[kind](tiles, **settings["network"], **own), tiles
+    options = settings["network"] | {"augmentation": settings["augmentation"]} | own
+    return KINDS[kind](tiles, **options), tiles
 
 
 def _updates_an_epoch(kind: str, tiles: AnnData, batch_size: int) -> int:
