@@ -34,6 +34,8 @@ from mixvi.satellite.views import Augmentation, fixed_views
 _N_VIEWS = 4
 # of training unless told: few tiles are passed over more often than many
 _UPDATES = 2000
+# share of the dates of series that each view lacks unless told
+_DROPPED = 0.3
 
 
 class LabelledModule(SegmentingModule):
@@ -307,8 +309,8 @@ class LabelledSegmenter(Segmenter):
         return torch.cat(found).numpy()
 
 
-def make_augmentation(settings: dict | None) -> Augmentation:
-    """The augmentation of given settings.
+def make_augmentation(settings: dict | None, n_dates: int) -> Augmentation:
+    """The augmentation of given settings; of series, dates are taken away unless they say not to.
 
     Raises
     ------
@@ -318,7 +320,8 @@ def make_augmentation(settings: dict | None) -> Augmentation:
     settings = settings or {}
     known = list(Augmentation.__dataclass_fields__)
     check_options("augmentation", settings, known, "Augmentation")
-    return Augmentation(**settings)
+    unless_told = {"drop_dates": _DROPPED} if n_dates > 1 else {}
+    return Augmentation(**unless_told | settings)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -294,7 +294,8 @@ class MixMatchSegmenter(LabelledSegmenter):
         Decay of the moving average of the weights, ``min(ema_decay, (1 + n) / (10 + n))`` at the
         n-th update.
     augmentation
-        Settings of :class:`mixvi.satellite.Augmentation`, which views are drawn by.
+        Settings of :class:`mixvi.satellite.Augmentation`, which views are drawn by, as in
+        :class:`mixvi.satellite.UNetSegmenter`.
 
     Raises
     ------
@@ -332,7 +333,7 @@ class MixMatchSegmenter(LabelledSegmenter):
             self._unet(width, n_levels, norm, class_weights, dates),
             self.shape[1],
             len(self.classes),
-            make_augmentation(augmentation),
+            make_augmentation(augmentation, self.shape[0]),
             MixMatchSettings(lambda_u, alpha, temperature, n_views, rampup_steps, warmup_steps),
             ema_decay,
             require_support,

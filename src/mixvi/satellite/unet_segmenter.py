@@ -37,7 +37,8 @@ class UNetSegmenter(LabelledSegmenter):
         from what surrounds them.
     augmentation
         Settings of :class:`mixvi.satellite.Augmentation`; by default flips, quarter turns and
-        shifts by up to 4 pixels.
+        shifts by up to 4 pixels, and of series each view lacks three in ten dates
+        (``drop_dates=0.3``).
 
     Raises
     ------
@@ -62,7 +63,7 @@ class UNetSegmenter(LabelledSegmenter):
             self._unet(width, n_levels, norm, class_weights, dates),
             self.shape[1],
             len(self.classes),
-            make_augmentation(augmentation),
+            make_augmentation(augmentation, self.shape[0]),
             require_support,
         )
         self._finish(module, locals(), f"UNetSegmenter of {len(self.classes)} classes")
