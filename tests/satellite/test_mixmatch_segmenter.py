@@ -243,6 +243,14 @@ def test_pseudo_labels():
     assert found.counts().sum() == found.weight.sum() and len(found.counts()) == 3
 
 
+@pytest.mark.parametrize(("n_dates", "alpha"), [(1, 0.3), (3, 0.0)])
+def test_images_are_mixed_and_series_are_not_unless_told(n_dates, alpha):
+    adata = toy(2, n_dates)
+    MixMatchSegmenter.setup_anndata(adata)
+    assert MixMatchSegmenter(adata, **SMALL).module.mixing.alpha == alpha
+    assert MixMatchSegmenter(adata, alpha=0.75, **SMALL).module.mixing.alpha == 0.75
+
+
 def test_validation_is_by_labels_and_can_stop():
     adata = toy(8)
     adata.obsm["labels"][5:] = UNLABELLED

@@ -115,11 +115,29 @@ def test_verbs_have_the_shapes_they_say(n_dates, tmp_path):
     np.testing.assert_allclose(loaded.predict(new, soft=True), p[:2], atol=1e-6)
 
 
+@pytest.mark.parametrize(("n_dates", "norm", "dropped"), [(1, "batch", 0.0), (4, "group", 0.3)])
+def test_what_images_and_series_have_unless_told(n_dates, norm, dropped):
+    adata = toy(4, n_dates)
+    UNetSegmenter.setup_anndata(adata)
+    model = UNetSegmenter(adata, width=4, n_levels=1)
+    is_series = n_dates > 1
+    assert (model.module.unet.pooling is not None) == is_series
+    assert model.module.augmentation.drop_dates == dropped
+    kinds = {type(m).__name__ for m in model.module.unet.modules()}
+    assert {"batch": "BatchNorm2d", "group": "GroupNorm"}[norm] in kinds
+    augmentation = {"drop_dates": 0.1}
+    told = UNetSegmenter(adata, width=4, n_levels=1, augmentation=augmentation).module
+    assert told.augmentation.drop_dates == 0.1
+    # two thousand updates, however few the minibatches of an epoch
+    assert model._default_epochs(3) == 667
+
+
 def test_a_map_a_date():
     adata = toy(4)
     adata.obsm["labels"] = np.repeat(adata.obsm["labels"][:, None], 4, axis=1)
     model = fitted(UNetSegmenter, adata)
     assert model.predict(soft=True, tta=2).shape == (4, 4, 3, 16, 16)
+    assert model.module.unet.pooling is None
 
 
 def test_only_tiles_with_labels_train():

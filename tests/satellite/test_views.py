@@ -33,6 +33,14 @@ def test_flips_and_turns_are_those_of_torch(size):
         assert sum(torch.equal(image, found) for found in seen) == 1
 
 
+def test_the_sky_of_photographs_stays_above():
+    series = minibatch(n=64)
+    seen = Augmentation(turns=False, shift=0, flips="horizontal").views(series).see(series).x
+    as_it_is = (seen == series.x).flatten(1).all(1)
+    mirrored = (seen == series.x.flip(-1)).flatten(1).all(1)
+    assert (as_it_is ^ mirrored).all() and as_it_is.any() and mirrored.any()
+
+
 @pytest.mark.parametrize("by_date", [False, True])
 def test_an_exact_view_is_undone_to_the_bit_within_the_frame(by_date):
     torch.manual_seed(0)
@@ -118,6 +126,8 @@ def test_settings_out_of_range():
         ({"scale": (2.0, 1.0)}, "scale must be"),
         ({"drop_dates": 1.0}, "drop_dates"),
         ({"paste_clouds": 1.5}, "paste_clouds"),
+        ({"flips": "vertical", "turns": False}, "flips must be"),
+        ({"flips": "horizontal"}, "pass turns=False"),
     ):
         with pytest.raises(ValueError, match=words):
             Augmentation(**settings)
