@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -123,12 +124,13 @@ class LabelledModule(SegmentingModule):
     ) -> Tensor:
         """Probabilities of exact views, laid upon each other, ``(n_views, B, ..., L, H, W)``.
 
-        By the network that users see maps of, or another.
+        By the network that users see maps of, or another, uncalibrated.
         """
+        softened = self.probabilities if network is None else partial(torch.softmax, dim=-3)
         network, maps = network or self.shown_unet, []
         for view in fixed_views(len(series), n_views, tuple(series.x.shape[-2:]), series.x.device):
             logits = network(view.see(series).planes(), series.frame)
-            maps.append(view.inverse.maps(logits.softmax(-3)))
+            maps.append(view.inverse.maps(softened(logits)))
         return torch.stack(maps)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
+from scipy.optimize import minimize_scalar
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 
@@ -151,7 +153,7 @@ class Segmenter(SeriesModel):
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
     ) -> np.ndarray:
         parts = [
-            self.module.class_logits(series).softmax(-3).cpu()
+            self.module.probabilities(self.module.class_logits(series)).cpu()
             for series in self._batches(adata, indices, batch_size)
         ]
         return torch.cat(parts).numpy()
@@ -202,6 +204,64 @@ class Segmenter(SeriesModel):
         """
         check_choice("kind", kind, ("entropy",))
         return entropy_of(self.predict(adata, indices, soft=True, batch_size=batch_size))
+
+    @torch.inference_mode()
+    def calibrate(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> float:
+        """Fit the temperature of the probabilities to labelled pixels that did not train.
+
+        From then on ``predict``, ``get_uncertainty`` and ``annotate`` divide logits by it, which
+        leaves the most probable classes of a tile as they are; it is saved with the model, and
+        fitted anew by each call. Above 1 the model was too sure (Guo et al. 2017).
+
+        Parameters
+        ----------
+        adata, indices
+            Tiles with labels; by default those that training set aside (``train_size`` below 1, or
+            ``datasplitter_kwargs``).
+
+        Returns
+        -------
+        The temperature, between 0.05 and 20.
+
+        Raises
+        ------
+        ValueError
+            If training set none aside and none are given, or they have no labelled pixel.
+        """
+        self._check_if_trained()
+        if adata is None and indices is None:
+            indices = self.validation_indices
+            if indices is None or not len(indices):
+                raise ValueError(
+                    "Training set no tiles aside to calibrate on. Pass adata or indices of tiles "
+                    "with labels that did not train, or train with train_size=0.8."
+                )
+        adata = self._validate_anndata(adata)
+        logits, labels = [], []
+        for series in self._batches(adata, indices, batch_size):
+            if series.labels is not None and (known := series.labels >= 0).any():
+                logits.append(self.module.class_logits(series).movedim(-3, -1)[known].double())
+                labels.append(series.labels[known])
+        if not labels:
+            raise ValueError(
+                "The tiles to calibrate on have no labelled pixel. Name others, by indices or "
+                "datasplitter_kwargs."
+            )
+        logits, labels = torch.cat(logits), torch.cat(labels)
+
+        def loss(log_temperature: float) -> float:
+            scaled = logits / math.exp(log_temperature)
+            return float(torch.nn.functional.cross_entropy(scaled, labels))
+
+        found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
+        self.module.temperature.fill_(math.exp(found.x))
+        return float(self.module.temperature)
 
     @torch.inference_mode()
     def get_latent_representation(

@@ -64,7 +64,22 @@ class SeriesModule(StepwiseModule):
 
 
 class SegmentingModule(SeriesModule):
-    """A module whose networks give each pixel the probabilities of its class."""
+    """A module whose networks give each pixel the probabilities of its class.
+
+    Parameters
+    ----------
+    *args
+        See :class:`SeriesModule`.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        # what logits are divided by for users; training knows none
+        self.register_buffer("temperature", torch.ones(()))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What users see of logits ``(..., L, H, W)``."""
+        return (logits / self.temperature).softmax(-3)
 
     @abstractmethod
     def class_logits(self, series: Series) -> Tensor:
