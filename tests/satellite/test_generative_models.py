@@ -172,7 +172,8 @@ def test_the_elbo_is_minus_its_terms_and_below_the_marginal_likelihood(model):
     elbo = model.get_elbo(return_mean=False)
     np.testing.assert_allclose(terms["total"], -elbo, rtol=1e-5)
     layers = [] if model.name in ("SymmetricVAE", "flat") else ["z1", "z2", "z3"]
-    assert set(terms.columns) == {"R", "segmentation", "code", "date_code", *layers, "total"}
+    codes = {"code", "date_code", "place_code"}
+    assert set(terms.columns) == {"R", "segmentation", *codes, *layers, "total"}
     assert model.get_marginal_ll(n_mc_samples=50) > model.get_elbo()
 
 

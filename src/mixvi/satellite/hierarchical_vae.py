@@ -34,7 +34,7 @@ class HierarchicalVAEModule(LadderModule):
     ----------
     *args, **options
         See :class:`mixvi.satellite.ladder_module.LadderModule`.
-    inference, kl_warmup, free_bits, weight_labels, temperature
+    inference, kl_warmup, free_bits, weight_labels, temperature, other_gaps
         See :class:`HierarchicalVAE`.
     """
 
@@ -46,10 +46,11 @@ class HierarchicalVAEModule(LadderModule):
         free_bits: float,
         weight_labels: float,
         temperature: float,
+        other_gaps: float,
         **options,
     ):
         super().__init__(*args, **options, encoder_sees=_SEEN.get(inference))
-        self._inference = inference
+        self._inference, self._other_gaps = inference, other_gaps
         self._kl_warmup, self._free_bits = kl_warmup, free_bits
         self._weight_labels, self._temperature = weight_labels, temperature
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.long))
@@ -63,13 +64,15 @@ class HierarchicalVAEModule(LadderModule):
         self.n_updates += 1
 
     def minus_elbo(self, series: Series) -> Loss:
-        """Minus the ELBO over T H W, segmentations being as annotated where there are labels."""
+        """Minus the ELBO over T H W, segmentations being as annotated where there are labels.
+
+        Latents are drawn given what is left under other gaps: a bound of the same likelihood.
+        """
         n = series.x.shape[1] * series.x.shape[3] * series.x.shape[4]
         has_labels = self.n_classes > 0
-        evidence = {} if self._is_bottom_up else self.evidence(series)
-        path = self.posterior(
-            series, evidence, use_labels=has_labels, through=True, draw=self._drawn
-        )
+        seen = series.under_other_gaps(self._other_gaps)
+        evidence = {} if self._is_bottom_up else self.evidence(seen)
+        path = self.posterior(seen, evidence, use_labels=has_labels, through=True, draw=self._drawn)
         beta = (self.n_updates / self._kl_warmup).clamp_max(1.0) if self._kl_warmup else 1.0
         terms = {"R": -path.image.log_likelihood(*self.target(series)).mean() / n}
         loss = terms["R"]
@@ -105,6 +108,11 @@ class HierarchicalVAEModule(LadderModule):
             return super().evidence(series)
         return self._ascend(series, lambda family: family.mean)[0]
 
+    def _raw_evidence(self, series: Series) -> dict[str, Tensor]:
+        if not self._is_bottom_up:
+            return super()._raw_evidence(series)
+        return self._ascended(series, lambda family: family.mean)[0]
+
     def posterior(
         self,
         series: Series,
@@ -131,6 +139,13 @@ class HierarchicalVAEModule(LadderModule):
         self, series: Series, draw: Callable[[Family], Tensor]
     ) -> tuple[dict[str, Family], dict[str, Tensor]]:
         """Posteriors of all latents, and draws of the maps."""
+        raw, z = self._ascended(series, draw)
+        return {name: self._family_of(name).from_raw(of) for name, of in raw.items()}, z
+
+    def _ascended(
+        self, series: Series, draw: Callable[[Family], Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Unconstrained parameters of all posteriors, and draws of the maps."""
         z = {}
 
         def seen(t: int, raw: Tensor) -> Tensor:
@@ -139,8 +154,7 @@ class HierarchicalVAEModule(LadderModule):
                 return z[f"z{t}"]
             return torch.cat([raw, z[f"z{t}"]], dim=1)
 
-        raw = self.encoder(series.planes(), series.frame, seen)
-        return {name: self._family_of(name).from_raw(of) for name, of in raw.items()}, z
+        return self.encoder(*self._read(series), seen), z
 
     def divergences(self, path: Path) -> dict[str, Tensor]:
         """Of posterior and prior, of each variable: in closed form, or log q / p at the draw.
@@ -183,8 +197,10 @@ class HierarchicalVAE(LadderModel):
         code downwards; ``"general"``: from the image upwards, each layer given all that came
         before; ``"markov"``: each given the one before, without skips; ``"flat"``: a VAE, in which
         maps between code and image are deterministic.
-    layers, width, n_code, n_date_code, variance, activation, norm, labelled_fraction
+    layers, width, n_code, n_date_code, n_place_code, other_gaps, variance
         As for :class:`mixvi.satellite.SymmetricHVAE`.
+    activation, norm, labelled_fraction
+        As there.
     kl_warmup
         Updates in which the weight of the KL divergences grows from 0 to 1; Sønderby et al. 2016
         took 200 epochs.
@@ -206,14 +222,16 @@ class HierarchicalVAE(LadderModel):
         self,
         adata: AnnData | None = None,
         inference: str = "ladder",
-        layers: str | Sequence[dict] = "light",
+        layers: str | Sequence[dict] = "auto",
         width: float = 1.0,
-        n_code: int = 64,
+        n_code: int = 8,
         n_date_code: int = 16,
-        kl_warmup: int = 0,
+        n_place_code: int = 16,
+        kl_warmup: int = 300,
         free_bits: float = 0.0,
         weight_labels: float = 1.0,
         temperature: float = 0.5,
+        other_gaps: float = 0.3,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
@@ -233,7 +251,12 @@ class HierarchicalVAE(LadderModel):
         if inference == "markov":
             table = _chain(table)
         options = self._checked_ladder(
-            n_code, n_date_code, variance, activation, norm, labelled_fraction
+            (n_code, n_date_code, n_place_code),
+            other_gaps,
+            variance,
+            activation,
+            norm,
+            labelled_fraction,
         )
         module = HierarchicalVAEModule(
             table,

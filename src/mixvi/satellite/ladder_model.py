@@ -23,6 +23,13 @@ from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.model import Segmenter
 from mixvi.satellite.setup import dates, label_maps, read_series
 
+# tiles by which the first evidence is scaled
+_N_SPREAD = 16
+# tiles, share of dates under gaps of others, and draws by which filled gaps are calibrated
+_N_CALIBRATION = 256
+_CALIBRATION_GAPS = 0.3
+_CALIBRATION_DRAWS = 4
+
 
 class LadderModel(GenerationMixin, ElboMixin, Segmenter):
     """Base of the generative models of series. Subclasses build ``self.module``."""
@@ -33,6 +40,8 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     def _table(self, layers: str | Sequence[dict], width: float) -> tuple[Layer, ...]:
         """The layers, which the tiles' height and width must suit."""
+        if layers == "auto":
+            layers = "codes" if self.shape[0] > 1 else "light"
         table = resolve_layers(layers, width)
         self._check_size(*self.shape[2:], max(layer.scale for layer in table))
         return table
@@ -48,22 +57,30 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     def _checked_ladder(
         self,
-        n_code: int,
-        n_date_code: int,
+        n_codes: tuple[int, int, int],
+        other_gaps: float,
         variance: str,
         activation: str,
         norm: str,
         labelled_fraction: float,
     ) -> dict:
-        """Options of the module that all models have; raise ValueError if one is unusable."""
+        """Options of the module that all models have; raise ValueError if one is unusable.
+
+        ``n_codes`` are the sizes of the codes of tile, dates and pixels.
+        """
+        n_code, n_date_code, n_place_code = n_codes
         arguments.check_positive("n_code", n_code)
         arguments.check_weight("n_date_code", n_date_code)
+        arguments.check_weight("n_place_code", n_place_code)
+        arguments.check_rate("other_gaps", other_gaps)
         arguments.check_choice("variance", variance, ("band", "pixel"))
         arguments.check_rate("labelled_fraction", labelled_fraction)
         self._labelled_fraction = labelled_fraction
         return {
             "n_code": n_code,
             "n_date_code": n_date_code,
+            "n_place_code": n_place_code,
+            "other_gaps": other_gaps,
             "variance": variance,
             "activation": activation,
             "norm": norm,
@@ -104,8 +121,16 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         self._prepare(fit.split.train)
+        if not self.is_trained_:
+            rows = fit.split.train[:_N_SPREAD]
+            self.module.spread(next(self._inputs(self.adata, rows, _N_SPREAD)))
         fit = replace(fit, minibatches=fit.minibatches | self._label_shares(fit))
-        return super()._fit(fit, run)
+        split = super()._fit(fit, run)
+        if self.shape[0] > 1 and self.module.is_standardised:
+            rows = split.train[:_N_CALIBRATION]
+            batches = self._inputs(self.adata, rows, fit.minibatches["batch_size"])
+            self.module.calibrate(batches, _CALIBRATION_GAPS, _CALIBRATION_DRAWS)
+        return split
 
     def _prepare(self, rows: np.ndarray) -> None:
         """Give the module what it needs of the training tiles beside minibatches."""

@@ -6,7 +6,7 @@ products of the generative distributions with the encoder's evidence (Hruška 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from operator import methodcaller
 
@@ -14,14 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixvi.core.maths.exponential_families import FAMILIES, Bernoulli, Categorical, Family, summed
-from mixvi.satellite.ladder import Convolutions, Decoder, Encoder, Layer
+from mixvi.core.maths.exponential_families import (
+    FAMILIES,
+    LOG_VAR_BOUNDS,
+    Bernoulli,
+    Categorical,
+    Family,
+    Gaussian,
+    summed,
+)
+from mixvi.satellite.ladder import Layer
+from mixvi.satellite.ladder_encoder import N_DATE_PLANES, Encoder
+from mixvi.satellite.ladder_networks import Convolutions, Decoder, Top
 from mixvi.satellite.module import SegmentingModule
-from mixvi.satellite.series import Series
+from mixvi.satellite.series import Series, between_dates
 
-N_DATE_PLANES = 3
+CODES = ("code", "date_code", "place_code")
 # families whose values are standardised; others are scored in units of the registered series
 STANDARDISED = ("gaussian",)
+# standard deviation of the evidence of bits, and log precision of that of numbers, at the start
+_FIRST_SPREAD = 3.0
+_FIRST_LOG_PRECISION = -2.0
 
 
 @dataclass
@@ -32,7 +45,8 @@ class Path:
     ----------
     z
         Draws by name: ``"segmentation"`` (B, L, 1 or T, H, W), one-hot; ``"code"`` (B, n);
-        ``"date_code"`` (B, n, T); ``"z1"``, ``"z2"``, ... (B, n, T, H', W').
+        ``"date_code"`` (B, n, T); ``"place_code"`` (B, n, 1, H, W); ``"z1"``, ``"z2"``, ...
+        (B, n, T, H', W').
     p
         What each is distributed as, given those before it.
     q
@@ -74,8 +88,9 @@ class LadderModule(SegmentingModule):
         Whether there is a segmentation a date.
     family, code_family, image_family
         Names of families: of latent maps (None: deterministic), codes and values.
-    n_code, n_date_code
-        Sizes of the code of the series and of those of its dates; single images have none of these.
+    n_code, n_date_code, n_place_code
+        Sizes of the code of the series, of those of its dates and of those of its pixels; single
+        images have the first alone.
     learned_prior
         Whether the prior of codes is trained.
     variance
@@ -98,6 +113,7 @@ class LadderModule(SegmentingModule):
         image_family: str = "gaussian",
         n_code: int,
         n_date_code: int,
+        n_place_code: int,
         learned_prior: bool = False,
         variance: str = "band",
         activation: str = "relu",
@@ -105,17 +121,25 @@ class LadderModule(SegmentingModule):
         encoder_sees: int | None = None,
     ):
         n_dates, n_bands, *_ = shape
-        n_date_code = n_date_code if n_dates > 1 else 0
+        if n_dates == 1:
+            n_date_code = n_place_code = 0
         convolutions = Convolutions((3 if n_dates > 1 else 1, 3, 3), activation, norm)
         map_family = FAMILIES[family] if family else None
         n_parameters = map_family.n_parameters if map_family else 1
         of_code = FAMILIES[code_family]
         n_dated = N_DATE_PLANES if n_dates > 1 else 0
-        n_top = n_classes + n_code + n_date_code + n_dated
         decoder = Decoder(
-            table, n_top, n_bands, map_family, FAMILIES[image_family], convolutions, variance
+            table,
+            n_code + n_place_code + (0 if by_date and n_dates > 1 else n_classes),
+            n_bands,
+            map_family,
+            FAMILIES[image_family],
+            convolutions,
+            variance,
+            n_dated=n_classes if by_date and n_dates > 1 else 0,
+            n_planes=n_date_code + n_dated,
         )
-        n_codes = (n_code * of_code.n_parameters, n_date_code * of_code.n_parameters)
+        n_codes = tuple(n * of_code.n_parameters for n in (n_code, n_date_code, n_place_code))
         encoder = Encoder(
             table,
             2 * n_bands + 3,
@@ -127,20 +151,23 @@ class LadderModule(SegmentingModule):
             convolutions,
         )
         # zeros are the standard member of every family
-        for name, n in zip(("code_prior", "date_code_prior"), n_codes, strict=True):
-            prior = torch.zeros(1, n)
+        for name, n in zip(CODES, n_codes, strict=True):
+            name, prior = f"{name}_prior", torch.zeros(1, n)
             if learned_prior:
                 decoder.register_parameter(name, nn.Parameter(prior))
             else:
                 decoder.register_buffer(name, prior)
         super().__init__({"encoder": encoder, "decoder": decoder}, n_bands, n_classes)
         self.table, self.by_date = table, by_date
-        self.n_code, self.n_date_code = n_code, n_date_code
+        self.n_code, self.n_date_code, self.n_place_code = n_code, n_date_code, n_place_code
         self._map_family, self._code_family = map_family, of_code
         self._has_dates = n_dated > 0
-        self._standardised = image_family in STANDARDISED
+        self.is_standardised = image_family in STANDARDISED
         # dates of the first training tile, of which series are generated unless told
         self.register_buffer("usual_dates", torch.zeros(n_dates))
+        # by band: share of neighbouring dates' residuals that gaps have, and factor of deviations
+        self.register_buffer("residual_share", torch.zeros(n_bands))
+        self.register_buffer("sd_factor", torch.ones(n_bands))
 
     @property
     def top(self) -> list[str]:
@@ -149,16 +176,54 @@ class LadderModule(SegmentingModule):
             *(["segmentation"] if self.n_classes else []),
             "code",
             *(["date_code"] if self.n_date_code else []),
+            *(["place_code"] if self.n_place_code else []),
         ]
 
     def evidence(self, series: Series) -> dict[str, Family]:
         """What the encoder says of each latent; of those on top this is the posterior."""
-        raw = self.encoder(series.planes(), series.frame)
         return {
-            name: self._family_of(name).from_raw(values)
-            for name, values in raw.items()
+            name: self._evidence_of(name, values)
+            for name, values in self._raw_evidence(series).items()
             if self._family_of(name) is not None
         }
+
+    @staticmethod
+    def _read(series: Series) -> tuple[Tensor, ...]:
+        """What the encoder takes."""
+        dates = series.dates().to(series.x.dtype)
+        return series.planes(), series.frame, series.observed.any(2), dates
+
+    def _evidence_of(self, name: str, raw: Tensor) -> Family:
+        """Of maps natural parameters, to be added: a precision near 0 leaves the mean a say."""
+        family = self._family_of(name)
+        if name in self.top or family is not Gaussian:
+            return family.from_raw(raw)
+        shift, log_precision = raw.chunk(2, dim=1)
+        bounds = (-LOG_VAR_BOUNDS[1], -LOG_VAR_BOUNDS[0])
+        return Gaussian(shift, -0.5 * (log_precision + _FIRST_LOG_PRECISION).clamp(*bounds).exp())
+
+    def _raw_evidence(self, series: Series) -> dict[str, Tensor]:
+        return self.encoder(*self._read(series))
+
+    @torch.no_grad()
+    def spread(self, series: Series) -> None:
+        """Scale heads so that evidence of bits tells dates and pixels apart from the start.
+
+        A network that has not been trained says the same of everything. The decoder then learns to
+        do without, and what it does not use the encoder is not taught: latents stay empty.
+        """
+        maps = [f"z{t}" for t in range(len(self.table) - 1, 0, -1)]
+        for name in [*maps, "date_code", "place_code"]:
+            of_bits = self._family_of(name) is Bernoulli
+            if not of_bits or (name not in maps and name not in self.top):
+                continue
+            raw = self._raw_evidence(series)[name].transpose(0, 1).flatten(1)
+            factor = _FIRST_SPREAD / raw.std(1).clamp_min(1e-3)
+            heads = self.encoder.heads(name)
+            for head in heads:
+                head.weight *= factor.view(-1, *[1] * (head.weight.ndim - 1))
+                head.bias *= factor
+            heads[0].bias -= factor * raw.mean(1)
 
     def posterior(
         self,
@@ -209,14 +274,14 @@ class LadderModule(SegmentingModule):
         segmentation
             One-hot ``(B, L, 1 or T, H, W)`` to start from; needed if there are classes.
         code
-            Draws of ``"code"`` and ``"date_code"`` to start from; default from their prior.
+            Draws of codes to start from, by name; default from their prior.
         """
         path = Path({}, self._prior(series))
         if segmentation is not None:
             path.z["segmentation"] = segmentation
         for name in self.top:
             if name != "segmentation":
-                path.z[name] = code[name] if code else path.p[name].sample()
+                path.z[name] = code[name] if name in (code or {}) else path.p[name].sample()
         return self._descend(path, series, lambda _, p: p.sample())
 
     def scored(self, path: Path, evidence: dict[str, Family]) -> Path:
@@ -229,38 +294,33 @@ class LadderModule(SegmentingModule):
 
     def _descend(self, path: Path, series: Series, choose: Callable[[str, Family], Tensor]) -> Path:
         """Fill in the layers below those on top, each drawn by ``choose``."""
-        maps = [self._joined(path.z, series)]
+        top, maps = self._top(path.z, series), []
         for t in range(1, len(self.table)):
-            raw, name = self.decoder.raw(t, maps), f"z{t}"
+            raw, name = self.decoder.raw(t, top, maps), f"z{t}"
             if self._map_family is None:
                 maps.append(raw)
                 continue
             path.p[name] = self._map_family.from_raw(raw)
             path.z[name] = choose(name, path.p[name])
             maps.append(path.z[name])
-        path.image = self.decoder.image(maps)
+        path.image = self.decoder.image(top, maps)
         return path
 
-    def image_of(self, z: dict[str, Tensor], series: Series) -> Family:
-        """Distribution of the series at given latents."""
-        maps = [self._joined(z, series)]
-        for t in range(1, len(self.table)):
-            drawn = z.get(f"z{t}")
-            maps.append(self.decoder.raw(t, maps) if drawn is None else drawn)
-        return self.decoder.image(maps)
-
-    def _joined(self, z: dict[str, Tensor], series: Series) -> Tensor:
-        """Segmentation, codes and dates as maps ``(B, n, T, H, W)``."""
-        n_dates = series.time.shape[1]
-        size = (-1, -1, n_dates, *series.x.shape[3:])
-        parts = [z["code"][..., None, None, None]]
-        if self.n_classes:
-            parts.insert(0, z["segmentation"])
-        if self.n_date_code:
-            parts.append(z["date_code"][..., None, None])
+    def _top(self, z: dict[str, Tensor], series: Series) -> Top:
+        """What the first layer is generated from."""
+        shared = [z["code"][..., None, None, None]]
+        of_dates = self._has_dates and self.by_date
+        if self.n_classes and not of_dates:
+            shared.insert(0, z["segmentation"])
+        if self.n_place_code:
+            shared.append(z["place_code"])
+        size = (-1, -1, 1, *series.x.shape[3:])
+        shared = torch.cat([part.expand(size) for part in shared], dim=1)
+        planes = [z["date_code"]] if self.n_date_code else []
         if self._has_dates:
-            parts.append(series.dates().to(z["code"].dtype)[..., None, None])
-        return torch.cat([part.expand(size) for part in parts], dim=1)
+            planes.append(series.dates().to(shared.dtype))
+        planes = torch.cat(planes, dim=1) if planes else z["code"][..., :0, None]
+        return Top(shared, planes, z["segmentation"] if self.n_classes and of_dates else None)
 
     def _prior(self, series: Series) -> dict[str, Family]:
         """Priors of the latents on top, for each row."""
@@ -270,6 +330,10 @@ class LadderModule(SegmentingModule):
         if self.n_date_code:
             raw = self.decoder.date_code_prior[..., None].expand(n_rows, -1, n_dates)
             prior["date_code"] = self._code_family.from_raw(raw)
+        if self.n_place_code:
+            raw = self.decoder.place_code_prior[..., None, None, None]
+            size = (n_rows, -1, 1, *series.x.shape[3:])
+            prior["place_code"] = self._code_family.from_raw(raw.expand(size))
         if self.n_classes:
             dates = n_dates if self.by_date else 1
             shape = (n_rows, self.n_classes, dates, *series.x.shape[3:])
@@ -279,7 +343,7 @@ class LadderModule(SegmentingModule):
     def _family_of(self, name: str) -> type[Family] | None:
         if name == "segmentation":
             return Categorical
-        return self._code_family if name in ("code", "date_code") else self._map_family
+        return self._code_family if name in CODES else self._map_family
 
     def _annotated(self, segmentation: Tensor, series: Series) -> Tensor:
         """A segmentation, replaced by the labels where there are any."""
@@ -296,13 +360,13 @@ class LadderModule(SegmentingModule):
 
     def target(self, series: Series) -> tuple[Tensor, Tensor]:
         """Values as the image's family scores them ``(B, C, T, H, W)``, and which are observed."""
-        x = series.x if self._standardised else self.to_units(series.x)
+        x = series.x if self.is_standardised else self.to_units(series.x)
         return x.transpose(1, 2), series.observed.transpose(1, 2)
 
     def standard(self, x: Tensor) -> Tensor:
         """Values of the image's family ``(B, C, T, H, W)`` standardised, ``(B, T, C, H, W)``."""
         x = x.transpose(1, 2)
-        if self._standardised:
+        if self.is_standardised:
             return x
         shape = (-1, 1, 1)
         return (x - self.band_mean.view(shape)) / self.band_sd.view(shape)
@@ -310,12 +374,12 @@ class LadderModule(SegmentingModule):
     def in_units(self, x: Tensor) -> Tensor:
         """Values of the image's family ``(B, C, T, H, W)`` in the registered units."""
         x = x.transpose(1, 2)
-        return self.to_units(x) if self._standardised else x
+        return self.to_units(x) if self.is_standardised else x
 
     def sd_in_units(self, variance: Tensor) -> Tensor:
         """Standard deviations ``(B, T, C, H, W)`` of variances of the image's family."""
         sd = variance.sqrt().transpose(1, 2)
-        return sd * self.band_sd.view(-1, 1, 1) if self._standardised else sd
+        return sd * self.band_sd.view(-1, 1, 1) if self.is_standardised else sd
 
     def class_logits(self, series: Series) -> Tensor:
         """Logits of q(s | x)."""
@@ -362,6 +426,67 @@ class LadderModule(SegmentingModule):
                 seen = series.with_values(filled, torch.ones_like(series.observed))
                 seen = replace(seen, frame=torch.ones_like(series.frame))
                 evidence = self.evidence(seen)
+
+    def carried(self, mean: Tensor, series: Series) -> Tensor:
+        """Residuals of observed values, read between dates, as far as gaps have them.
+
+        Parameters
+        ----------
+        mean
+            Of the values, ``(B, C, T, H, W)``.
+        """
+        if not self.is_standardised:
+            return torch.zeros_like(mean)
+        x, observed = self.target(series)
+        between = between_dates(torch.where(observed, x - mean, 0.0), observed, series.time)
+        return self.residual_share.view(-1, 1, 1, 1) * between
+
+    @torch.no_grad()
+    def calibrate(self, minibatches: Iterator[Series], other_gaps: float, n_samples: int) -> None:
+        """Find out, under gaps of other dates, what residuals and deviations are worth there.
+
+        Parameters
+        ----------
+        minibatches
+            Series.
+        other_gaps
+            Share of their dates.
+        n_samples
+            Draws of the latents.
+        """
+        self.residual_share.fill_(1.0)
+        squares, products, carried_squares, variances = (
+            torch.zeros_like(self.sd_factor) for _ in range(4)
+        )
+        for series in minibatches:
+            seen = series.under_other_gaps(other_gaps)
+            hidden = (series.observed & ~seen.observed).transpose(1, 2)
+            mean, variance = moments(self.fillings(seen, n_samples))
+            carried = self.carried(mean, seen)
+            residual = self.target(series)[0] - mean
+            for total, values in (
+                (squares, residual.square()),
+                (products, residual * carried),
+                (carried_squares, carried.square()),
+                (variances, variance),
+            ):
+                total += torch.where(hidden, values, 0.0).sum((0, 2, 3, 4))
+        share = (products / carried_squares.clamp_min(1e-12)).clamp(0.0, 1.0)
+        left = squares - 2 * share * products + share.square() * carried_squares
+        known = variances > 0
+        self.residual_share.copy_(torch.where(known, share, 0.0))
+        self.sd_factor.copy_(torch.where(known, left / variances.clamp_min(1e-12), 1.0).sqrt())
+
+
+def moments(paths: Iterable[Path]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the values, over draws of the latents and given these."""
+    n, first, second, within = 0, 0.0, 0.0, 0.0
+    for path in paths:
+        mean = path.image.mean
+        n, first, second = n + 1, first + mean, second + mean.square()
+        within = within + path.image.variance
+    mean = first / n
+    return mean, within / n + (second / n - mean.square()).clamp_min(0.0)
 
 
 def layer_divergences(path: Path) -> dict[str, Tensor]:

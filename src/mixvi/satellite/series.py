@@ -48,6 +48,26 @@ class Series:
         """Other values and gaps of the same dates; values that are not observed become zero."""
         return replace(self, x=torch.where(observed, x, 0.0), observed=observed)
 
+    def under_other_gaps(self, share: float) -> Series:
+        """The series with more gaps: a share of the dates has those of another date and row, too.
+
+        These are mirrored at random. A row that nothing would be left of keeps what it has.
+        """
+        n, n_dates = self.time.shape
+        if not share:
+            return self
+        device = self.x.device
+        rows = torch.randint(n, (n, n_dates), device=device)
+        dates = torch.randint(n_dates, (n, n_dates), device=device)
+        other = self.observed[rows, dates]
+        for axis in (-1, -2):
+            mirrored = torch.rand(n, n_dates, 1, 1, 1, device=device) < 0.5
+            other = torch.where(mirrored, other.flip(axis), other)
+        chosen = torch.rand(n, n_dates, 1, 1, 1, device=device) < share
+        left = self.observed & (other | ~chosen)
+        some = left.flatten(1).any(1)[:, None, None, None, None]
+        return self.with_values(self.x, torch.where(some, left, self.observed))
+
     @property
     def support(self) -> Tensor:
         """Whether a pixel was ever observed ``(B, H, W)``; for labels by date ``(B, T, H, W)``."""
@@ -78,3 +98,36 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over what a mask ``True`` chooses, of the whole batch; zero if it chooses nothing."""
     mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def between_dates(x: Tensor, known: Tensor, time: Tensor) -> Tensor:
+    """Numbers of dates, where they are not known read linearly between those that are.
+
+    Parameters
+    ----------
+    x
+        Numbers ``(B, n, T, ...)``.
+    known
+        Whether they are known, as many or one for all n.
+    time
+        ``(B, T)``; of rows whose dates are all alike their order counts.
+
+    Returns
+    -------
+    Numbers in the shape of ``x``; constant beyond the first and last, 0 where none is known.
+    """
+    n_dates = x.shape[2]
+    shape = (len(x), 1, n_dates, *[1] * (x.ndim - 3))
+    known = known.expand_as(x)
+    order = torch.arange(n_dates, device=x.device).view(1, *shape[1:]).expand_as(x)
+    alike = time.amax(1, keepdim=True) == time.amin(1, keepdim=True)
+    time = torch.where(alike, torch.arange(n_dates, device=x.device), time).to(x.dtype)
+    time = time.view(shape).expand_as(x)
+    before = torch.where(known, order, -1).cummax(2).values
+    after = torch.where(known, order, n_dates).flip(2).cummin(2).values.flip(2)
+    first = torch.where(before < 0, after, before).clamp_max(n_dates - 1)
+    last = torch.where(after == n_dates, before, after).clamp_min(0)
+    since, until = time - time.gather(2, first), time.gather(2, last) - time
+    share = (since / (since + until).clamp_min(1e-6)).clamp(0, 1)
+    between = (1 - share) * x.gather(2, first) + share * x.gather(2, last)
+    return torch.where(known.any(2, keepdim=True), between, 0.0)

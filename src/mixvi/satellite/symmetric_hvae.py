@@ -37,7 +37,7 @@ class SymmetricModule(LadderModule):
     ----------
     *args, **options
         See :class:`mixvi.satellite.ladder_module.LadderModule`.
-    weight_sup_q, weight_dream, dream_warmup, update
+    weight_sup_q, weight_dream, dream_warmup, update, other_gaps
         See :class:`SymmetricHVAE`.
     """
 
@@ -48,9 +48,11 @@ class SymmetricModule(LadderModule):
         weight_dream: float,
         dream_warmup: int,
         update: str,
+        other_gaps: float,
         **options,
     ):
         super().__init__(*args, **options)
+        self._other_gaps = other_gaps
         self._weight_sup_q, self._weight_dream = weight_sup_q, weight_dream
         self._dream_warmup, self._update = dream_warmup, update
         self.register_buffer("n_dreams", torch.zeros((), dtype=torch.long))
@@ -137,7 +139,8 @@ class SymmetricModule(LadderModule):
         """A draw of the model, and its values with the gaps and dates of shuffled real tiles."""
         like = series.take(torch.randperm(len(series), device=series.x.device))
         path = self.ancestral(like, self._dreamt_maps(series) if self.n_classes else None)
-        return path, like.with_values(self.standard(path.image.sample()), like.observed)
+        observed = like.under_other_gaps(self._other_gaps).observed
+        return path, like.with_values(self.standard(path.image.sample()), observed)
 
     def _dreamt_maps(self, series: Series) -> Tensor:
         """Segmentations ``(B, L, 1 or T, H, W)`` of as many dreams as there are series."""
@@ -157,9 +160,11 @@ class SymmetricModule(LadderModule):
     def _p_loss(self, series: Series, use_labels: bool) -> Loss:
         if len(series) == 0:
             return self._nothing(), {}
+        # what other gaps hide is scored, too: latents have to tell it
+        seen = series.under_other_gaps(self._other_gaps)
         with torch.no_grad():
-            evidence = self.evidence(series)
-        path = self.posterior(series, evidence, use_labels=use_labels)
+            evidence = self.evidence(seen)
+        path = self.posterior(seen, evidence, use_labels=use_labels)
         n = _n_places(series)
         terms = {f"log_p_{name}": value.mean() / n for name, value in path.log_p().items()}
         terms["log_p_x"] = path.image.log_likelihood(*self.target(series)).mean() / n
@@ -173,9 +178,8 @@ class SymmetricModule(LadderModule):
         return torch.zeros((), device=self.device, requires_grad=True)
 
     def _dream_weight(self) -> Tensor | float:
-        if not self._dream_warmup:
-            return self._weight_dream
-        return self._weight_dream * (self.n_dreams / self._dream_warmup).clamp_max(1.0)
+        # Adam takes steps of one size whatever the weight: a small weight would not hold it back
+        return self._weight_dream * (self.n_dreams >= self._dream_warmup)
 
 
 def _has_labels(series: Series) -> Tensor:
@@ -244,12 +248,13 @@ class SymmetricHVAE(SymmetricModel):
     adata
         AnnData registered with :meth:`setup_anndata`. Without labels there is no segmentation.
     layers
-        ``"light"`` for CPUs, ``"series"``, ``"thesis"`` (Hruška 2023, for single images), or rows
-        of :class:`mixvi.satellite.ladder.Layer` as dicts.
+        ``"auto"``: ``"codes"`` for series, in which codes of tile, dates and pixels say all, and
+        ``"light"`` for single images. ``"series"`` is a wider hierarchy, ``"thesis"`` that of
+        Hruška 2023 for images. Or rows of :class:`mixvi.satellite.ladder.Layer` as dicts.
     width
         Factor of all channels.
-    n_code, n_date_code
-        Bits of the code of a tile, and of the code of each date of a series.
+    n_code, n_date_code, n_place_code
+        Bits of the code of a tile and, of series, of the codes of each date and of each pixel.
     dream_maps
         What segmentations dreams start from: ``"bank"``, labels of fully labelled training tiles,
         turned and mirrored; ``"completed"``, those of labelled tiles of the minibatch, gaps filled
@@ -262,7 +267,13 @@ class SymmetricHVAE(SymmetricModel):
         1 is the thesis's. ``None``: T H W over the number of labelled pixels, which is the same for
         images that are labelled all over, and more for scribbles and series.
     weight_dream, dream_warmup
-        Weight of dreams, and in how many steps it grows to that from 0.
+        Weight of dreams, and after how many steps they begin to teach: before, the decoder learns
+        to use what an encoder says that is as it was made. A lower learning rate of the encoder,
+        ``train(lr={"encoder": 3e-4, "decoder": 3e-3})``, has the decoder keep up with it.
+    other_gaps
+        Share of the dates that have, in training, the gaps of another date and tile of the
+        minibatch besides their own. What these hide is scored all the same, so that the decoder
+        learns how well it knows what the encoder does not see.
     update
         ``"alternating"``, four updates a minibatch, or ``"joint"``, one of both networks.
     labelled_fraction
@@ -281,16 +292,18 @@ class SymmetricHVAE(SymmetricModel):
     def __init__(
         self,
         adata: AnnData | None = None,
-        layers: str | Sequence[dict] = "light",
+        layers: str | Sequence[dict] = "auto",
         width: float = 1.0,
         n_code: int = 64,
         n_date_code: int = 16,
+        n_place_code: int = 32,
         dream_maps: str = "auto",
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
         weight_dream: float = 1.0,
-        dream_warmup: int = 0,
+        dream_warmup: int = 100,
         update: str = "alternating",
+        other_gaps: float = 0.3,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
@@ -301,7 +314,12 @@ class SymmetricHVAE(SymmetricModel):
         of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
-            n_code, n_date_code, variance, activation, norm, labelled_fraction
+            (n_code, n_date_code, n_place_code),
+            other_gaps,
+            variance,
+            activation,
+            norm,
+            labelled_fraction,
         )
         module = SymmetricModule(
             self._table(layers, width),

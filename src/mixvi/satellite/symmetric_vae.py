@@ -36,12 +36,14 @@ class SymmetricVAE(SymmetricModel):
     prior
         Of the code: ``"fixed"``, the family's standard member, or ``"learned"``, from codes that
         the encoder draws of the data.
-    n_code, n_date_code
-        Size of the code of a tile, and of the code of each date of a series.
+    n_code, n_date_code, n_place_code
+        Sizes of the code of a tile and, of series, of those of each date and of each pixel.
     layers, width
         Convolutions between code and values, as for :class:`mixvi.satellite.SymmetricHVAE`; their
         maps are deterministic here.
-    dream_maps, maps_key, weight_sup_q, weight_dream, dream_warmup, update, labelled_fraction
+    dream_maps, maps_key, weight_sup_q, weight_dream, dream_warmup, update, other_gaps
+        As for :class:`mixvi.satellite.SymmetricHVAE`.
+    labelled_fraction
         As for :class:`mixvi.satellite.SymmetricHVAE`.
     variance, activation, norm
         As there.
@@ -61,14 +63,16 @@ class SymmetricVAE(SymmetricModel):
         prior: str = "fixed",
         n_code: int = 64,
         n_date_code: int = 16,
-        layers: str | Sequence[dict] = "light",
+        n_place_code: int = 16,
+        layers: str | Sequence[dict] = "auto",
         width: float = 1.0,
         dream_maps: str = "auto",
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
         weight_dream: float = 1.0,
-        dream_warmup: int = 0,
+        dream_warmup: int = 100,
         update: str = "alternating",
+        other_gaps: float = 0.3,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
@@ -82,7 +86,12 @@ class SymmetricVAE(SymmetricModel):
         of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
-            n_code, n_date_code, variance, activation, norm, labelled_fraction
+            (n_code, n_date_code, n_place_code),
+            other_gaps,
+            variance,
+            activation,
+            norm,
+            labelled_fraction,
         )
         self._likelihood = likelihood
         module = SymmetricModule(
