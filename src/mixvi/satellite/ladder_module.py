@@ -460,7 +460,9 @@ class LadderModule(SegmentingModule):
         )
         for series in minibatches:
             seen = series.under_other_gaps(other_gaps)
-            hidden = (series.observed & ~seen.observed).transpose(1, 2)
+            # pixels that are never seen are few, and wide of all the others
+            hidden = series.observed & ~seen.observed & seen.observed.any(1, keepdim=True)
+            hidden = hidden.transpose(1, 2)
             mean, variance = moments(self.fillings(seen, n_samples))
             carried = self.carried(mean, seen)
             residual = self.target(series)[0] - mean
