@@ -18,15 +18,15 @@ def model():
     model = fitted(UNetSegmenter, toy(n_tiles=6), epochs=4)
     with torch.no_grad():
         for head in (model.module.unet.classes, model.module.unet.of_pixels):
-            head.weight *= 10
-            head.bias *= 10
+            head.weight *= 4
+            head.bias *= 4
     return model
 
 
 def test_too_sure_a_model_becomes_less_so_and_maps_stay(model, tmp_path):
     other = toy(n_tiles=6, seed=5)
     before, maps = model.predict(other, soft=True), model.predict(other)
-    assert model.calibrate(other) > 2
+    assert 2 < model.calibrate(other) < 20
     after = model.predict(other, soft=True)
     truth = other.obsm["labels"]
     assert pixel_calibration(after, truth).ece < 0.6 * pixel_calibration(before, truth).ece

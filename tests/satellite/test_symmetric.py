@@ -175,7 +175,7 @@ def test_partly_labelled_maps_are_completed_by_the_encoder():
     maps = model.module._dreamt_maps(rows_of(model))
     assert (maps.sum(1) == 1).all()
     known = adata.obsm["labels"][:, :4, 1:]
-    assert model.module._annotated(maps, rows_of(model)).argmax(1)[:, 0, :4, 1:].numpy() == (
+    assert model.module.annotated(maps, rows_of(model)).argmax(1)[:, 0, :4, 1:].numpy() == (
         pytest.approx(known)
     )
 

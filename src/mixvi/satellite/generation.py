@@ -19,7 +19,7 @@ LEVELS = ("all", "z0")
 
 
 class GenerationMixin:
-    """``get_reconstruction``, ``impute`` and ``generate``."""
+    """``get_reconstruction``, ``impute``, ``get_refined_segmentation`` and ``generate``."""
 
     module: LadderModule
 
@@ -147,6 +147,55 @@ class GenerationMixin:
         if return_draws:
             found.append(np.stack([kept(of_draw) for of_draw in torch.cat(draws, dim=1)]))
         return tuple(found) if len(found) > 1 else found[0]
+
+    @torch.inference_mode()
+    def get_refined_segmentation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        n_sweeps: int = 20,
+        use_labels: bool = False,
+        soft: bool = False,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Maps of a chain that fills the gaps and segments what it filled in turn.
+
+        Each of twice ``n_sweeps`` sweeps draws latents, then values where none are observed, which
+        the encoder takes for observed in the next; probabilities are averaged over the second half.
+
+        Parameters
+        ----------
+        n_sweeps
+            Sweeps that count.
+        use_labels
+            Keep the registered labels in the segmentation, where there are any.
+        soft
+            Probabilities instead of the most probable class.
+
+        Returns
+        -------
+        As ``predict``: ``(n_obs, H, W)``, ``(n_obs, T, H, W)`` of a map a date; with ``soft``
+        ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            If the model knows no classes.
+        """
+        arguments.check_positive("n_sweeps", n_sweeps)
+        self._check_has_classes()
+        adata = self._validate_anndata(adata)
+        options = {"iterated": True, "assume_filled": True, "use_labels": use_labels}
+        parts = []
+        for series in self._batches(adata, indices, batch_size):
+            paths = self.module.fillings(series, n_sweeps, **options)
+            p = sum(path.q["segmentation"].mean for path in paths) / n_sweeps
+            if use_labels:
+                p = self.module.annotated(p, series)
+            parts.append(p.transpose(1, 2).cpu() if self._by_date else p[:, :, 0].cpu())
+        probabilities = torch.cat(parts).numpy()
+        return probabilities if soft else probabilities.argmax(-3)
 
     @torch.inference_mode()
     def generate(

@@ -132,7 +132,7 @@ class HierarchicalVAEModule(LadderModule):
         for name in self.top:
             path.z[name] = draw(q[name])
         if use_labels and self.n_classes:
-            path.z["segmentation"] = self._annotated(path.z["segmentation"], series)
+            path.z["segmentation"] = self.annotated(path.z["segmentation"], series)
         return self._descend(path, series, lambda name, _: z[name])
 
     def _ascend(

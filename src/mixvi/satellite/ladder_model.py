@@ -138,12 +138,15 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
     def _probabilities(
         self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
     ) -> np.ndarray:
+        self._check_has_classes()
+        return super()._probabilities(adata, indices, batch_size)
+
+    def _check_has_classes(self) -> None:
         if not self.classes:
             raise ValueError(
                 "The model knows no classes: it was set up without labels. Pass labels_key to "
                 "setup_anndata to have maps."
             )
-        return super()._probabilities(adata, indices, batch_size)
 
     @torch.inference_mode()
     def get_global_code(

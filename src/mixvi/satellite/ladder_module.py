@@ -254,7 +254,7 @@ class LadderModule(SegmentingModule):
             path.q[name] = evidence[name]
             path.z[name] = draw(evidence[name])
         if use_labels and self.n_classes:
-            path.z["segmentation"] = self._annotated(path.z["segmentation"], series)
+            path.z["segmentation"] = self.annotated(path.z["segmentation"], series)
 
         def merged(name: str, p: Family) -> Tensor:
             path.q[name] = (p if through else p.detach()).merge(evidence[name])
@@ -345,7 +345,7 @@ class LadderModule(SegmentingModule):
             return Categorical
         return self._code_family if name in CODES else self._map_family
 
-    def _annotated(self, segmentation: Tensor, series: Series) -> Tensor:
+    def annotated(self, segmentation: Tensor, series: Series) -> Tensor:
         """A segmentation, replaced by the labels where there are any."""
         if series.labels is None:
             return segmentation

@@ -153,7 +153,7 @@ class SymmetricModule(LadderModule):
                 rows = torch.arange(n, device=series.x.device)
             series = series.take(rows[torch.randint(len(rows), (n,), device=rows.device)])
             drawn = self.evidence(series)["segmentation"].sample()
-            return turned(self._annotated(drawn, series))
+            return turned(self.annotated(drawn, series))
         chosen = self.bank[torch.randint(len(self.bank), (n,), device=self.bank.device)]
         return self.one_hot(turned(chosen).long())
 
