@@ -46,6 +46,7 @@ from mixvi.satellite import (
     SymmetricHVAE,
     band_mean,
     dineof,
+    hants,
     linear_interpolation,
     nearest_date,
     savitzky_golay,
@@ -60,6 +61,7 @@ SETTINGS: dict = {
     "climatology": {"window": [8, 16, 32, 64]},
     "savitzky_golay": {"window": [5, 7, 11, 15, 21], "degree": [1, 2, 3]},
     "whittaker": {"smoothing": [1e4, 1e5, 1e6, 1e7, 1e8, 1e9]},
+    "hants": {"n_harmonics": [1, 2, 3], "damping": [0.01, 0.1, 1.0]},
     "dineof": {"scope": ["tile", "scene"]},
     "train": {"batch_size": 5},
     # a model is looked at after as many updates at each rate; the best look on validation blocks
@@ -333,6 +335,7 @@ METHODS = {
     "seasonal climatology": partial(reference, seasonal_climatology, SETTINGS["climatology"]),
     "Savitzky-Golay": partial(reference, savitzky_golay, SETTINGS["savitzky_golay"]),
     "Whittaker": partial(reference, whittaker, SETTINGS["whittaker"]),
+    "HANTS": partial(reference, hants, SETTINGS["hants"]),
     "DINEOF": partial(reference, dineof, SETTINGS["dineof"]),
     "SymmetricHVAE": partial(model, SymmetricHVAE, 0.1),
     "ladder VAE": partial(model, HierarchicalVAE, 1.0),

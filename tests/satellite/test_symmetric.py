@@ -18,7 +18,8 @@ LAYERS = [
     {"n_channels": 6, "scale": 2, "parents": [1], "hidden": []},
     {"scale": 1, "parents": [2], "hidden": [8]},
 ]
-SMALL = {"layers": LAYERS, "n_code": 5, "n_date_code": 3, "n_place_code": 2, "other_gaps": 0.0}
+SMALL = {"layers": LAYERS, "n_code": 5, "n_date_code": 3, "n_place_code": 2}
+SMALL |= {"other_gaps": 0.0, "dream_warmup": 0}
 
 
 def series(n_labelled: int = 3, n_dates: int = 3):

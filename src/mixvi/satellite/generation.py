@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.training.threads import few_threads
-from mixvi.satellite.ladder_module import LadderModule, moments
+from mixvi.satellite.ladder_module import LadderModule
+from mixvi.satellite.ladder_path import moments
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import observed_values, read_series
 

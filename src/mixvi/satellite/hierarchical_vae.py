@@ -19,7 +19,8 @@ from mixvi.core.maths.exponential_families import Categorical, Family, Gaussian,
 from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.ladder import Layer
 from mixvi.satellite.ladder_model import LadderModel
-from mixvi.satellite.ladder_module import LadderModule, Path
+from mixvi.satellite.ladder_module import LadderModule
+from mixvi.satellite.ladder_path import Path
 from mixvi.satellite.series import Series
 
 INFERENCE = ("ladder", "general", "markov", "flat")
@@ -231,7 +232,7 @@ class HierarchicalVAE(LadderModel):
         free_bits: float = 0.0,
         weight_labels: float = 1.0,
         temperature: float = 0.5,
-        other_gaps: float = 0.3,
+        other_gaps: float | None = None,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",

@@ -25,9 +25,10 @@ from mixvi.satellite.setup import dates, label_maps, read_series
 
 # tiles by which the first evidence is scaled
 _N_SPREAD = 16
-# tiles, share of dates under gaps of others, and draws by which filled gaps are calibrated
+# share of a series' dates under gaps of others
+_OTHER_GAPS = 0.3
+# tiles and draws by which filled gaps are calibrated
 _N_CALIBRATION = 256
-_CALIBRATION_GAPS = 0.3
 _CALIBRATION_DRAWS = 4
 
 
@@ -58,7 +59,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
     def _checked_ladder(
         self,
         n_codes: tuple[int, int, int],
-        other_gaps: float,
+        other_gaps: float | None,
         variance: str,
         activation: str,
         norm: str,
@@ -72,6 +73,8 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         arguments.check_positive("n_code", n_code)
         arguments.check_weight("n_date_code", n_date_code)
         arguments.check_weight("n_place_code", n_place_code)
+        if other_gaps is None:
+            other_gaps = _OTHER_GAPS if self.shape[0] > 1 else 0.0
         arguments.check_rate("other_gaps", other_gaps)
         arguments.check_choice("variance", variance, ("band", "pixel"))
         arguments.check_rate("labelled_fraction", labelled_fraction)
@@ -121,7 +124,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         self._prepare(fit.split.train)
-        if not self.is_trained_:
+        if not self.is_trained_ and self.shape[0] > 1:
             rows = fit.split.train[:_N_SPREAD]
             self.module.spread(next(self._inputs(self.adata, rows, _N_SPREAD)))
         fit = replace(fit, minibatches=fit.minibatches | self._label_shares(fit))
@@ -129,7 +132,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         if self.shape[0] > 1 and self.module.is_standardised:
             rows = split.train[:_N_CALIBRATION]
             batches = self._inputs(self.adata, rows, fit.minibatches["batch_size"])
-            self.module.calibrate(batches, _CALIBRATION_GAPS, _CALIBRATION_DRAWS)
+            self.module.calibrate_gaps(batches, _OTHER_GAPS, _CALIBRATION_DRAWS)
         return split
 
     def _prepare(self, rows: np.ndarray) -> None:

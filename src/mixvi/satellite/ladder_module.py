@@ -6,8 +6,8 @@ products of the generative distributions with the encoder's evidence (Hruška 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from operator import methodcaller
 
 import torch
@@ -21,11 +21,11 @@ from mixvi.core.maths.exponential_families import (
     Categorical,
     Family,
     Gaussian,
-    summed,
 )
 from mixvi.satellite.ladder import Layer
 from mixvi.satellite.ladder_encoder import N_DATE_PLANES, Encoder
 from mixvi.satellite.ladder_networks import Convolutions, Decoder, Top
+from mixvi.satellite.ladder_path import Path, moments
 from mixvi.satellite.module import SegmentingModule
 from mixvi.satellite.series import Series, between_dates
 
@@ -35,42 +35,6 @@ STANDARDISED = ("gaussian",)
 # standard deviation of the evidence of bits, and log precision of that of numbers, at the start
 _FIRST_SPREAD = 3.0
 _FIRST_LOG_PRECISION = -2.0
-
-
-@dataclass
-class Path:
-    """One draw of all latents of a minibatch.
-
-    Attributes
-    ----------
-    z
-        Draws by name: ``"segmentation"`` (B, L, 1 or T, H, W), one-hot; ``"code"`` (B, n);
-        ``"date_code"`` (B, n, T); ``"place_code"`` (B, n, 1, H, W); ``"z1"``, ``"z2"``, ...
-        (B, n, T, H', W').
-    p
-        What each is distributed as, given those before it.
-    q
-        The same given the series; empty if they were drawn from ``p``.
-    image
-        Distribution of the series, ``(B, C, T, H, W)``.
-    """
-
-    z: dict[str, Tensor]
-    p: dict[str, Family]
-    q: dict[str, Family] = field(default_factory=dict)
-    image: Family | None = None
-
-    def log_p(self) -> dict[str, Tensor]:
-        """Log density of each latent given those before it, ``(B,)``."""
-        return {name: summed(self.p[name].log_prob(z)) for name, z in self.z.items()}
-
-    def log_q(self) -> dict[str, Tensor]:
-        """Log density of each latent given the series, ``(B,)``."""
-        return {name: summed(self.q[name].log_prob(z)) for name, z in self.z.items()}
-
-    def kl(self) -> dict[str, Tensor]:
-        """KL divergence of the posterior of each latent to its prior, ``(B,)``."""
-        return {name: summed(self.q[name].kl(self.p[name])) for name in self.z}
 
 
 class LadderModule(SegmentingModule):
@@ -442,7 +406,9 @@ class LadderModule(SegmentingModule):
         return self.residual_share.view(-1, 1, 1, 1) * between
 
     @torch.no_grad()
-    def calibrate(self, minibatches: Iterator[Series], other_gaps: float, n_samples: int) -> None:
+    def calibrate_gaps(
+        self, minibatches: Iterator[Series], other_gaps: float, n_samples: int
+    ) -> None:
         """Find out, under gaps of other dates, what residuals and deviations are worth there.
 
         Parameters
@@ -478,23 +444,3 @@ class LadderModule(SegmentingModule):
         known = variances > 0
         self.residual_share.copy_(torch.where(known, share, 0.0))
         self.sd_factor.copy_(torch.where(known, left / variances.clamp_min(1e-12), 1.0).sqrt())
-
-
-def moments(paths: Iterable[Path]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the values, over draws of the latents and given these."""
-    n, first, second, within = 0, 0.0, 0.0, 0.0
-    for path in paths:
-        mean = path.image.mean
-        n, first, second = n + 1, first + mean, second + mean.square()
-        within = within + path.image.variance
-    mean = first / n
-    return mean, within / n + (second / n - mean.square()).clamp_min(0.0)
-
-
-def layer_divergences(path: Path) -> dict[str, Tensor]:
-    """Jensen-Shannon divergence of q and p of a unit, mean over each layer that is Bernoulli."""
-    return {
-        f"jsd_{name}": path.q[name].jensen_shannon(path.p[name]).mean()
-        for name in path.z
-        if isinstance(path.q.get(name), Bernoulli)
-    }

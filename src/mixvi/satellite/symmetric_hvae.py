@@ -21,11 +21,14 @@ from mixvi.core.maths.exponential_families import Bernoulli
 from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.dreams import check_dream_maps, settled_dream_maps, turned
 from mixvi.satellite.ladder_model import LadderModel
-from mixvi.satellite.ladder_module import LadderModule, Path, layer_divergences
+from mixvi.satellite.ladder_module import LadderModule
+from mixvi.satellite.ladder_path import Path, layer_divergences
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import label_maps
 
 UPDATES = ("alternating", "joint")
+# steps of series before dreams teach
+_DREAM_WARMUP = 100
 
 
 class SymmetricModule(LadderModule):
@@ -218,6 +221,11 @@ class SymmetricModel(LadderModel):
             maps = own
         self.module.dream_of(*settled_dream_maps(settings["dream_maps"], maps[rows]))
 
+    def _settled_warmup(self, dream_warmup: int | None) -> int:
+        if dream_warmup is None:
+            return _DREAM_WARMUP if self.shape[0] > 1 else 0
+        return dream_warmup
+
     def _check_symmetric(
         self,
         weight_sup_q: float | None,
@@ -267,13 +275,15 @@ class SymmetricHVAE(SymmetricModel):
         1 is the thesis's. ``None``: T H W over the number of labelled pixels, which is the same for
         images that are labelled all over, and more for scribbles and series.
     weight_dream, dream_warmup
-        Weight of dreams, and after how many steps they begin to teach: before, the decoder learns
-        to use what an encoder says that is as it was made. A lower learning rate of the encoder,
-        ``train(lr={"encoder": 3e-4, "decoder": 3e-3})``, has the decoder keep up with it.
+        Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
+        of single images. Before, the decoder learns to use what an untaught encoder says. A lower
+        learning rate of the encoder, ``train(lr={"encoder": 3e-4, "decoder": 3e-3})``, has the
+        decoder keep up with it.
     other_gaps
         Share of the dates that have, in training, the gaps of another date and tile of the
         minibatch besides their own. What these hide is scored all the same, so that the decoder
-        learns how well it knows what the encoder does not see.
+        learns how well it knows what the encoder does not see. ``None``: 0.3 of series, 0 of
+        single images.
     update
         ``"alternating"``, four updates a minibatch, or ``"joint"``, one of both networks.
     labelled_fraction
@@ -301,9 +311,9 @@ class SymmetricHVAE(SymmetricModel):
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
         weight_dream: float = 1.0,
-        dream_warmup: int = 100,
+        dream_warmup: int | None = None,
         update: str = "alternating",
-        other_gaps: float = 0.3,
+        other_gaps: float | None = None,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
@@ -311,7 +321,8 @@ class SymmetricHVAE(SymmetricModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
+        warmup = self._settled_warmup(dream_warmup)
+        of_steps = (weight_sup_q, weight_dream, warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
@@ -330,7 +341,7 @@ class SymmetricHVAE(SymmetricModel):
             code_family="bernoulli",
             weight_sup_q=weight_sup_q,
             weight_dream=weight_dream,
-            dream_warmup=dream_warmup,
+            dream_warmup=warmup,
             update=update,
             **options,
         )

@@ -70,9 +70,9 @@ class SymmetricVAE(SymmetricModel):
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
         weight_dream: float = 1.0,
-        dream_warmup: int = 100,
+        dream_warmup: int | None = None,
         update: str = "alternating",
-        other_gaps: float = 0.3,
+        other_gaps: float | None = None,
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
@@ -83,7 +83,8 @@ class SymmetricVAE(SymmetricModel):
         arguments.check_choice("latent", latent, FAMILIES)
         arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
         arguments.check_choice("prior", prior, PRIORS)
-        of_steps = (weight_sup_q, weight_dream, dream_warmup, update)
+        warmup = self._settled_warmup(dream_warmup)
+        of_steps = (weight_sup_q, weight_dream, warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
@@ -105,7 +106,7 @@ class SymmetricVAE(SymmetricModel):
             learned_prior=prior == "learned",
             weight_sup_q=weight_sup_q,
             weight_dream=weight_dream,
-            dream_warmup=dream_warmup,
+            dream_warmup=warmup,
             update=update,
             **options,
         )
