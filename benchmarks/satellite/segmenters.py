@@ -26,8 +26,8 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
         A key of ``KINDS``.
     settings
         ``updates``, ``looks``, ``batch_size``, ``lr``, ``network`` and ``augmentation``, the same
-        for all kinds, and ``mixmatch``, of MixMatch alone, whose minibatches have as many tiles with
-        labels as those of others, and more without. Updates are rounded down to whole epochs.
+        for all kinds, and ``mixmatch``, of MixMatch alone, whose minibatches have as many tiles
+        with labels as those of others, and more without. Updates are rounded down to whole epochs.
     """
     model, tiles = _built(kind, task, seed, settings)
     batch_size = _batch_size(kind, tiles, settings)
