@@ -26,18 +26,20 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
         A key of ``KINDS``.
     settings
         ``updates``, ``looks``, ``batch_size``, ``lr``, ``network`` and ``augmentation``, the same
-        for all kinds, and ``mixmatch``, of MixMatch alone. Updates are rounded to whole epochs.
+        for all kinds, and ``mixmatch``, of MixMatch alone, whose minibatches have as many tiles
+        with labels as those of others, and more without. Updates are rounded down to whole epochs.
     """
     model, tiles = _built(kind, task, seed, settings)
-    an_epoch = _updates_an_epoch(kind, tiles, settings["batch_size"])
-    part = max(1, round(settings["updates"] / settings["looks"] / an_epoch))
+    batch_size = _batch_size(kind, tiles, settings)
+    an_epoch = _updates_an_epoch(kind, tiles, batch_size)
+    part = max(1, settings["updates"] // settings["looks"] // an_epoch)
     p = np.zeros(
         (len(task.truth), len(task.tiles.uns["classes"]), *task.truth.shape[1:]), np.float32
     )
     val, test = (task.tiles[rows].copy() for rows in (task.val, task.test))
     best, most, updates = None, -1.0, 0
     for look in range(1, settings["looks"] + 1):
-        model.train(part, batch_size=settings["batch_size"], lr=settings["lr"], **TRAINER)
+        model.train(part, batch_size=batch_size, lr=settings["lr"], **TRAINER)
         p[task.val] = model.predict(val, soft=True)
         accuracy = validation_accuracy(task, p)
         if accuracy > most:
@@ -51,11 +53,12 @@ def seconds_an_update(kind: str, task: Task, settings: Mapping) -> float:
     """Measured over one epoch, after one to warm up; on a CPU its time, which others may share."""
     clock = time.process_time if TRAINER["accelerator"] == "cpu" else time.perf_counter
     model, tiles = _built(kind, task, 0, settings)
-    options = {"batch_size": settings["batch_size"], "lr": settings["lr"], **TRAINER}
+    batch_size = _batch_size(kind, tiles, settings)
+    options = {"batch_size": batch_size, "lr": settings["lr"], **TRAINER}
     model.train(1, **options)
     start = clock()
     model.train(1, **options)
-    return (clock() - start) / _updates_an_epoch(kind, tiles, settings["batch_size"])
+    return (clock() - start) / _updates_an_epoch(kind, tiles, batch_size)
 
 
 def _built(kind: str, task: Task, seed: int, settings: Mapping):
@@ -67,8 +70,18 @@ def _built(kind: str, task: Task, seed: int, settings: Mapping):
     return KINDS[kind](tiles, **options), tiles
 
 
+def _batch_size(kind: str, tiles: AnnData, settings: Mapping) -> int:
+    size = settings["batch_size"]
+    some_lack_labels = not _has_labels(tiles).all()
+    return round(size / LABELLED_FRACTION) if kind == "MixMatch" and some_lack_labels else size
+
+
+def _has_labels(tiles: AnnData) -> np.ndarray:
+    return (tiles.obsm["labels"] >= 0).any(axis=(1, 2))
+
+
 def _updates_an_epoch(kind: str, tiles: AnnData, batch_size: int) -> int:
-    labelled = (tiles.obsm["labels"] >= 0).any(axis=(1, 2)).sum()
+    labelled = _has_labels(tiles).sum()
     passed = labelled
     if kind == "MixMatch" and labelled < tiles.n_obs:
         # passes are over tiles without a label, which fill a share of each minibatch

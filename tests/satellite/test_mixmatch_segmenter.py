@@ -194,8 +194,13 @@ def test_what_is_not_observed_changes_no_bit():
         np.testing.assert_array_equal(first.predict(soft=True), other.predict(soft=True))
 
 
-def test_each_minibatch_has_labelled_tiles(monkeypatch):
-    adata = toy(9)
+@pytest.mark.parametrize(
+    ("n_tiles", "train", "labelled"),
+    [(9, {"labelled_fraction": 0.25}, 1), (20, {"batch_size": None}, 8)],
+)
+def test_each_minibatch_has_labelled_tiles(monkeypatch, n_tiles, train, labelled):
+    """A share of them; eight, unless told."""
+    adata = toy(n_tiles)
     adata.obsm["labels"][2:] = UNLABELLED
     seen = []
     loss = MixMatchSegmenterModule.mixmatch
@@ -205,8 +210,8 @@ def test_each_minibatch_has_labelled_tiles(monkeypatch):
         return loss(self, series)
 
     monkeypatch.setattr(MixMatchSegmenterModule, "mixmatch", counting)
-    model = fitted(MixMatchSegmenter, adata, 1, train={"labelled_fraction": 0.25}, **SMALL)
-    assert seen == [1, 1] and len(model.train_indices) == 9
+    model = fitted(MixMatchSegmenter, adata, 1, train=train, **SMALL)
+    assert seen == [labelled] * 2 and len(model.train_indices) == n_tiles
 
 
 def test_verbs_files_and_records(tmp_path):

@@ -346,7 +346,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         max_epochs: int | None = None,
         *,
         lr: float | dict[str, float] = 2e-3,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         labelled_fraction: float = 0.5,
         early_stopping: bool = False,
         train_size: float | None = None,
@@ -373,6 +373,9 @@ class MixMatchSegmenter(LabelledSegmenter):
         max_epochs
             Passes over the tiles, by default so many that there are about 2,000 updates; where
             tiles without any label are among them, passes over those.
+        batch_size
+            Tiles a minibatch. ``None``: 8 with labels, and where some tiles have none so many of
+            those that ``labelled_fraction`` is kept.
         labelled_fraction
             Share of tiles with labels in each minibatch, where some tiles have none.
         plan_kwargs
@@ -389,8 +392,10 @@ class MixMatchSegmenter(LabelledSegmenter):
         FloatingPointError, KeyboardInterrupt
             See :meth:`mixvi.satellite.UNetSegmenter.train`.
         """
-        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         check_labelled_fraction(labelled_fraction)
+        if batch_size is None:
+            batch_size = 8 if self._labelled_tiles().all() else round(8 / labelled_fraction)
+        settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         fit = self._settled(**{k: v for k, v in settings.items() if k != "labelled_fraction"})
         labelled = self._labelled_tiles()
         fit = with_labels(fit, labelled, labelled_fraction, early_stopping, "tiles")
