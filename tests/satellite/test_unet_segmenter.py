@@ -190,17 +190,19 @@ def test_verbs_refuse_views_there_are_not():
 
 
 def test_a_constant_map_is_noticed():
-    """Of three epochs, not of two, and not where the records differ."""
+    """Of three epochs, not of two, not where the records differ, and not when training begins."""
 
-    def looked(*accuracies):
+    def looked(*accuracies, is_late=True):
         watch = MajorityWatch()
         for epoch, accuracy in enumerate(accuracies):
             records = {"accuracy_train": accuracy, "majority_share_train": 0.4}
-            watch._look(records, epoch)
+            watch._look(records, epoch, is_late)
 
-    with pytest.warns(UserWarning, match=r"right for 40.0% .* has collapsed"):
-        looked(0.5, 0.4, 0.4, 0.4)
+    with pytest.warns(UserWarning, match=r"right for 40.0% .* has collapsed") as found:
+        looked(0.5, 0.4, 0.4, 0.4, 0.5, 0.4, 0.4, 0.4)
+    assert len(found) == 1
     looked(0.4, 0.4, 0.41, 0.4, 0.4)
+    looked(0.4, 0.4, 0.4, is_late=False)
 
 
 def test_a_constant_predictor_is_noticed_in_training():
