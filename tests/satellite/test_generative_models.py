@@ -224,6 +224,8 @@ def test_series_without_labels_are_filled_and_generated_and_have_no_maps(name):
     del adata.uns["classes"]
     model = trained(name, adata)
     assert np.isfinite(model.impute(n_samples=1)).all()
+    # labels of other tiles are none of its business
+    assert np.isfinite(model.impute(tiles(seed=2), n_samples=1)).all()
     assert model.generate(n=2).shape == (2, 3, 5, 8, 8)
     with pytest.raises(ValueError, match="Pass n, and no segmentation"):
         model.generate()
@@ -239,6 +241,8 @@ def test_maps_may_have_a_date(name):
     adata.obsm["labels"] = np.repeat(adata.obsm["labels"][:, None], 3, axis=1)
     adata.obsm["labels"][0, 1, :4] = UNLABELLED
     model = trained(name, adata)
+    with pytest.raises(ValueError, match="is a map a series, but the model was trained with a map"):
+        model.predict(tiles())
     assert model.predict().shape == (6, 3, 8, 8)
     assert model.predict(soft=True).shape == (6, 3, 3, 8, 8)
     assert model.generate(np.zeros((2, 3, 8, 8), int)).shape == (2, 3, 5, 8, 8)

@@ -19,6 +19,7 @@ OBSERVED_KEY = "observed"
 FRAME_KEY = "frame"
 TIME_KEY = "time"
 # keys that are taken if they are there, and nothing else is said
+_MODES = {"map": "a map a series", "date": "a map a date"}
 _USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
 # reflectance is below one but over snow and glint
 _LARGEST_REFLECTANCE = 2.0
@@ -62,8 +63,8 @@ def resolve_series(
             args[name] = usual
         elif args[name] is not None and not (source and name == "labels_key"):
             checks.check_key(adata, "obsm", args[name], name)
-    if source and args["labels_key"] not in adata.obsm:
-        # new tiles need no labels
+    if source and (source["label_mode"] is None or args["labels_key"] not in adata.obsm):
+        # new tiles need no labels, and a model that knows no classes reads none
         args["labels_key"] = None
     checks.check_key(adata, "obsm", args["series_key"], "series_key")
     series = read_series(adata, args)
@@ -301,8 +302,8 @@ def _classes(
         raise TypeError(f"{name} holds {labels.dtype}, but labels are numbers of classes from 0.")
     found_mode = "map" if labels.shape == maps else "date"
     if source and found_mode != source["label_mode"]:
-        a, b = (f"a map a {kind or 'nothing'}" for kind in (found_mode, source["label_mode"]))
-        raise ValueError(f"{name} has {a}, but the model was trained with {b}.")
+        a, b = (_MODES[mode] for mode in (found_mode, source["label_mode"]))
+        raise ValueError(f"{name} is {a}, but the model was trained with {b}.")
     if labels.min() < VOID:
         raise ValueError(
             f"{name} has values below {VOID}: unlabelled pixels are {UNLABELLED}, void ones {VOID}."
