@@ -59,12 +59,20 @@ def test_docstring_examples():
 
 @pytest.mark.parametrize(
     ("name", "epochs", "few", "images"),
-    [("first_steps", 20, 1, 6), ("procedures", 60, 6, 4), ("images", 60, 6, 4)],
+    [
+        ("first_steps", 20, 1, 6),
+        ("procedures", 60, 6, 4),
+        ("images", 60, 6, 4),
+        ("satellite", 150, 2, 5),
+    ],
 )
 def test_tutorial(name, epochs, few, images):
     """Executed again with few epochs; the stored one has outputs."""
-    if name != "images":
+    if name in ("first_steps", "procedures"):
         _skip_without(datasets.PBMC3K, datasets.KANG["both_1556"])
+    if name == "satellite":
+        _skip_without(datasets.SENTINEL2_PATCH)
+        pytest.importorskip("rioxarray", reason="the extra satellite is not installed")
     notebook = nbformat.read(ROOT / "tutorials" / f"{name}.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
