@@ -122,10 +122,10 @@ def test_land_cover_on_the_satellite_page():
     text = (ROOT / "docs" / "satellite.md").read_text()
     section = text.split("## Land cover from partial labels")[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    assert code.count("(16, 12, 32, 3") == code.count("train(50)") == 1
+    assert code.count("(16, 12, 32, 3") == code.count("train(150)") == 1
     names = {}
     small = code.replace("(16, 12, 32, 3", "(4, 4, 16, 3")
-    exec(small.replace("train(50)", "train(1, accelerator='cpu')"), names)
+    exec(small.replace("train(150)", "train(1, accelerator='cpu')"), names)
     assert names["maps"].shape == names["entropy"].shape == (4, 16, 16)
 
 
