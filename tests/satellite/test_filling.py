@@ -12,6 +12,7 @@ from mixvi.datasets import toy_satellite_series
 from mixvi.satellite import HierarchicalVAE, SymmetricHVAE
 from mixvi.satellite.ladder_encoder import DateHead
 from mixvi.satellite.series import between_dates
+from mixvi.satellite.setup import dates
 
 
 def model_of(cls=HierarchicalVAE, **options):
@@ -141,3 +142,29 @@ def test_what_lasts_at_pixels_fills_their_gaps():
     # of levels 0.29, of the noise and of two neighbours' mean 0.06
     assert np.sqrt(np.mean(error**2)) < 0.08
     assert 0.8 < (np.abs(error) < 1.645 * sd[gap]).mean() < 0.97
+
+
+@pytest.mark.parametrize("as_dates", [False, True], ids=["days", "datetime64"])
+def test_unknown_dates_of_absent_acquisitions_lie_between_the_others(as_dates):
+    adata = toy_satellite_series(4, 5, 8, 3, missing_dates=0.3, cloud_fraction=0.2, seed=2)
+    absent, time = ~adata.obsm["frame"], adata.obsm["time"]
+    assert absent[:, 1:-1].any()
+    args = {"time_key": "time", "series_key": "series"}
+    known = dates(adata, args)
+    if as_dates:
+        adata.obsm["time"] = time.astype("datetime64[D]")
+        adata.obsm["time"][absent] = np.datetime64("NaT", "D")
+    else:
+        adata.obsm["time"] = np.where(absent, np.nan, time)
+    found = dates(adata, args)
+    inner = absent.copy()
+    # before the first and after the last there is nothing to read between
+    inner[:, [0, -1]] = False
+    inner &= np.maximum.accumulate(~absent, 1) & np.maximum.accumulate(~absent[:, ::-1], 1)[:, ::-1]
+    np.testing.assert_allclose(found[inner | ~absent], known[inner | ~absent])
+    assert np.isfinite(found).all()
+    HierarchicalVAE.setup_anndata(adata)
+    model = HierarchicalVAE(adata, width=0.25)
+    model.train(1, batch_size=2, enable_progress_bar=False)
+    filled = model.impute(n_samples=2)
+    assert np.isfinite(filled).all() and np.abs(filled).max() < 10

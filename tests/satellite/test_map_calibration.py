@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scvi
 import torch
 from made_up import fitted, toy
 
@@ -12,21 +13,18 @@ from mixvi.metrics import pixel_calibration
 from mixvi.satellite import MixMatchSegmenter, SymmetricHVAE, UNetSegmenter
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A U-Net that is far too sure."""
-    model = fitted(UNetSegmenter, toy(n_tiles=6), epochs=4)
+def test_too_sure_a_model_becomes_less_so_and_maps_stay(tmp_path):
+    scvi.settings.seed = 0
+    model, other = fitted(UNetSegmenter, toy(n_tiles=6), epochs=4), toy(n_tiles=6, seed=5)
+    factor = 6 / model.calibrate(other)
     with torch.no_grad():
         for head in (model.module.unet.classes, model.module.unet.of_pixels):
-            head.weight *= 4
-            head.bias *= 4
-    return model
-
-
-def test_too_sure_a_model_becomes_less_so_and_maps_stay(model, tmp_path):
-    other = toy(n_tiles=6, seed=5)
+            head.weight *= factor
+            head.bias *= factor
+    model.module.temperature.fill_(1.0)
     before, maps = model.predict(other, soft=True), model.predict(other)
-    assert 2 < model.calibrate(other) < 20
+    # logits that are so many times as large are so many times as sure
+    assert model.calibrate(other) == pytest.approx(6, rel=0.01)
     after = model.predict(other, soft=True)
     truth = other.obsm["labels"]
     assert pixel_calibration(after, truth).ece < 0.6 * pixel_calibration(before, truth).ece
@@ -47,11 +45,18 @@ def test_too_sure_a_model_becomes_less_so_and_maps_stay(model, tmp_path):
     np.testing.assert_array_equal(again.predict(other, soft=True), after)
 
 
-def test_training_that_sets_tiles_aside_needs_none_named():
+def test_training_that_sets_tiles_aside_needs_none_named(tmp_path):
     adata = toy(n_tiles=8)
     model = fitted(MixMatchSegmenter, adata, epochs=1, train={"train_size": 0.5})
     own = model.calibrate()
     assert own == model.calibrate(indices=model.validation_indices)
+    model.save(tmp_path / "model")
+    # other tiles may stand at those row numbers
+    again = MixMatchSegmenter.load(tmp_path / "model", adata=adata[::-1].copy())
+    with pytest.raises(ValueError, match="No tiles are known that training set aside"):
+        again.calibrate()
+    model.train(1, train_size=0.5, enable_progress_bar=False)
+    assert float(model.module.temperature) == 1
 
 
 def test_models_of_latents_are_calibrated_too():
@@ -70,7 +75,7 @@ def test_messages():
     adata = toy(n_tiles=6)
     adata.obsm["labels"][3:] = UNLABELLED
     model = fitted(UNetSegmenter, adata, epochs=1)
-    with pytest.raises(ValueError, match="set no tiles aside"):
+    with pytest.raises(ValueError, match="No tiles are known"):
         model.calibrate()
     with pytest.raises(ValueError, match="no labelled pixel"):
         model.calibrate(indices=[3, 4])

@@ -52,7 +52,7 @@ def test_a_pooled_series_is_the_mean_of_the_dates_that_a_pixel_was_observed_on()
     # the third and fourth plane say whether the two bands were observed
     planes[:, 2:4] = 0
     planes[:, 3, 1, 0, 0] = 1
-    features = pooling.features(planes.flatten(3))[0]
+    features = pooling.features(planes.flatten(3), frame)[0]
     once, never = pooling(planes, frame)[0, :, 0, 0].unflatten(0, (2, 5)).unbind(-1)
     torch.testing.assert_close(once, features[:, 1, 0].expand(2, 5))
     torch.testing.assert_close(never, features[:, :2, 1].mean(1).expand(2, 5))

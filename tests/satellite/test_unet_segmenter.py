@@ -218,10 +218,24 @@ def test_a_constant_predictor_is_noticed_in_training():
 
 @pytest.mark.parametrize("size, at_most", [(16, 128), (256, 4)])
 def test_verbs_hand_large_series_to_the_network_a_few_at_a_time(size, at_most):
-    adata = toy(n_tiles=2, size=size)
+    adata = toy(n_tiles=2)
     UNetSegmenter.setup_anndata(adata)
+    model = UNetSegmenter(adata, width=4, n_levels=1)
     assert scvi.settings.batch_size == 128
-    assert UNetSegmenter(adata, width=4, n_levels=1)._default_batch_size() == at_most
+    assert model._default_batch_size(toy(n_tiles=2, size=size)) == at_most
+
+
+def test_absent_dates_at_the_end_change_no_map():
+    adata = toy(n_tiles=3)
+    model = fitted(UNetSegmenter, adata, epochs=3)
+    longer = toy(n_tiles=3)
+    for key, values in adata.obsm.items():
+        if key in ("series", "valid", "frame", "time"):
+            more = np.zeros((3, 2, *values.shape[2:]), values.dtype)
+            longer.obsm[key] = np.concatenate([values, more], axis=1)
+    longer.obsm["time"][:, -2:] = np.nan
+    expected = model.predict(soft=True)
+    np.testing.assert_allclose(model.predict(longer, soft=True), expected, atol=1e-5)
 
 
 def test_forward_of_the_module_is_what_verbs_say():

@@ -177,7 +177,7 @@ class GenerationMixin:
         Returns
         -------
         As ``predict``: ``(n_obs, H, W)``, ``(n_obs, T, H, W)`` of a map a date; with ``soft``
-        ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
+        ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``, whose temperature is 1.
 
         Raises
         ------

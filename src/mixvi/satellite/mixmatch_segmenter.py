@@ -372,7 +372,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         ----------
         max_epochs
             Passes over the tiles, by default so many that there are about 2,000 updates; where
-            tiles without any label are among them, passes over those.
+            tiles without any label are among them, passes over those, and up to 4,000 updates.
         batch_size
             Tiles a minibatch. ``None``: 8 with labels, and where some tiles have none so many of
             those that ``labelled_fraction`` is kept.

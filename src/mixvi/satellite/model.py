@@ -16,7 +16,10 @@ from scvi.data.fields import BaseAnnDataField
 from mixvi.core.arguments import check_choice
 from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.data.setup import LOADING, register
+from mixvi.core.data.splitting import Split
 from mixvi.core.model.anndata_model import AnnDataModel
+from mixvi.core.training.fitting import Fit
+from mixvi.core.training.resuming import TrainingRun
 from mixvi.satellite.fitting import SeriesFittingMixin
 from mixvi.satellite.module import SegmentingModule, SeriesModule
 from mixvi.satellite.setup import observed_values, read_series, resolve_series, series_fields
@@ -131,11 +134,11 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
     def _default_epochs(self, n_minibatches: int) -> int:
         return 100
 
-    def _default_batch_size(self) -> int:
+    def _default_batch_size(self, adata: AnnData) -> int:
         # networks of series keep many maps of each pixel and date
-        n_dates, _, height, width = self.shape
+        _, n_dates, _, height, width = read_series(adata, self._setup_args).shape
         at_most = _PLACES_AT_A_TIME // (n_dates * height * width)
-        return min(super()._default_batch_size(), max(1, at_most))
+        return min(super()._default_batch_size(adata), max(1, at_most))
 
 
 def entropy_of(probabilities: np.ndarray) -> np.ndarray:
@@ -147,6 +150,14 @@ class Segmenter(SeriesModel):
     """Base of the models that give each pixel a class."""
 
     module: SegmentingModule
+    # names of tiles that training set aside; a loaded model may have other tiles
+    _set_aside: Sequence[str] | None = None
+
+    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
+        self.module.temperature.fill_(1.0)
+        split = super()._fit(fit, run)
+        self._set_aside = self.adata.obs_names[split.validation].tolist()
+        return split
 
     @torch.inference_mode()
     def _probabilities(
@@ -216,14 +227,15 @@ class Segmenter(SeriesModel):
         """Fit the temperature of the probabilities to labelled pixels that did not train.
 
         From then on ``predict``, ``get_uncertainty`` and ``annotate`` divide logits by it, which
-        leaves the most probable classes of a tile as they are; it is saved with the model, and
-        fitted anew by each call. Above 1 the model was too sure (Guo et al. 2017).
+        leaves the most probable classes of a tile as they are; it is saved with the model, fitted
+        anew by each call, and 1 again when training goes on. Above 1 the model was too sure (Guo et
+        al. 2017).
 
         Parameters
         ----------
         adata, indices
             Tiles with labels; by default those that training set aside (``train_size`` below 1, or
-            ``datasplitter_kwargs``).
+            ``datasplitter_kwargs``), which a loaded model does not know.
 
         Returns
         -------
@@ -236,11 +248,11 @@ class Segmenter(SeriesModel):
         """
         self._check_if_trained()
         if adata is None and indices is None:
-            indices = self.validation_indices
+            indices = self._set_aside
             if indices is None or not len(indices):
                 raise ValueError(
-                    "Training set no tiles aside to calibrate on. Pass adata or indices of tiles "
-                    "with labels that did not train, or train with train_size=0.8."
+                    "No tiles are known that training set aside to calibrate on. Pass adata or "
+                    "indices of tiles with labels that did not train, or train with train_size=0.8."
                 )
         adata = self._validate_anndata(adata)
         logits, labels = [], []

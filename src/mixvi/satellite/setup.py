@@ -153,19 +153,29 @@ def acquired(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
 
 
 def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
-    """Days since 1970-01-01, ``(n, T)``; zeros where there are none."""
+    """Days since 1970-01-01, ``(n, T)``; zeros where there are none.
+
+    Unknown dates of absent acquisitions are read linearly between those that are known.
+    """
     shape = read_series(adata, args).shape[:2]
     if args["time_key"] is None:
         return np.zeros(shape)
     time = np.asarray(adata.obsm[args["time_key"]])
     if time.dtype.kind == "M":
+        unknown = np.isnat(time)
         time = time.astype("datetime64[s]").astype(np.float64) / 86_400
+        time[unknown] = np.nan
     if time.shape != shape:
         raise ValueError(
             f"{_name(args, 'time_key')} has shape {time.shape}, but there is a date for each tile "
             f"and acquisition: {shape}."
         )
-    return time.astype(np.float64)
+    time, order = time.astype(np.float64), np.arange(shape[1])
+    for row in np.flatnonzero(np.isnan(time).any(1)):
+        known = ~np.isnan(time[row])
+        if known.any():
+            time[row] = np.interp(order, order[known], time[row, known])
+    return time
 
 
 def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:

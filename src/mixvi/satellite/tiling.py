@@ -160,9 +160,10 @@ def stitch(
     grid, places = grid_of(adata)
     values = _values(adata, key)
     name = key if isinstance(key, str) else "values"
-    if adata.n_obs == 1 and values.shape[-2:] == (grid.height, grid.width):
+    sides = values.shape[-2:]
+    if adata.n_obs == 1 and sides == (grid.height, grid.width) and max(sides) <= grid.size:
         # a tile that is the whole scene need not be square
-        pads = [(0, grid.size - side) for side in values.shape[-2:]]
+        pads = [(0, grid.size - side) for side in sides]
         values = np.pad(values, [(0, 0)] * (values.ndim - 2) + pads)
     check_tile_values(values, adata.n_obs, grid.size, name)
     if adata.n_obs == 0:

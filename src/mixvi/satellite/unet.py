@@ -193,13 +193,16 @@ class DatePooling(nn.Module):
         super().__init__()
         self.observed = slice((n_planes - 3) // 2, n_planes - 3)
         self.n_planes = n_heads * n_features
-        self.features = nn.Sequential(
-            _along_time(n_planes, n_features),
-            nn.ReLU(),
-            _along_time(n_features, n_features),
-            nn.ReLU(),
-        )
+        self.first = _along_time(n_planes, n_features)
+        self.second = _along_time(n_features, n_features)
         self.scores = nn.Conv2d(n_features, n_heads, 1)
+
+    def features(self, planes: Tensor, frame: Tensor) -> Tensor:
+        """Features of dates ``(B, F, T, pixels)`` of planes ``(B, P, T, pixels)``."""
+        acquired = frame[:, None, :, None].to(planes.dtype)
+        # absent dates are what convolutions pad with, so that more of them at an end change nothing
+        x = self.first(planes * acquired).relu() * acquired
+        return self.second(x).relu()
 
     def forward(self, planes: Tensor, frame: Tensor) -> Tensor:
         """Features ``(B, K F, 1, H, W)`` of planes ``(B, P, T, H, W)``."""
@@ -208,7 +211,7 @@ class DatePooling(nn.Module):
         planes = planes.flatten(3).contiguous(memory_format=torch.channels_last)
         seen = planes[:, self.observed].any(1, keepdim=True)
         seen = torch.where(seen.any(2, keepdim=True), seen, frame[:, None, :, None])
-        x = self.features(planes)
+        x = self.features(planes, frame)
         weights = self.scores(x).masked_fill(~seen, -torch.inf).softmax(2)
         # (B, H W, K, T) by (B, H W, T, F)
         pooled = weights.permute(0, 3, 1, 2) @ x.permute(0, 3, 2, 1)

@@ -205,13 +205,13 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         manager.validate()
         self.module.eval()
         device = self.module.device
-        batch_size = batch_size or self._default_batch_size()
+        batch_size = batch_size or self._default_batch_size(adata)
         with few_threads():
             for tensors in inference_loader(manager, indices, batch_size, device):
                 yield self.module.rows({key: values.to(device) for key, values in tensors.items()})
 
-    def _default_batch_size(self) -> int:
-        """Rows at a time unless the user says."""
+    def _default_batch_size(self, adata: AnnData) -> int:
+        """Rows of an AnnData at a time unless the user says."""
         return settings.batch_size
 
     @staticmethod
