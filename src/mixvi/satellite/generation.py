@@ -84,8 +84,9 @@ class GenerationMixin:
         the latents given what is observed; of series of several dates, and Gaussian values, a share
         of what the model misses at the pixel's neighbouring dates is added. That share, and a
         factor of the standard deviations, were found when training ended, under gaps of other dates
-        that hid observed values. Clouds hide what depends on nothing else in the model;
-        snow does not, so that intervals under snow are not to be trusted.
+        that hid observed values; a first training that was broken off leaves 0 and 1. Clouds hide
+        what depends on nothing else in the model; snow does not, so that intervals under snow are
+        not to be trusted.
 
         Parameters
         ----------

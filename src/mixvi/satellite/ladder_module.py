@@ -11,7 +11,7 @@ from dataclasses import replace
 from operator import methodcaller
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mixvi.core.maths.exponential_families import (
@@ -104,23 +104,12 @@ class LadderModule(SegmentingModule):
             n_planes=n_date_code + n_dated,
         )
         n_codes = tuple(n * of_code.n_parameters for n in (n_code, n_date_code, n_place_code))
+        sees = encoder_sees or n_parameters
         encoder = Encoder(
-            table,
-            2 * n_bands + 3,
-            n_classes,
-            n_codes,
-            n_parameters,
-            encoder_sees or n_parameters,
-            by_date,
-            convolutions,
+            table, 2 * n_bands + 3, n_classes, n_codes, n_parameters, sees, by_date, convolutions
         )
-        # zeros are the standard member of every family
         for name, n in zip(CODES, n_codes, strict=True):
-            name, prior = f"{name}_prior", torch.zeros(1, n)
-            if learned_prior:
-                decoder.register_parameter(name, nn.Parameter(prior))
-            else:
-                decoder.register_buffer(name, prior)
+            decoder.add_prior(f"{name}_prior", n, learned_prior)
         super().__init__({"encoder": encoder, "decoder": decoder}, n_bands, n_classes)
         self.table, self.by_date = table, by_date
         self.n_code, self.n_date_code, self.n_place_code = n_code, n_date_code, n_place_code

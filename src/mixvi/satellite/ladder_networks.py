@@ -274,6 +274,15 @@ class Decoder(nn.Module):
             )
             self.blocks.append(block)
 
+    def add_prior(self, name: str, n: int, learned: bool) -> None:
+        """Parameters ``(1, n)`` of the prior of a code, which are trained if ``learned``."""
+        # zeros are the standard member of every family
+        prior = torch.zeros(1, n)
+        if learned:
+            self.register_parameter(name, nn.Parameter(prior))
+        else:
+            self.register_buffer(name, prior)
+
     def raw(self, t: int, top: Top, maps: Sequence[Tensor]) -> Tensor:
         """Unconstrained parameters of layer ``t``, from ``maps``, those of the layers before it."""
         block = self.blocks[t - 1]

@@ -155,6 +155,8 @@ class Segmenter(SeriesModel):
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         self.module.temperature.fill_(1.0)
+        # a training that is broken off may have seen what an earlier one set aside
+        self._set_aside = None
         split = super()._fit(fit, run)
         self._set_aside = self.adata.obs_names[split.validation].tolist()
         return split
