@@ -120,7 +120,7 @@ def compare(
     quiet()
     kept = _recorded(name, settings) if resume else []
     settings = dict(settings) | {"runs_at_a_time": n_jobs}
-    there = {(run["seed"], run["case"], _method_of(run["method"], methods)) for run in kept}
+    there = {(run["seed"], run["case"], run.get("variant_of", run["method"])) for run in kept}
     planned = [
         (seed, case, method)
         for seed, case, method in product(range(n_seeds), cases, methods)
@@ -137,7 +137,9 @@ def compare(
                 seed, case, method = waiting[done]
                 rows = _variants(method, done.result())
                 finished[seed, case, method] = [
-                    {"case": str(case), "method": variant, "seed": seed, **own, "commit": COMMIT}
+                    {"case": str(case), "method": variant, "seed": seed}
+                    | ({} if variant == method else {"variant_of": method})
+                    | {**own, "commit": COMMIT}
                     for variant, own in rows.items()
                 ]
                 for variant, own in rows.items():
@@ -149,13 +151,6 @@ def compare(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _method_of(recorded: str, methods: Mapping[str, Method]) -> str:
-    """The method that a recorded name is of, which may be that of one of its variants."""
-    if recorded in methods:
-        return recorded
-    return next((m for m in methods if recorded.startswith(f"{m}, ")), recorded)
 
 
 def _recorded(name: str, settings: Mapping[str, Any]) -> list[dict]:
