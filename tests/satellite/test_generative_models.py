@@ -163,6 +163,45 @@ def test_series_are_generated_from_maps_in_the_style_of_tiles(model):
     assert model.generate(maps, time=np.array([18300, 18330])).shape == (2, 2, 5, 16, 4)
 
 
+def test_days_are_those_of_dates(flat_symmetric):
+    maps = np.zeros((1, 8, 8), int)
+    days = np.array([18300, 18330])
+    made = []
+    for time in (days, days.astype("datetime64[D]")):
+        torch.manual_seed(0)
+        made.append(flat_symmetric.generate(maps, time=time))
+    np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_dates", "rates"),
+    [
+        ("SymmetricHVAE", 3, {"encoder": 3e-4, "decoder": 3e-3}),
+        ("SymmetricHVAE", 1, {"encoder": 3e-3, "decoder": 3e-3}),
+        ("ladder", 3, {"encoder": 3e-3, "decoder": 3e-3}),
+    ],
+)
+def test_learning_rates_fall_in_three_parts_unless_told(name, n_dates, rates):
+    cls, given = MODELS[name]
+    adata = tiles(n_dates=n_dates)
+    cls.setup_anndata(adata)
+    model = cls(adata, **SMALL | given)
+    plan = fit_of(model, 30).plan
+    assert (plan["lr"], plan["lr_decay"], plan["decay_epochs"]) == (rates, 1 / 3, 10)
+    assert fit_of(model).max_epochs * (adata.n_obs // 2) == pytest.approx(1000, abs=3)
+    of_user = fit_of(model, 30, lr=1e-2, plan_kwargs={"lr_decay": 1.0}).plan
+    assert (set(of_user["lr"].values()), of_user["lr_decay"]) == ({1e-2}, 1.0)
+    assert set(fit_of(model, plan_kwargs={"lr": 1e-4}).plan["lr"].values()) == {1e-4}
+
+
+def fit_of(model, max_epochs=None, **options):
+    """What ``train`` settles on, and does not do."""
+    settled = []
+    model._fit = lambda fit, run: settled.append(fit)
+    model.train(max_epochs, batch_size=2, **options)
+    return settled[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -170,10 +209,15 @@ def test_series_are_generated_from_maps_in_the_style_of_tiles(model):
         ({"segmentation": np.zeros((2, 8, 8)) - 0.5}, "whole numbers"),
         ({"segmentation": np.full((2, 8, 8), 3)}, "class from 0 to 2"),
         ({"segmentation": np.full((2, 8, 7), 0)}, "multiples of 2"),
-        ({"segmentation": np.zeros((2, 8, 8), int), "time": np.zeros((2, 3, 1))}, "of the dates"),
+        ({"segmentation": np.zeros((0, 8, 8), int)}, "no map"),
+        ({"segmentation": np.zeros((2, 8, 8), int), "time": np.zeros((2, 3))}, "known dates"),
+        ({"segmentation": np.zeros((2, 8, 8), int), "time": ["2020-01-01"]}, "known dates"),
+        ({"segmentation": np.zeros((2, 8, 8), int), "time": [np.nan] * 3}, "known dates"),
+        ({"segmentation": np.zeros((2, 8, 8), int), "time": []}, "known dates"),
+        ({"segmentation": np.zeros((2, 8, 8), int), "batch_size": 0}, "batch_size must be"),
         (
             {"segmentation": np.zeros((2, 8, 8), int), "style": tiles(1), "time": [18300.0]},
-            r"style have \[3\] dates",
+            "time has 1 dates, but segmentation or style have 3",
         ),
         ({"segmentation": np.zeros((4, 8, 8), int), "style": tiles(3)}, "style has 3 tiles"),
     ],

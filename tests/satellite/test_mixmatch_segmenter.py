@@ -284,6 +284,8 @@ def test_messages():
     with pytest.raises(ValueError, match="labelled_fraction must lie between 0 and 1"):
         model.train(1, labelled_fraction=1.0, **CPU)
     adata.obsm["labels"][2:] = UNLABELLED
+    with pytest.raises(ValueError, match="batch_size=1, but some tiles have no label"):
+        model.train(1, batch_size=1, **CPU)
     named = {"external_indexing": [[2, 3]]}
     with pytest.raises(ValueError, match="none of the tiles that are to train has a label"):
         model.train(1, datasplitter_kwargs=named, **CPU)

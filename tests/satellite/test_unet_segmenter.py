@@ -167,9 +167,12 @@ def test_nothing_to_learn_from(tmp_path):
     ("options", "words"),
     [
         ({"n_levels": 5}, "16 x 16 pixels.*multiples of 32"),
+        ({"n_levels": 99}, "halves them 99 times"),
         ({"norm": "layer"}, "norm='layer' is not known"),
         ({"class_weights": "median"}, "class_weights='median' is not known"),
         ({"augmentation": {"rotate": 3}}, "Augmentation has no option 'rotate'.*rotation"),
+        ({"augmentation": ["flips"]}, "augmentation must be a dict"),
+        ({"augmentation": {"shift": 1.5}}, "shift must be a whole number"),
     ],
 )
 def test_messages(options, words):
@@ -177,6 +180,19 @@ def test_messages(options, words):
     UNetSegmenter.setup_anndata(adata)
     with pytest.raises(ValueError, match=words):
         UNetSegmenter(adata, **options)
+
+
+def test_minibatches_may_be_of_one_series_and_devices_may_not_be_two():
+    adata = toy(3, n_dates=2)
+    UNetSegmenter.setup_anndata(adata)
+    model = UNetSegmenter(adata, width=4, n_levels=1)
+    with pytest.raises(ValueError, match="devices=2, but.*one device"):
+        model.train(1, accelerator="cpu", devices=2)
+    model.train(1, batch_size=1, **CPU)
+    assert model.is_trained_
+    for batch_size in (0, "a"):
+        with pytest.raises(ValueError, match="batch_size must be a positive whole number"):
+            model.predict(batch_size=batch_size)
 
 
 def test_verbs_refuse_views_there_are_not():
@@ -245,3 +261,5 @@ def test_forward_of_the_module_is_what_verbs_say():
         inferred, generated = model.module.eval()(tensors, compute_loss=False)
     np.testing.assert_array_equal(inferred["z"], model.get_latent_representation())
     np.testing.assert_array_equal(generated["logits"].softmax(1), model.predict(soft=True))
+    with pytest.raises(TypeError, match="Pass compute_loss=False"):
+        model.module(tensors)

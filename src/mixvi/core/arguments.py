@@ -38,7 +38,9 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_options(argument: str, options: Mapping | None, known: Iterable[str], owner: str) -> None:
-    """Raise ValueError if ``options`` has a name that ``owner`` does not take."""
+    """Raise ValueError unless ``options`` is a dict of names that ``owner`` takes, or None."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"{argument} must be a dict of options, but is {shown(options)}.")
     known = list(known)
     for name in options or ():
         if name not in known:
@@ -55,17 +57,33 @@ def check_positive(argument: str, value: float, integer: bool = True) -> None:
         raise ValueError(f"{argument} must be a {kind}, but is {shown(value)}.")
 
 
+def check_count(argument: str, value: int) -> None:
+    """Raise ValueError unless ``value`` is a whole number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{argument} must be a whole number of at least 0, but is {shown(value)}.")
+
+
 def check_weight(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a finite number of at least 0."""
-    kinds = (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):
+    if not _is_number(value) or not 0 <= value < float("inf"):
         raise ValueError(f"{argument} must be a number of at least 0, but is {shown(value)}.")
 
 
 def check_rate(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1)."""
-    if not 0.0 <= value < 1.0:
+    if not _is_number(value) or not 0.0 <= value < 1.0:
         raise ValueError(f"{argument} must lie in [0, 1), but is {shown(value)}.")
+
+
+def check_share(argument: str, value: float) -> None:
+    """Raise ValueError unless ``value`` lies between 0 and 1, neither of which is meant."""
+    if not _is_number(value) or not 0.0 < value < 1.0:
+        raise ValueError(f"{argument} must lie between 0 and 1, but is {shown(value)}.")
+
+
+def _is_number(value: object) -> bool:
+    kinds = (int, float, np.integer, np.floating)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def check_stages(stages: object) -> None:

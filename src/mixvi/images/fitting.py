@@ -94,10 +94,11 @@ class ImageFittingMixin(StepwiseFittingMixin):
 
     def _check_batch(self, batch_size: int) -> None:
         if batch_size < self._smallest_batch():
+            needed = self._smallest_batch()
+            why = "for batch norm" if needed == 2 else "more than n_latent"
             raise ValueError(
-                f"batch_size: minibatches have {batch_size} images, but this objective needs at "
-                f"least {self._smallest_batch()}, more than n_latent. Raise batch_size, or lower "
-                "n_latent."
+                f"batch_size: minibatches have {batch_size} images, but this model needs at least "
+                f"{needed}, {why}. Raise batch_size."
             )
 
     def _smallest_batch(self) -> int:

@@ -18,7 +18,7 @@ class SeriesFittingMixin(StepwiseFittingMixin):
         self,
         max_epochs: int | None = None,
         *,
-        lr: float | dict[str, float] = 1e-3,
+        lr: float | dict[str, float] | None = None,
         batch_size: int = 8,
         early_stopping: bool = False,
         train_size: float | None = None,
@@ -41,12 +41,15 @@ class SeriesFittingMixin(StepwiseFittingMixin):
         Parameters
         ----------
         max_epochs
-            Passes over the tiles. ``None``: 100; of U-Nets that labels or MixMatch teach so many
-            that there are about 2,000 updates.
+            Passes over the tiles. ``None``: so many that there are about 2,000 updates of U-Nets,
+            and 1,000 of each network of other models.
         lr
-            Adam's learning rate; a dict has one for each network by name.
+            Adam's learning rate; a dict has one for each network by name. ``None``: 2e-3 of U-Nets,
+            3e-3 of others, and of symmetric learning on series a tenth of it for the encoder.
+            Except for U-Nets they fall to a third and to a ninth in the second and the last third
+            of the epochs, unless ``plan_kwargs`` has an ``lr_decay``.
         batch_size
-            Tiles a minibatch. A shorter one at the end of an epoch is left out.
+            Tiles a minibatch, from 1. A shorter one at the end of an epoch is left out.
         early_stopping
             Stop when the validation loss no longer improves (patience and such as in
             :class:`scvi.train.Trainer`).

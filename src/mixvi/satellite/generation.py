@@ -17,6 +17,7 @@ from mixvi.satellite.series import Series
 from mixvi.satellite.setup import observed_values, read_series
 
 LEVELS = ("all", "z0")
+_MAPS_AT_A_TIME = 32
 
 
 class GenerationMixin:
@@ -223,16 +224,16 @@ class GenerationMixin:
             AnnData whose tiles give the codes of tile and dates, one tile for all or one each;
             default codes from the prior, from which those of pixels always are.
         time
-            Days since 1970-01-01, ``(T,)``; default those of ``style``, or of the first training
-            tile.
+            Dates ``(T,)``, as datetime64 or days since 1970-01-01; default those of ``style``, or
+            of the first training tile.
         give_mean
             Means of the values given the latents, which look best, or draws.
 
         Raises
         ------
         ValueError
-            If a segmentation is missing, has another shape or a pixel without a class, or ``style``
-            has another number of tiles.
+            If a segmentation is missing, has another shape or a pixel without a class, dates are
+            none, or ``style`` has another number of tiles.
         """
         self._check_if_trained()
         maps = self._checked_segmentation(segmentation, n)
@@ -241,21 +242,22 @@ class GenerationMixin:
         if style is not None:
             codes, days = self._codes_of(style, n, batch_size)
         if time is not None:
-            days = torch.as_tensor(np.asarray(time), dtype=torch.float32)
+            days = torch.as_tensor(_checked_days(time), dtype=torch.float32)
         dated = [z.shape[2] for z in (codes or {}).values() if z.ndim == 3]
         dated += [maps.shape[1]] if maps is not None and self._by_date else []
-        if days.ndim > 2 or any(n_dates != days.shape[-1] for n_dates in dated):
+        if any(n_dates != days.shape[-1] for n_dates in dated):
             raise ValueError(
-                f"time must be the days of the dates, (T,), but has shape {tuple(days.shape)}; "
-                f"segmentation or style have {dated} dates."
+                f"time has {days.shape[-1]} dates, but segmentation or style have {dated[0]}."
             )
         days = days.expand(n, -1)
         size = self.shape[2:] if maps is None else maps.shape[-2:]
+        batch_size = _MAPS_AT_A_TIME if batch_size is None else batch_size
+        arguments.check_positive("batch_size", batch_size)
         device = self.module.device
         self.module.eval()
         parts = []
         with few_threads():
-            for rows in torch.arange(n).split(batch_size or 32):
+            for rows in torch.arange(n).split(batch_size):
                 like = _of_dates(days[rows].to(device), self.shape[1], size)
                 one_hot = None if maps is None else self.module.one_hot(maps[rows].to(device))
                 code = codes and {name: z[rows].to(device) for name, z in codes.items()}
@@ -283,6 +285,8 @@ class GenerationMixin:
                 f"segmentation must be whole numbers {kind}, but is {maps.dtype} of shape "
                 f"{maps.shape}."
             )
+        if len(maps) == 0:
+            raise ValueError("segmentation has no map (n = 0).")
         if maps.min() < 0 or maps.max() >= len(self.classes):
             raise ValueError(
                 f"segmentation must have a class from 0 to {len(self.classes) - 1} at every pixel, "
@@ -313,6 +317,20 @@ class GenerationMixin:
         """Series ``(n, T, C, H, W)``, without the axis of dates if images were registered."""
         of_images = adata.obsm[self._setup_args["series_key"]].ndim == 4
         return series[:, 0] if of_images else series
+
+
+def _checked_days(time: np.ndarray) -> np.ndarray:
+    """Days since 1970-01-01 of dates ``(T,)``; raise ValueError if they are none."""
+    days = np.asarray(time)
+    if days.dtype.kind == "M":
+        # an unknown date stays NaN
+        days = np.where(np.isnat(days), np.nan, days.astype("datetime64[s]").astype(float) / 86_400)
+    if days.ndim != 1 or not len(days) or days.dtype.kind not in "iuf" or np.isnan(days).any():
+        raise ValueError(
+            "time must be known dates (T,), as datetime64 or days since 1970-01-01, but is "
+            f"{arguments.shown(time)}."
+        )
+    return days
 
 
 def _of_dates(days: Tensor, n_bands: int, size: tuple[int, int]) -> Series:

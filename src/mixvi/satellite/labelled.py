@@ -13,7 +13,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.core.arguments import check_choice, check_options
+from mixvi.core.arguments import check_choice, check_options, check_positive
 from mixvi.core.data.splitting import Split
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -163,6 +163,9 @@ class LabelledSegmenter(Segmenter):
                 f"obsm['labels'], or name its key: {name}.setup_anndata(adata, labels_key=...)."
             )
         n_dates, n_bands, *sides = self.shape
+        # before networks of many levels are built
+        check_positive("n_levels", n_levels)
+        check_sides(*sides, 2**n_levels)
         if width is None:
             width = 64 if n_dates == 1 else 32
         if norm is None:
@@ -180,8 +183,10 @@ class LabelledSegmenter(Segmenter):
             norm=norm,
             dates=dates,
         )
-        check_sides(*sides, unet.factor)
         return unet
+
+    def _default_lr(self) -> float:
+        return 2e-3
 
     def _default_epochs(self, n_minibatches: int) -> int:
         return ceil(_UPDATES / n_minibatches)

@@ -103,6 +103,10 @@ def resolve_layers(
     if isinstance(layers, str):
         arguments.check_choice("layers", layers, LAYERS)
         table = LAYERS[layers]
+    elif isinstance(layers, Mapping) or not isinstance(layers, Sequence):
+        raise ValueError(
+            f"layers must be a name or a list of dicts, but is {arguments.shown(layers)}."
+        )
     else:
         table = tuple(_layer(row, number) for number, row in enumerate(layers, start=1))
     _check_table(table)

@@ -25,6 +25,8 @@ from mixvi.satellite.setup import dates, label_maps, read_series
 
 # tiles by which the first evidence is scaled
 _N_SPREAD = 16
+# of each network, unless told how many epochs
+_UPDATES = 1000
 # share of a series' dates under gaps of others
 _OTHER_GAPS = 0.3
 # tiles and draws by which filled gaps are calibrated
@@ -71,8 +73,8 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         """
         n_code, n_date_code, n_place_code = n_codes
         arguments.check_positive("n_code", n_code)
-        arguments.check_weight("n_date_code", n_date_code)
-        arguments.check_weight("n_place_code", n_place_code)
+        arguments.check_count("n_date_code", n_date_code)
+        arguments.check_count("n_place_code", n_place_code)
         if other_gaps is None:
             other_gaps = _OTHER_GAPS if self.shape[0] > 1 else 0.0
         arguments.check_rate("other_gaps", other_gaps)
@@ -134,6 +136,18 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
             batches = self._inputs(self.adata, rows, fit.minibatches["batch_size"])
             self.module.calibrate_gaps(batches, _OTHER_GAPS, _CALIBRATION_DRAWS)
         return split
+
+    def _default_lr(self) -> float | dict[str, float]:
+        return 3e-3
+
+    def _default_epochs(self, n_minibatches: int) -> int:
+        return math.ceil(_UPDATES / n_minibatches)
+
+    def _settled(self, **settings) -> Fit:
+        fit = super()._settled(**settings)
+        given = settings["plan_kwargs"] or {}
+        falling = {"lr_decay": 1 / 3, "decay_epochs": math.ceil(fit.max_epochs / 3)}
+        return replace(fit, plan=fit.plan | falling | {k: given[k] for k in falling if k in given})
 
     def _prepare(self, rows: np.ndarray) -> None:
         """Give the module what it needs of the training tiles beside minibatches."""

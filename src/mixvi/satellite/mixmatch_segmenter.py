@@ -345,7 +345,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         self,
         max_epochs: int | None = None,
         *,
-        lr: float | dict[str, float] = 2e-3,
+        lr: float | dict[str, float] | None = None,
         batch_size: int | None = None,
         labelled_fraction: float = 0.5,
         early_stopping: bool = False,
@@ -400,6 +400,13 @@ class MixMatchSegmenter(LabelledSegmenter):
         labelled = self._labelled_tiles()
         fit = with_labels(fit, labelled, labelled_fraction, early_stopping, "tiles")
         self._fit(fit, self._training_run(checkpoint_dir, resume, settings))
+
+    def _check_batch(self, batch_size: int) -> None:
+        if batch_size == 1 and not self._labelled_tiles().all():
+            raise ValueError(
+                "batch_size=1, but some tiles have no label: a minibatch has tiles of both kinds. "
+                "Pass 2 or more."
+            )
 
     @torch.inference_mode()
     def get_pseudo_labels(

@@ -131,9 +131,6 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
                 # of a constant band nothing is to be told
                 self.module.band_sd[band] = values.std() or 1.0
 
-    def _default_epochs(self, n_minibatches: int) -> int:
-        return 100
-
     def _default_batch_size(self, adata: AnnData) -> int:
         # networks of series keep many maps of each pixel and date
         _, n_dates, _, height, width = read_series(adata, self._setup_args).shape

@@ -221,6 +221,10 @@ class SymmetricModel(LadderModel):
             maps = own
         self.module.dream_of(*settled_dream_maps(settings["dream_maps"], maps[rows]))
 
+    def _default_lr(self) -> float | dict[str, float]:
+        # a slower encoder has the decoder of series keep up with it
+        return {"encoder": 3e-4, "decoder": 3e-3} if self.shape[0] > 1 else 3e-3
+
     def _settled_warmup(self, dream_warmup: int | None) -> int:
         if dream_warmup is None:
             return _DREAM_WARMUP if self.shape[0] > 1 else 0
@@ -239,7 +243,7 @@ class SymmetricModel(LadderModel):
         if weight_sup_q is not None:
             arguments.check_weight("weight_sup_q", weight_sup_q)
         arguments.check_weight("weight_dream", weight_dream)
-        arguments.check_weight("dream_warmup", dream_warmup)
+        arguments.check_count("dream_warmup", dream_warmup)
         arguments.check_choice("update", update, UPDATES)
         check_dream_maps(dream_maps, maps_key)
 
@@ -276,9 +280,7 @@ class SymmetricHVAE(SymmetricModel):
         images that are labelled all over, and more for scribbles and series.
     weight_dream, dream_warmup
         Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
-        of single images. Before, the decoder learns to use what an untaught encoder says. A lower
-        learning rate of the encoder, ``train(lr={"encoder": 3e-4, "decoder": 3e-3})``, has the
-        decoder keep up with it.
+        of single images. Before, the decoder learns to use what an untaught encoder says.
     other_gaps
         Share of the dates that have, in training, the gaps of another date and tile of the
         minibatch besides their own. What these hide is scored all the same, so that the decoder

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixvi.core.arguments import check_positive, check_rate
+from mixvi.core.arguments import check_positive, check_rate, check_weight
 from mixvi.core.data.keys import VOID
 from mixvi.satellite.series import Series
 
@@ -202,11 +202,12 @@ class Augmentation:
             raise ValueError(
                 f"scale must be the smallest and the largest factor, but is {self.scale!r}."
             )
-        for name in ("shift", "rotation", "gain"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, but is {getattr(self, name)!r}.")
+        for name in ("shift", "rotation", "gain", "paste_clouds"):
+            check_weight(name, getattr(self, name))
+        if self.shift != int(self.shift):
+            raise ValueError(f"shift must be a whole number of pixels, but is {self.shift!r}.")
         check_rate("drop_dates", self.drop_dates)
-        if not 0 <= self.paste_clouds <= 1:
+        if self.paste_clouds > 1:
             raise ValueError(f"paste_clouds must lie in [0, 1], but is {self.paste_clouds!r}.")
 
     def views(self, series: Series) -> Views:

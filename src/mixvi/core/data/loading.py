@@ -144,8 +144,8 @@ class MinibatchSampler(Sampler[np.ndarray]):
             self._unlabelled = self.indices[~labelled]
             if len(self._labelled) == 0 or len(self._unlabelled) == 0:
                 raise ValueError(
-                    f"labelled_fraction={labelled_fraction!r} needs labelled and unlabelled cells, "
-                    f"but {len(self._labelled)} of {len(self.indices)} training cells are "
+                    f"labelled_fraction={labelled_fraction!r} needs labelled and unlabelled rows, "
+                    f"but {len(self._labelled)} of {len(self.indices)} training rows are "
                     "labelled. Raise train_size or leave labelled_fraction out."
                 )
             share = round(labelled_fraction * batch_size)

@@ -63,7 +63,7 @@ def given_split(parts: Sequence[np.ndarray]) -> Split:
         shared = np.intersect1d(split[one], split[other])
         if len(shared):
             raise ValueError(
-                f"external_indexing: {len(shared)} cells are in the {Split._fields[one]} and in "
+                f"external_indexing: {len(shared)} rows are in the {Split._fields[one]} and in "
                 f"the {Split._fields[other]} set, e.g. number {shared[0]}. Leave them out of one."
             )
     return split

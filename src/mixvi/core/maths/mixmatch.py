@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixvi.core.arguments import check_positive, check_weight
+from mixvi.core.arguments import check_count, check_positive, check_weight
 
 
 def sharpen(probabilities: Tensor, temperature: float, dim: int = -1) -> Tensor:
@@ -188,8 +188,9 @@ class MixMatchSettings:
     def __post_init__(self):
         check_weight("lambda_u", self.lambda_u)
         check_weight("alpha", self.alpha)
-        check_weight("warmup_steps", self.warmup_steps)
-        if not 0 < self.temperature <= 1:
+        check_count("warmup_steps", self.warmup_steps)
+        check_positive("temperature", self.temperature, integer=False)
+        if self.temperature > 1:
             raise ValueError(
                 f"temperature must lie above 0 and up to 1, but is {self.temperature!r}."
             )

@@ -25,7 +25,7 @@ from scvi.data.fields import BaseAnnDataField
 from scvi.model.base import BaseModelClass
 from scvi.module.base import BaseModuleClass
 
-from mixvi.core.arguments import near_matches
+from mixvi.core.arguments import check_positive, near_matches
 from mixvi.core.data import checks
 from mixvi.core.data.alignment import in_order_of
 from mixvi.core.data.backed import is_backed
@@ -149,7 +149,7 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         self._register_manager_for_instance(register(adata, fields, method_args, self.registry))
 
     def _check_indices(self, adata: AnnData, indices: Sequence[int] | None) -> np.ndarray:
-        """Row numbers of the cells that ``indices`` choose: by number, by mask or by name."""
+        """Numbers of the rows that ``indices`` choose: by number, by mask or by name."""
         if indices is None:
             return np.arange(adata.n_obs)
         if isinstance(indices, pd.Series) and is_bool_dtype(indices):
@@ -162,7 +162,7 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
                 )
             if not indices.any():
                 raise ValueError(
-                    "indices is a mask that is true for no cell. Check the comparison it comes "
+                    "indices is a mask that is true for no row. Check the comparison it comes "
                     "from: a name may be misspelt."
                 )
             return np.flatnonzero(indices)
@@ -174,7 +174,7 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         if not usable or indices.min() < 0 or indices.max() >= adata.n_obs:
             raise ValueError(
                 f"indices must be row numbers from 0 to {adata.n_obs - 1}, a boolean mask or names "
-                "of cells."
+                "of rows (obs_names)."
             )
         # torch takes uint8 for a mask
         return indices.astype(np.int64)
@@ -199,13 +199,15 @@ class AnnDataModel(CardMixin, QueryMixin, SavedModelMixin, BaseModelClass):
         """Rows on the model's device, in order, as the module reads them; it is set to eval."""
         indices = self._check_indices(adata, indices)
         if len(indices) == 0:
-            raise ValueError("indices names no cell. Leave it out for all, or name some.")
+            raise ValueError("indices names no row. Leave it out for all, or name some.")
+        if batch_size is None:
+            batch_size = self._default_batch_size(adata)
+        check_positive("batch_size", batch_size)
         manager = self.get_anndata_manager(adata, required=True)
         # verbs may read several AnnData, and models share some
         manager.validate()
         self.module.eval()
         device = self.module.device
-        batch_size = batch_size or self._default_batch_size(adata)
         with few_threads():
             for tensors in inference_loader(manager, indices, batch_size, device):
                 yield self.module.rows({key: values.to(device) for key, values in tensors.items()})

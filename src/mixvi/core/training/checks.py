@@ -40,7 +40,7 @@ def check_training(
     batch_size: int,
     data_on: str,
 ) -> None:
-    """Raise ValueError for numbers that cannot train any cells."""
+    """Raise ValueError for numbers that cannot train any rows."""
     if stages is not None:
         arguments.check_stages(stages)
         if max_epochs is not None:
@@ -50,8 +50,6 @@ def check_training(
     arguments.check_positive("lr", lr, integer=False)
     arguments.check_choice("data_on", data_on, DATA_ON)
     arguments.check_positive("batch_size", batch_size)
-    if batch_size < 2:
-        raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
 
 
 def check_shares(train_size: float, validation_size: float | None) -> None:
@@ -106,6 +104,16 @@ def check_device(accelerator: Any, devices: Any) -> None:
             f"accelerator={accelerator!r} with devices={devices!r} cannot be had here: "
             f"{str(error).splitlines()[0]} Pass accelerator='auto' for what there is."
         ) from None
+
+
+def check_one_device(devices: int | list[int] | str) -> None:
+    """Raise ValueError if more than one device is asked for by number or by name."""
+    n_devices = len(devices) if isinstance(devices, list | tuple) else devices
+    if n_devices not in (1, "1", -1, "-1", "auto"):
+        raise ValueError(
+            f"devices={devices!r}, but models that train by steps do so on one device. Pass "
+            "devices=1, or a list with the number of one."
+        )
 
 
 def plan_settings(

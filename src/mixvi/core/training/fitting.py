@@ -220,6 +220,8 @@ class FittingMixin(RunnerMixin):
         check_training(
             max_epochs=max_epochs, stages=stages, lr=lr, batch_size=batch_size, data_on=data_on
         )
+        if batch_size < 2:
+            raise ValueError("batch_size=1: batch norm needs at least two cells in a minibatch.")
         check_device(accelerator, devices)
         if stages is not None:
             stages = [(float(stage_lr), int(n_epochs)) for stage_lr, n_epochs in stages]

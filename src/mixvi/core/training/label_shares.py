@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixvi.core.arguments import shown
+from mixvi.core.arguments import check_share
 from mixvi.core.data.splitting import Split
 from mixvi.core.training.fitting import Fit
 
 
 def check_labelled_fraction(fraction: float) -> None:
     """Raise ValueError unless a share of labelled rows lies between 0 and 1."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"labelled_fraction must lie between 0 and 1, but is {shown(fraction)}.")
+    check_share("labelled_fraction", fraction)
 
 
 def with_labels(

@@ -110,11 +110,11 @@ class RunnerMixin:
             split = self._given_split(given, indices)
         else:
             raise ValueError(
-                "train_size and validation_size are shares, external_indexing names the cells. "
+                "train_size and validation_size are shares, external_indexing names the rows. "
                 "Pass one of them."
             )
         if len(split.train) < 2:
-            raise ValueError(f"Of {len(indices)} cells fewer than two are left to train on.")
+            raise ValueError(f"Of {len(indices)} rows fewer than two are left to train on.")
         return split
 
     def _given_split(self, parts: Sequence[Sequence | None], indices: np.ndarray) -> Split:
@@ -122,7 +122,7 @@ class RunnerMixin:
         if isinstance(parts, np.ndarray | str) or not 1 <= len(parts) <= 3:
             raise ValueError(
                 "external_indexing must be a list of up to three arrays: the training, validation "
-                "and test cells."
+                "and test rows."
             )
         given = [[] if part is None else part for part in parts] + [[]] * (3 - len(parts))
         rows = [self._check_indices(self.adata, part) for part in given]

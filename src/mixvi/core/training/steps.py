@@ -78,6 +78,11 @@ class StepwiseModule(BaseModuleClass):
 
     def loss(self, step: Step, *rows) -> Loss:
         """Loss and terms of one step on what :meth:`training_rows` gives."""
+        if not isinstance(step, Step):
+            raise TypeError(
+                "The module has no single loss, but one of each of its steps(). Pass "
+                "compute_loss=False, or call loss(step, *training_rows(tensors))."
+            )
         result = step.loss(self, *rows)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise ValueError(

@@ -12,6 +12,7 @@ from mixvi.core.data.splitting import Split
 from mixvi.core.training.checks import (
     check_device,
     check_names,
+    check_one_device,
     check_training,
     trainer_settings,
 )
@@ -34,7 +35,7 @@ class StepwiseFittingMixin(RunnerMixin):
         self,
         *,
         max_epochs: int | None,
-        lr: float | dict[str, float],
+        lr: float | dict[str, float] | None,
         batch_size: int,
         early_stopping: bool,
         train_size: float | None,
@@ -51,10 +52,13 @@ class StepwiseFittingMixin(RunnerMixin):
         own = inspect.signature(self.train).parameters
         check_names(trainer_kwargs, own)
         # rates of single networks are the plan's to check
-        one_rate = 1.0 if isinstance(lr, dict) else lr
+        one_rate = 1.0 if lr is None or isinstance(lr, dict) else lr
         check_training(
             max_epochs=max_epochs, stages=None, lr=one_rate, batch_size=batch_size, data_on=data_on
         )
+        check_one_device(devices)
+        # what there is may be several
+        devices = 1 if devices == "auto" else devices
         check_device(accelerator, devices)
         if early_stopping and "early_stopping_monitor" not in trainer_kwargs:
             self._check_loss_tells()
@@ -69,7 +73,9 @@ class StepwiseFittingMixin(RunnerMixin):
         batch_size = int(min(batch_size, len(split.train)))
         self._check_batch(batch_size)
         options = self._plan | (plan_kwargs or {})
-        plan = stepwise_settings(self.module.network_names, options, lr, own["lr"].default)
+        default_lr = self._default_lr() if own["lr"].default is None else own["lr"].default
+        lr = default_lr if lr is None else lr
+        plan = stepwise_settings(self.module.network_names, options, lr, default_lr)
         trainer = trainer_settings(
             trainer_kwargs,
             early_stopping=early_stopping,
@@ -131,6 +137,10 @@ class StepwiseFittingMixin(RunnerMixin):
     def _steps(self, part: str) -> tuple[Step, ...]:
         """What is done at a minibatch of a part of training."""
         return self.module.steps()
+
+    def _default_lr(self) -> float | dict[str, float]:
+        """Learning rates where ``train`` is given none."""
+        return 1e-3
 
     def _default_epochs(self, n_minibatches: int) -> int:
         """Epochs of ``n_minibatches`` unless told."""
