@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 from mixvi import metrics
-from mixvi.metrics import generated_images
+from mixvi.metrics import image_features
 
 # small values, of which the range cannot be told
 SIGNED = {"pixel_range": (-1, 1)}
@@ -244,7 +244,7 @@ def test_the_standard_network_needs_colours_and_its_package(monkeypatch):
     find = importlib.util.find_spec
     absent = {"torch_fidelity"}
     monkeypatch.setattr(
-        generated_images, "find_spec", lambda name: None if name in absent else find(name)
+        image_features, "find_spec", lambda name: None if name in absent else find(name)
     )
     with pytest.raises(ImportError, match=r"torch-fidelity: pip install 'mixvi\[inception\]'"):
         metrics.inception_score(colour, "inception", 2)
@@ -265,7 +265,7 @@ def test_the_standard_network_gets_bytes(monkeypatch):
             taken.append(images)
             return pixels(images).float()
 
-    monkeypatch.setattr(generated_images, "find_spec", lambda name: True)
+    monkeypatch.setattr(image_features, "find_spec", lambda name: True)
     monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", Standard)
     x = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), dtype=np.uint8)
     assert metrics.fid(x, x, "inception", device="cpu") == pytest.approx(0, abs=1e-6)
@@ -280,3 +280,31 @@ def test_the_standard_network_gets_bytes(monkeypatch):
     monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", unreachable)
     with pytest.raises(FileNotFoundError, match="no route.*checkpoints"):
         metrics.fid(x, x, "inception")
+
+
+def test_kid_is_the_unbiased_mmd_of_its_kernel():
+    rng = np.random.default_rng(0)
+    real, generated = rng.uniform(-1, 1, (2, 12, 1, 1, 3)).astype(np.float32)
+    generated *= 0.5
+    x, y = (side.reshape(12, 3).astype(float) for side in (real, generated))
+
+    def kernel(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    within = sum((kernel(a, a).sum() - np.trace(kernel(a, a))) / (12 * 11) for a in (x, y))
+    expected = within - 2 * kernel(x, y).mean()
+    found = metrics.kid(real, generated, pixels, n_subsets=3, subset_size=12, **SIGNED)
+    assert found.mean == pytest.approx(expected, abs=1e-6)
+    assert found.std == pytest.approx(0, abs=1e-6)
+    few = [
+        metrics.kid(real, generated, pixels, 5, 4, batch_size=b, seed=1, **SIGNED) for b in (3, 12)
+    ]
+    assert few[0] == few[1] and few[0].std > 0
+
+
+def test_kid_of_one_distribution_is_zero_on_average():
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 600, 1, 2, 2)).astype(np.float32)
+    found = metrics.kid(*x, pixels, n_subsets=50, subset_size=100, **SIGNED)
+    assert abs(found.mean) < 3 * found.std / np.sqrt(50) + 0.01
+    with pytest.raises(ValueError, match="subset_size=601 must be from 2 to 600"):
+        metrics.kid(*x, pixels, 5, 601, **SIGNED)

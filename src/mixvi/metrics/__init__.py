@@ -23,7 +23,8 @@ from mixvi.metrics.counterfactual import (
     responding_genes,
     variance_ratio,
 )
-from mixvi.metrics.generated_images import InceptionScore, fid, inception_score
+from mixvi.metrics.generated_images import KID, InceptionScore, fid, inception_score, kid
+from mixvi.metrics.image_manifolds import ManifoldScores, manifold_scores
 from mixvi.metrics.imputation import gap_lengths, imputation_scores
 from mixvi.metrics.information import (
     aggregate_kl,
@@ -51,8 +52,10 @@ from mixvi.metrics.segmentation import (
 )
 
 __all__ = [
+    "KID",
     "ImageClassifier",
     "InceptionScore",
+    "ManifoldScores",
     "MarkerOverlap",
     "PixelCalibration",
     "SegmentationScores",
@@ -75,9 +78,11 @@ __all__ = [
     "hungarian_map",
     "imputation_scores",
     "inception_score",
+    "kid",
     "knn_agreement",
     "linear_probe",
     "log_mse",
+    "manifold_scores",
     "marker_overlap",
     "mean_bias_sq",
     "mean_expression_r2",
