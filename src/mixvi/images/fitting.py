@@ -97,8 +97,7 @@ class ImageFittingMixin(StepwiseFittingMixin):
             needed = self._smallest_batch()
             why = "for batch norm" if needed == 2 else "more than n_latent"
             raise ValueError(
-                f"batch_size: minibatches have {batch_size} images, but this model needs at least "
-                f"{needed}, {why}. Raise batch_size."
+                f"batch_size={batch_size}: this model needs at least {needed}, {why}. Raise it."
             )
 
     def _smallest_batch(self) -> int:

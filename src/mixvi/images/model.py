@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from anndata import AnnData
+from sklearn.mixture import GaussianMixture
 
 from mixvi.core import arguments
 from mixvi.core.data.annotations import Annotations, check_key_added
@@ -155,7 +156,14 @@ class ImageModel(ImageFittingMixin, RegisteredImages):
         return total / n
 
     @torch.inference_mode()
-    def sample(self, n: int, *, batch_size: int | None = None) -> np.ndarray:
+    def sample(
+        self,
+        n: int,
+        *,
+        from_: str = "prior",
+        n_components: int = 10,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
         """New images: z from the prior, then the generator, ``(n, C, H, W)``.
 
         On the scale of the registered images. Batch norm has standing statistics of 16 passes on
@@ -166,12 +174,43 @@ class ImageModel(ImageFittingMixin, RegisteredImages):
         ----------
         n
             Number of images.
+        from_
+            ``"prior"``; or ``"codes"``: z from a mixture of Gaussians fitted to draws of q(z | x)
+            of the images the model was built on (ex-post density, Ghosh et al. 2020). Codes of
+            many autoencoders do not fill the prior, whose draws the generator then never saw.
+            Batch norm has the averages of training.
+        n_components
+            Gaussians of that mixture, of full covariance.
         batch_size
             How many at a time.
+
+        Raises
+        ------
+        ValueError
+            If ``from_`` is unknown, or there are fewer images than components.
         """
         arguments.check_positive("n", n)
+        arguments.check_choice("from_", from_, ("prior", "codes"))
+        if from_ == "codes":
+            parts = self._code_draws(n, n_components).split(batch_size or 128)
+            made = [self.module.reconstruct(z.to(self.module.device)) for z in parts]
+            return torch.cat([self.module.to_pixels(x).cpu() for x in made]).numpy()
         images = [self.module.to_pixels(x).cpu() for _, x in self._generated(n, batch_size)]
         return torch.cat(images).numpy()
+
+    def _code_draws(self, n: int, n_components: int) -> torch.Tensor:
+        """Draws ``(n, n_latent)`` of a mixture fitted to codes of the images of training."""
+        arguments.check_positive("n_components", n_components)
+        codes = self.get_latent_representation(give_mean=False).astype(np.float64)
+        if len(codes) < n_components:
+            raise ValueError(
+                f"n_components={n_components}, but the model was built on {len(codes)} images. "
+                "Lower it."
+            )
+        mixture = GaussianMixture(n_components, reg_covar=1e-4, random_state=drawn_seed())
+        z = torch.as_tensor(mixture.fit(codes).sample(n)[0], dtype=torch.float32)
+        # they come one component after the other
+        return z[torch.randperm(n)]
 
     def _generated(self, n: int, batch_size: int | None, **of: int | None):
         """Draws of the prior with their images in [-1, 1], in parts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,12 @@ from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.likelihoods import bernoulli_loss, log_normaliser, reconstruction_loss
+from mixvi.images.likelihoods import (
+    bernoulli_loss,
+    encoder_loss,
+    log_normaliser,
+    reconstruction_loss,
+)
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
@@ -339,11 +345,53 @@ class VaDE(ElboMixin, TaughtModel):
             batch_size=batch_size,
         )
 
+    def get_marginal_ll(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        n_mc_samples: int = 100,
+        return_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> float | torch.Tensor:
+        """Log p(x) in nats by importance sampling, clusters being summed out.
+
+        Parameters
+        ----------
+        n_mc_samples
+            Draws an image; more make the estimate less of an underestimate (Burda et al. 2016).
+        return_mean
+            The mean over images, or the value of each.
+
+        Returns
+        -------
+        A float, or a tensor ``(n_obs,)``; higher is better.
+        """
+        return self._marginal_ll(
+            lambda x: partial(self._log_weight, x, *self.module.encode(x)),
+            adata,
+            indices,
+            n_mc_samples=n_mc_samples,
+            return_mean=return_mean,
+            batch_size=batch_size,
+        )
+
+    def _log_weight(self, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+        """Log p(x, z) - log q(z | x) at a draw of z, ``(B,)``."""
+        z = reparameterise(mu, log_var)
+        loss = self.module.reconstruction(x, self.module.reconstruct(z)) + self._constant(x)
+        return self.module.prior.log_joint(z).logsumexp(-1) + encoder_loss(z, mu, log_var) - loss
+
+    def _constant(self, x: Tensor) -> float:
+        """What :meth:`VaDEModule.reconstruction` leaves out of minus log p(x | z)."""
+        if self.module.likelihood == "gaussian":
+            return log_normaliser(x, self.module.recon_scale)
+        return 0.0
+
     def _check_has_elbo(self) -> None:
         """It always has."""
 
     def _elbo_terms(self, x: Tensor) -> dict[str, Tensor]:
         terms = dict(zip(("R", "Z", "Y"), self.module.terms(x).values(), strict=True))
-        if self.module.likelihood == "gaussian":
-            terms["R"] = terms["R"] + log_normaliser(x, self.module.recon_scale)
+        terms["R"] = terms["R"] + self._constant(x)
         return terms

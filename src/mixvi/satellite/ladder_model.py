@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -238,7 +239,6 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
             batch_size=batch_size,
         )
 
-    @torch.inference_mode()
     def get_marginal_ll(
         self,
         adata: AnnData | None = None,
@@ -261,16 +261,14 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         -------
         A float, or a tensor ``(n_obs,)``; higher is better.
         """
-        arguments.check_positive("n_mc_samples", n_mc_samples)
-        adata = self._validate_anndata(adata)
-        parts = []
-        for series in self._batches(adata, indices, batch_size):
-            evidence = self.module.evidence(series)
-            weights = [self.module.log_weight(series, evidence) for _ in range(n_mc_samples)]
-            total = torch.stack(weights).double().logsumexp(0) - math.log(n_mc_samples)
-            parts.append(total.cpu())
-        values = torch.cat(parts)
-        return float(values.mean()) if return_mean else values
+        return self._marginal_ll(
+            lambda series: partial(self.module.log_weight, series, self.module.evidence(series)),
+            adata,
+            indices,
+            n_mc_samples=n_mc_samples,
+            return_mean=return_mean,
+            batch_size=batch_size,
+        )
 
     def annotate(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -51,6 +52,35 @@ class ElboMixin:
         table["total"] = table.sum(axis=1)
         return table.mean() if return_mean else table
 
+    @torch.inference_mode()
+    def _marginal_ll(
+        self,
+        weights_of: Callable[[Any], Callable[[], Tensor]],
+        adata: AnnData | None,
+        indices: Sequence[int] | None,
+        *,
+        n_mc_samples: int,
+        return_mean: bool,
+        batch_size: int | None,
+    ) -> float | Tensor:
+        """Log p(x) by importance sampling (Burda et al. 2016).
+
+        ``weights_of`` encodes rows, and what it returns draws latents of them and gives
+        log p(x, latents) - log q(latents | x), ``(B,)``.
+        """
+        arguments.check_positive("n_mc_samples", n_mc_samples)
+        self._check_has_elbo()
+        adata = self._validate_anndata(adata)
+        parts = []
+        for rows in self._batches(adata, indices, batch_size):
+            log_weight = weights_of(rows)
+            total = log_weight().double()
+            for _ in range(n_mc_samples - 1):
+                total = torch.logaddexp(total, log_weight().double())
+            parts.append((total - math.log(n_mc_samples)).cpu())
+        values = torch.cat(parts)
+        return float(values.mean()) if return_mean else values
+
 
 class EvidenceMixin(ElboMixin):
     """``get_marginal_ll``, and the form of ``get_elbo``, of models of expression."""
@@ -95,15 +125,11 @@ class EvidenceMixin(ElboMixin):
         ValueError
             For ``likelihood="mse"``, which has no density of its own.
         """
-        arguments.check_positive("n_mc_samples", n_mc_samples)
-        self._check_has_elbo()
-        adata = self._validate_anndata(adata)
-        per_cell = []
-        for rows in self._batches(adata, indices, batch_size):
-            posterior = self.module.encode(rows)
-            total = self._log_weight(rows, posterior)
-            for _ in range(n_mc_samples - 1):
-                total = torch.logaddexp(total, self._log_weight(rows, posterior))
-            per_cell.append((total - math.log(n_mc_samples)).cpu())
-        per_cell = torch.cat(per_cell)
-        return float(per_cell.double().mean()) if return_mean else per_cell
+        return self._marginal_ll(
+            lambda rows: partial(self._log_weight, rows, self.module.encode(rows)),
+            adata,
+            indices,
+            n_mc_samples=n_mc_samples,
+            return_mean=return_mean,
+            batch_size=batch_size,
+        )
