@@ -18,6 +18,12 @@ from mixvi.datasets.clouds import cloud_masks, hide_with_real_clouds
 from mixvi.datasets.fetch import find
 from mixvi.datasets.images import CIFAR10, CIFAR10_COMPLETE, cifar10, prepare_images
 from mixvi.datasets.mnist_files import FASHION_MNIST, MNIST, fashion_mnist, mnist
+from mixvi.datasets.omniglot import (
+    OMNIGLOT,
+    OMNIGLOT_ONE_SHOT,
+    omniglot,
+    omniglot_one_shot,
+)
 from mixvi.datasets.pixel_series import (
     MATO_GROSSO_SAMPLES,
     RONDONIA_SAMPLES,
@@ -54,6 +60,8 @@ __all__ = [
     "MATO_GROSSO_RASTER",
     "MATO_GROSSO_SAMPLES",
     "MNIST",
+    "OMNIGLOT",
+    "OMNIGLOT_ONE_SHOT",
     "PAPALEXI",
     "PBMC3K",
     "RONDONIA_SAMPLES",
@@ -75,6 +83,8 @@ __all__ = [
     "mato_grosso_raster",
     "mato_grosso_samples",
     "mnist",
+    "omniglot",
+    "omniglot_one_shot",
     "papalexi_eccite",
     "partial_labels",
     "pbmc3k",
