@@ -151,7 +151,7 @@ def test_page_for_users_of_scvi_tools():
         plan["eps"]: 1e-8,
         plan["weight_decay"]: 0.0,
         inspect.signature(GMVAE.train).parameters["init"]: "auto",
-        model["likelihood"]: "gaussian",
+        model["likelihood"]: "auto",
         model["n_layers"]: 2,
         model["n_hidden"]: 256,
         model["dropout_rate"]: 0.15,

@@ -1,4 +1,6 @@
-"""Raw counts are noticed where the likelihood is not of counts."""
+"""The likelihood follows the data by default, and raw counts are noticed under another."""
+
+import logging
 
 import anndata
 import numpy as np
@@ -27,19 +29,53 @@ def build(cls, adata, **options):
     return cls(adata, n_hidden=8, n_layers=1, **options)
 
 
+@pytest.fixture
+def lines(caplog):
+    """What scvi-tools' logger is given, by which mixvi speaks."""
+    caplog.set_level(logging.INFO, logger="scvi")
+    return lambda: [record.message for record in caplog.records if record.name == "scvi"]
+
+
+@pytest.mark.parametrize("cls", [AE, VAE, CVAE, GMVAE, CGMVAE])
+@pytest.mark.parametrize("form", FORMS)
+def test_counts_are_nb_by_default(raw, cls, form, lines, recwarn):
+    raw.X = FORMS[form](raw.X)
+    model = build(cls, raw)
+    assert model.module.likelihood.name == model.init_params_["likelihood"] == "nb"
+    assert lines() == ["adata.X holds whole numbers alone, as raw counts are: likelihood='nb'."]
+    assert not recwarn
+
+
+@pytest.mark.parametrize("cls", [AE, VAE, CVAE, GMVAE, CGMVAE])
+def test_other_values_keep_their_likelihood(raw, cls, lines):
+    raw.X = np.log1p(raw.X)
+    expected = "mse" if cls is AE else "gaussian"
+    assert build(cls, raw).module.likelihood.name == expected
+    assert not lines()
+
+
+def test_the_choice_stays_with_the_model(raw, tmp_path):
+    model = build(VAE, raw)
+    model.train(1, **CPU)
+    model.save(tmp_path / "model")
+    assert VAE.load(tmp_path / "model", adata=False).module.likelihood.name == "nb"
+    with pytest.raises(ValueError, match="likelihood='auto' follows the data"):
+        VAE(None, registry=model.registry)
+
+
 @pytest.mark.parametrize("cls", [AE, VAE, CVAE, GMVAE, CGMVAE])
 @pytest.mark.parametrize("form", FORMS)
 def test_before_training_with_the_line_to_write(raw, cls, form):
     raw.X = FORMS[form](raw.X)
     with pytest.warns(UserWarning, match="likelihood='nb'") as told:
-        build(cls, raw)
+        build(cls, raw, likelihood="gaussian")
     assert len(told) == 1
     assert f"{cls.__name__}(adata, likelihood='nb'" in str(told[0].message)
     assert told[0].filename == __file__
 
 
 def test_once_a_model(raw, recwarn):
-    model = build(VAE, raw)
+    model = build(VAE, raw, likelihood="gaussian")
     assert len(recwarn) == 1
     model.train(1, **CPU)
     model.get_latent_representation()
@@ -58,7 +94,9 @@ def test_a_layer_is_named(raw, likelihood):
 def test_on_disk(raw, tmp_path):
     raw.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.warns(UserWarning, match="likelihood='nb'"):
-        build(VAE, mixvi.read_backed(tmp_path / "cells.h5ad"))
+        build(VAE, mixvi.read_backed(tmp_path / "cells.h5ad"), likelihood="gaussian")
+    on_disk = build(VAE, mixvi.read_backed(tmp_path / "cells.h5ad"))
+    assert on_disk.module.likelihood.name == "nb"
 
 
 def test_counts_given_to_a_model_of_other_values(raw):
@@ -83,7 +121,7 @@ def test_counts_given_to_a_model_of_other_values(raw):
 )
 def test_other_values_are_no_counts(raw, change, recwarn):
     raw.X = change(raw.X)
-    build(VAE, raw)
+    assert build(VAE, raw).module.likelihood.name == "gaussian"
     assert not recwarn
 
 

@@ -69,7 +69,8 @@ class AE(MixviModel):
         Width and number of hidden layers; ``n_layers=0`` gives the linear autoencoder, whose code
         spans the principal subspace (Plaut 2018).
     likelihood
-        The reconstruction loss by name; ``"mse"`` is the thesis's squared error.
+        The reconstruction loss by name; ``"mse"`` is the thesis's squared error. ``"auto"``:
+        ``"nb"`` for raw counts, else ``"mse"``.
     output_activation
         ``"relu"`` or ``"softplus"`` for data that are never negative.
     noise
@@ -86,13 +87,14 @@ class AE(MixviModel):
         n_layers: int = 2,
         dropout_rate: float = 0.0,
         use_batch_norm: bool = True,
-        likelihood: str = "mse",
+        likelihood: str = "auto",
         output_activation: str | None = None,
         noise: float = 0.0,
         inject_covariates: bool = False,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
+        likelihood = self._settled_likelihood(likelihood, otherwise="mse")
         arguments.check_positive("n_latent", n_latent)
         arguments.check_rate("dropout_rate", dropout_rate)
         if noise < 0:

@@ -53,7 +53,7 @@ class CGMVAE(GMVAE):
         n_layers: int = 2,
         dropout_rate: float = 0.15,
         use_batch_norm: bool = True,
-        likelihood: str = "gaussian",
+        likelihood: str = "auto",
         output_activation: str | None = None,
         sigma: str = "feature",
         dispersion: str = "gene",
@@ -74,6 +74,7 @@ class CGMVAE(GMVAE):
         registry: dict | None = None,
     ):
         MixviModel.__init__(self, adata, registry)
+        likelihood = self._settled_likelihood(likelihood)
         arguments.check_choice("w_prior", w_prior, ("standard", "learned"))
         arguments.check_choice("condition_in", condition_in, ("all", "x_only"))
         self._build(locals())

@@ -93,7 +93,7 @@ class CVAE(VAE):
         n_layers: int = 2,
         dropout_rate: float = 0.15,
         use_batch_norm: bool = True,
-        likelihood: str = "gaussian",
+        likelihood: str = "auto",
         output_activation: str | None = None,
         sigma: str = "feature",
         dispersion: str = "gene",
@@ -101,6 +101,7 @@ class CVAE(VAE):
         registry: dict | None = None,
     ):
         MixviModel.__init__(self, adata, registry)
+        likelihood = self._settled_likelihood(likelihood)
         arguments.check_choice("prior", prior, ("learned", "fixed"))
         arguments.check_positive("n_latent", n_latent)
         arguments.check_rate("dropout_rate", dropout_rate)

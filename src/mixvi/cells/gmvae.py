@@ -106,7 +106,7 @@ class GMVAE(
         n_layers: int = 2,
         dropout_rate: float = 0.15,
         use_batch_norm: bool = True,
-        likelihood: str = "gaussian",
+        likelihood: str = "auto",
         output_activation: str | None = None,
         sigma: str = "feature",
         dispersion: str = "gene",
@@ -127,6 +127,7 @@ class GMVAE(
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
+        likelihood = self._settled_likelihood(likelihood)
         self._build(locals())
 
     def _build(self, init_locals: dict) -> None:

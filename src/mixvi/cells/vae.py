@@ -123,7 +123,7 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         n_layers: int = 2,
         dropout_rate: float = 0.15,
         use_batch_norm: bool = True,
-        likelihood: str = "gaussian",
+        likelihood: str = "auto",
         output_activation: str | None = None,
         sigma: str = "feature",
         dispersion: str = "gene",
@@ -131,6 +131,7 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
+        likelihood = self._settled_likelihood(likelihood)
         arguments.check_positive("n_latent", n_latent)
         arguments.check_rate("dropout_rate", dropout_rate)
         module = VAEModule(

@@ -57,7 +57,8 @@ def train(
     likelihood: Annotated[
         str | None,
         _model(
-            "nb, zinb, poisson (raw counts); gaussian, gaussian_sigma, mse, bernoulli.", "gaussian"
+            "nb, zinb, poisson (raw counts); gaussian, gaussian_sigma, mse, bernoulli.",
+            "nb for raw counts, else gaussian (ae: mse)",
         ),
     ] = None,
     output_activation: Annotated[

@@ -30,7 +30,8 @@ dropout_rate
 use_batch_norm
     Whether hidden layers have batch norm.
 likelihood
-    What the decoder says of a cell. Raw counts: ``"nb"``, ``"zinb"`` or ``"poisson"``;
+    What the decoder says of a cell. ``"auto"``: ``"nb"`` where the registered matrix holds whole
+    numbers alone, which a line says; else ``"gaussian"``. Raw counts: ``"nb"``, ``"zinb"`` or ``"poisson"``;
     log-normalised or scaled values: ``"gaussian"``, ``"gaussian_sigma"`` or ``"mse"``; values
     between 0 and 1: ``"bernoulli"``. See :mod:`mixvi.core.maths.likelihoods`.
 output_activation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Hashable
 from pathlib import Path
@@ -26,6 +27,8 @@ from mixvi.core.data.setup import (
 from mixvi.core.data.support import holds_counts
 from mixvi.core.model.saved_model import SavedModelMixin
 
+# that of scvi.settings.verbosity
+_LOGGER = logging.getLogger("scvi")
 # warnings name the user's line, however deep they come from
 _PACKAGE = str(Path(__file__).parents[2])
 
@@ -222,6 +225,22 @@ class RegisteringMixin:
     def _matrix(self, adata: AnnData) -> Any:
         layer = self._setup_args["layer"]
         return adata.X if layer is None else adata.layers[layer]
+
+    def _settled_likelihood(self, likelihood: str, otherwise: str = "gaussian") -> str:
+        """Name of the likelihood; ``"auto"`` is ``"nb"`` for raw counts, else ``otherwise``."""
+        if likelihood != "auto":
+            return likelihood
+        if self.adata is None:
+            raise ValueError(
+                "likelihood='auto' follows the data, but there are none. Name it, such as "
+                "likelihood='nb' for raw counts."
+            )
+        if not holds_counts(self._matrix(self.adata)):
+            return otherwise
+        _LOGGER.info(
+            f"{self._x_name} holds whole numbers alone, as raw counts are: likelihood='nb'."
+        )
+        return "nb"
 
     def _check_data(self, adata: AnnData) -> None:
         """Raise if the matrix is not in the support of the likelihood; warn once of fractions."""
