@@ -15,6 +15,7 @@ from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.guiding import Guidance, cluster_cells, spread_labels, train_guided
 from mixvi.cells.rebalancing import balanced_indices, rebalance, train_alternating
 from mixvi.cells.recipes import RECIPES, Recipe, recipe
+from mixvi.cells.separation import ComponentTree, component_tree
 from mixvi.cells.transfer import Transfer, join_studies, transfer_labels
 from mixvi.cells.vae import VAE
 
@@ -26,11 +27,13 @@ __all__ = [
     "RECIPES",
     "VAE",
     "ComponentAssignment",
+    "ComponentTree",
     "Guidance",
     "Recipe",
     "Transfer",
     "balanced_indices",
     "cluster_cells",
+    "component_tree",
     "join_studies",
     "predict_class_means",
     "predict_label_condition_cvae",

@@ -44,7 +44,7 @@ class CGMVAE(GMVAE):
     def __init__(
         self,
         adata: AnnData | None = None,
-        n_components: int | None = None,
+        n_components: int | str | None = None,
         w_prior: str = "standard",
         condition_in: str = "all",
         n_latent_z: int = 12,

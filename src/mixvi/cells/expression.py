@@ -45,6 +45,8 @@ class ExpressionMixin:
         *,
         mode: str = "change",
         delta: float = 0.25,
+        order: str = "auto",
+        min_expressed: float = 0.1,
         batch_size: int | None = None,
         all_stats: bool = True,
         batch_correction: bool = False,
@@ -76,6 +78,15 @@ class ExpressionMixin:
         delta
             Smallest change that counts: of log2 proportions with count likelihoods, else of the
             decoded means, in units of the data.
+        order
+            ``"markers"``: within each comparison first the genes that are raised in ``group1`` and
+            expressed by ``min_expressed`` of its cells, by the mean log fold change times the
+            difference of the shares of cells that express them (of data that are never zero: by
+            the change alone); then the others. ``"probability"``: by ``proba_de``
+            (``bayes_factor``), as in scvi-tools. ``"auto"``: markers, in mode ``"change"`` with
+            ``all_stats``.
+        min_expressed
+            Smallest share of the cells of ``group1`` that express a marker, in [0, 1].
         filter_outlier_cells
             Leave out cells whose latents lie far from those of their group.
         all_stats, batch_correction, batchid1, batchid2, fdr_target, silent, **kwargs
@@ -94,9 +105,10 @@ class ExpressionMixin:
         KeyError
             If the column is missing.
         ValueError
-            If a group is unknown or empty.
+            If a group is unknown or empty, or markers are asked for without what orders them.
         """
         arguments.check_choice("mode", mode, ("change", "vanilla"))
+        order = _settled_order(order, min_expressed, mode == "change" and all_stats)
         for name in kwargs:
             if name not in _COMPARING:
                 own = list(inspect.signature(ExpressionMixin.differential_expression).parameters)
@@ -117,7 +129,7 @@ class ExpressionMixin:
             adata.obs = obs.copy()
             if groupby is not None:
                 group1, group2 = self._as_text(adata, groupby, group1, group2)
-            return _de_core(
+            found = _de_core(
                 self.get_anndata_manager(adata, required=True),
                 lambda *args, **options: self._sampled_scales(*args, batch_size, **options),
                 self.get_latent_representation if filter_outlier_cells else None,
@@ -140,6 +152,11 @@ class ExpressionMixin:
             )
         finally:
             adata.obs = obs
+        if order == "probability":
+            return found
+        starts = range(0, len(found), adata.n_vars)
+        parts = [found.iloc[start : start + adata.n_vars] for start in starts]
+        return pd.concat([_markers_first(part, min_expressed) for part in parts])
 
     def _as_text(
         self, adata: AnnData, groupby: str, group1: Any, group2: Any
@@ -179,6 +196,32 @@ class ExpressionMixin:
             return_numpy=True,
             batch_size=batch_size,
         )
+
+
+def _settled_order(order: str, min_expressed: float, can_order: bool) -> str:
+    """The order by name, checked; ``can_order``: whether markers can be told."""
+    arguments.check_choice("order", order, ("auto", "markers", "probability"))
+    if not 0 <= min_expressed <= 1:
+        raise ValueError(
+            f"min_expressed must be a share from 0 to 1, but is {arguments.shown(min_expressed)}."
+        )
+    if order == "markers" and not can_order:
+        raise ValueError(
+            "order='markers' needs changes and shares of cells: mode='change' and all_stats=True."
+        )
+    return order if order != "auto" else ("markers" if can_order else "probability")
+
+
+def _markers_first(found: pd.DataFrame, min_expressed: float) -> pd.DataFrame:
+    """One comparison's genes, raised and expressed ones first; see ``order`` above."""
+    shares, rest = found["non_zeros_proportion1"], found["non_zeros_proportion2"]
+    change = found["lfc_mean"].to_numpy()
+    # centred or scaled values are never zero
+    weight = 1.0 if (shares == 1).all() and (rest == 1).all() else (shares - rest).to_numpy()
+    is_marker = ((change > 0) & (shares >= min_expressed) & (weight > 0)).to_numpy()
+    score = np.where(is_marker, change * weight, -np.inf)
+    # stable: the others stay in the order of their probability
+    return found.iloc[np.argsort(-score, kind="stable")]
 
 
 def _difference(scales1: np.ndarray, scales2: np.ndarray, pseudocounts: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.assignment import ComponentAssignment, assign
+from mixvi.cells.component_number import ComponentNumberMixin, plain_tree, tree_of_plain
 from mixvi.cells.evidence import MixtureEvidenceMixin
 from mixvi.cells.expression import ExpressionMixin
 from mixvi.cells.generation import GenerationMixin
@@ -31,6 +32,7 @@ from mixvi.core.model.module import Rows
 
 class GMVAE(
     RegimesMixin,
+    ComponentNumberMixin,
     GenerationMixin,
     MixtureEvidenceMixin,
     AbundanceMixin,
@@ -47,8 +49,11 @@ class GMVAE(
     adata
         AnnData registered with :meth:`setup_anndata`.
     n_components
-        Number of components K. Default: twice the number of labels, or 20 without labels. Label t
-        owns component t; surplus components are for cells without a label.
+        Number of components K. ``"auto"``, the default without labels: as many as the data carry.
+        The start of training (:meth:`train`) makes more clusters than needed, up to 30, and merges
+        those that two halves of the genes do not tell apart; the path is in ``component_path``.
+        With labels the default is twice their number: label t owns component t, and surplus
+        components are for cells without a label.
     n_latent_z, n_latent_w
         Sizes of z and w.
     y_prior
@@ -99,7 +104,7 @@ class GMVAE(
     def __init__(
         self,
         adata: AnnData | None = None,
-        n_components: int | None = None,
+        n_components: int | str | None = None,
         n_latent_z: int = 12,
         n_latent_w: int = 12,
         n_hidden: int = 256,
@@ -135,25 +140,36 @@ class GMVAE(
         skip = ("self", "adata", "registry", "__class__", "n_components")
         settings = {k: v for k, v in init_locals.items() if k not in skip}
         _check_settings(settings)
-        n_components = init_locals["n_components"]
         n_owned = len(self.classes) * settings["components_per_class"]
-        if n_components is None:
-            n_components = 2 * n_owned or 20
+        n_components = self._first_number(init_locals["n_components"], n_owned)
         arguments.check_positive("n_components", n_components)
         if n_components < n_owned:
             raise ValueError(
                 f"n_components={n_components} is too few for {len(self.classes)} labels with "
                 f"{settings['components_per_class']} component(s) each. Use at least {n_owned}."
             )
-        module = GMVAEModule(n_components=n_components, **settings, **self._module_sizes())
+        self._module_settings = settings
         self.assignment_: dict | None = None
         self.trained_with_labels_ = False
-        self._finish(
-            module,
-            init_locals,
-            f"{type(self).__name__} with {n_components} components, likelihood="
-            f"{settings['likelihood']}, y_prior={settings['y_prior']}",
+        self._finish(self._made(n_components), init_locals, self._summary(n_components))
+
+    def _made(self, n_components: int) -> GMVAEModule:
+        return GMVAEModule(
+            n_components=n_components, **self._module_settings, **self._module_sizes()
         )
+
+    def _summary(self, n_components: int) -> str:
+        settings = self._module_settings
+        return (
+            f"{type(self).__name__} with {n_components} components, likelihood="
+            f"{settings['likelihood']}, y_prior={settings['y_prior']}"
+        )
+
+    def _rebuild(self, n_components: int) -> None:
+        """A new module with as many components, for a model that is not trained yet."""
+        self.module = self._made(n_components)
+        self.init_params_["n_components"] = n_components
+        self._model_summary_string = self._summary(n_components)
 
     @property
     def n_components(self) -> int:
@@ -370,7 +386,7 @@ class GMVAE(
         ``gmvae_component``, ``gmvae_confidence`` (the largest probability) and, once components
         have labels, ``gmvae_prediction``. ``layers``: ``gmvae_reconstruction`` with
         ``reconstruction=True``. ``uns["gmvae"]``: settings, component labels, means of the loss
-        terms, used components and active units.
+        terms, used components, active units and ``component_path``, where there is one.
 
         Parameters
         ----------
@@ -412,6 +428,8 @@ class GMVAE(
         if self.module.likelihood.has_elbo:
             terms = self.get_elbo(adata, return_terms=True, batch_size=batch_size)
             notes["elbo_terms"] = terms.to_dict()
+        if self.component_path is not None:
+            notes["component_path"] = self.component_path
         notes["used_components"] = int((probs.mean() > 0.5 / self.n_components).sum())
         kl_w = self._kl_per_w(adata, batch_size)
         notes["kl_per_w"] = kl_w
@@ -423,12 +441,14 @@ class GMVAE(
         return super()._saved_state() | {
             "assignment": self.assignment_,
             "trained_with_labels": self.trained_with_labels_,
+            "start_tree": plain_tree(self._start_tree),
         }
 
     def _restore_state(self, state: dict) -> None:
         super()._restore_state(state)
         self.assignment_ = state["assignment"]
         self.trained_with_labels_ = state["trained_with_labels"]
+        self._start_tree = tree_of_plain(state.get("start_tree"))
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

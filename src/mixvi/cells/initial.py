@@ -115,9 +115,12 @@ class PrincipalAxes:
         seed: int,
         groups: np.ndarray | None = None,
         indices: np.ndarray | None = None,
+        genes: np.ndarray | None = None,
     ):
         self._x = _readable(x)
         self._is_count = is_count
+        # of all genes, those that are looked at
+        self._genes = genes
         self._groups = np.zeros(x.shape[0], dtype=int) if groups is None else groups
         self.indices = np.arange(x.shape[0]) if indices is None else indices
         fitted, most = self.indices, _MAX_FITTED
@@ -174,6 +177,8 @@ class PrincipalAxes:
                 block = block[back]
         else:
             block = self._x[rows]
+        if self._genes is not None:
+            block = block[:, self._genes]
         if sparse.issparse(block):
             return block.toarray().astype(np.float32, copy=False)
         return np.array(block, dtype=np.float32)

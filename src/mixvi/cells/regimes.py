@@ -13,9 +13,11 @@ from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.clusters import guiding_components
+from mixvi.cells.component_number import condition_and_batch
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.cells.schedule import cluster_start, default_schedule
 from mixvi.core import arguments
-from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.keys import COMPONENTS_KEY, SOFT_LABELS_KEY
 from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -45,13 +47,13 @@ class RegimesMixin:
         clusters: str | Sequence | None = None,
         indices: Sequence[int] | None = None,
         stages: Sequence[tuple[float, int]] | None = None,
-        lr: float = 1e-3,
+        lr: float | None = None,
         weight_decay: float = 0.0,
         batch_size: int = 128,
         labelled_fraction: float | None = None,
         label_weighting: str = "rows",
         init: str | None = "auto",
-        init_epochs: int = 10,
+        init_epochs: int | None = None,
         early_stopping: bool = False,
         train_size: float | None = None,
         validation_size: float | None = None,
@@ -75,6 +77,12 @@ class RegimesMixin:
             are; ``"unsupervised"``: all cells, labels not looked at; ``"guided"``: all cells, with
             ``clusters`` as their components and labels not looked at (Kolb 2022, l. 966-974);
             ``"auto"``: as the labels are.
+        max_epochs
+            Passes over the data. ``None``: without labels some 800 updates (5 to 100 epochs),
+            unless components start at random; else scvi-tools' heuristic (at most 400).
+        lr
+            Adam's learning rate. ``None``: 1e-3; without labels 3e-4, at which components stay
+            where clusters have put them, unless they start at random.
         clusters
             For ``"guided"``: a column of ``obs``, or the cluster of each cell ``(n_obs,)``; a
             Series by cell name. They take components in the order of their categories, or sorted
@@ -87,14 +95,17 @@ class RegimesMixin:
             ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
             minibatch share the weight evenly, as in the thesis's runs.
         init
-            How the components of an untrained model start. ``"auto"``: ``"kmeans"`` without labels,
-            ``"logistic"`` with some. Without labels, ``"kmeans"``: k-means on
+            How the components of an untrained model start. ``"auto"``: ``"leiden"`` without labels
+            (``"kmeans"`` where igraph is not installed), ``"logistic"`` with some. Without labels,
+            ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
             then clusters are forgotten and training goes on unsupervised. Those epochs come before
             the ones that are asked for, train the same cells, and have records of their own,
             ``model.start_history``; callbacks and loggers do not see them. ``"leiden"``: the same
             with clusters of their neighbour graph, as many as there are components (needs igraph).
+            With ``n_components="auto"`` there are more clusters at first, of which those are merged
+            that halves of the genes do not tell apart (:func:`mixvi.cells.component_tree`).
             With some labels, ``"logistic"``: a logistic regression on the principal components
             gives the other cells labels for ``init_epochs``, which helps where labels are few.
             ``None``: at random, as in the thesis; components may then die or merge. Of data on
@@ -102,7 +113,8 @@ class RegimesMixin:
             that is trained already, or whose components are those of a frozen reference, goes on
             from what it has.
         init_epochs
-            Epochs of that start.
+            Epochs of that start; ``None``: of clusters, some 500 updates (5 to 100 epochs), of a
+            regression 10.
         datamodule
             Source of minibatches instead of the AnnData, as for :meth:`mixvi.VAE.train`. Cells have
             no numbers then: ``init=None`` is needed, and ``clusters``, ``indices`` and
@@ -126,7 +138,8 @@ class RegimesMixin:
         arguments.check_choice("mode", mode, MODES)
         arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
         arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
-        arguments.check_positive("init_epochs", init_epochs)
+        if init_epochs is not None:
+            arguments.check_positive("init_epochs", init_epochs)
         if datamodule is not None:
             _check_rowless(init, clusters, indices, labelled_fraction)
 
@@ -137,7 +150,11 @@ class RegimesMixin:
         if mode == "supervised":
             rows = rows[labelled[rows]]
         if init == "auto":
-            init = "logistic" if mode == "semi" else "kmeans"
+            init = "logistic" if mode == "semi" else cluster_start()
+        starts = self._components_start(mode, init)
+        self._check_number_is_found(starts and mode == "unsupervised")
+        clustered = mode == "unsupervised" and init is not None and self._movable
+        settings |= default_schedule(settings, len(rows), clustered)
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
@@ -150,9 +167,10 @@ class RegimesMixin:
             plan=fit.plan | {"loss_kwargs": weighing},
         )
 
-        run = self._training_run(checkpoint_dir, resume, settings)
-        if self._components_start(mode, init):
-            fit = self._started(fit, init, init_epochs, run)
+        asked = {"n_components": self._asked_components}
+        run = self._training_run(checkpoint_dir, resume, settings | asked)
+        if starts:
+            fit = self._started(fit, init, settings["init_epochs"], run)
         before = self.history_
         self._naming = use_labels, np.flatnonzero(labelled)
         try:
@@ -200,10 +218,13 @@ class RegimesMixin:
         """Teach the components where they start; what is to be trained then, on the same rows."""
         codes = np.zeros(self.adata.n_obs, dtype=np.int64)
         # a checkpoint has those that the run started with
-        if run is None or not run.phase("start").exists:
+        if run is not None and run.phase("start").exists:
+            self._recall_components(run)
+        else:
             # a row drawn many times would make clusters of its copies
             once = np.unique(fit.split.train)
             codes[once] = self._initial_codes(once, init)
+            self._note_components(run)
         reading = {"labelled_fraction": None, "extra": _as_components(codes)}
         start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
         return replace(fit, split=self._fit(start, run))
@@ -226,28 +247,28 @@ class RegimesMixin:
 
     def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
         """Component codes that the rows ``indices`` start with."""
-        if len(indices) < self.n_components:
+        is_open = init != "logistic" and self._number_is_open(len(indices))
+        n_clusters = self._n_start_clusters(len(indices)) if is_open else self.n_components
+        if len(indices) < n_clusters:
             raise ValueError(
-                f"{len(indices)} cells are too few for {self.n_components} components. "
-                "Lower n_components."
+                f"{len(indices)} cells are too few for {n_clusters} components. Lower n_components."
             )
         # drawn from numpy's global state, which scvi.settings.seed sets
         seed = int(np.random.randint(2**31 - 1))
         manager = self.adata_manager
-        condition = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel().astype(np.int64)
-        batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
         axes = PrincipalAxes(
             manager.get_from_registry(REGISTRY_KEYS.X_KEY),
             is_count=self.module.likelihood.is_count,
             seed=seed,
-            groups=condition * (int(batch.max()) + 1) + batch,
+            groups=condition_and_batch(manager),
             indices=indices,
         )
         if init == "logistic":
             codes = logistic_codes(axes, self._label_codes()[indices], seed)
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
-        return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
+        codes = initial_clusters(axes, lambda p: clusters(p, n_clusters, seed), seed)
+        return self._found_components(codes, indices, seed) if is_open else codes
 
     def guiding_components(self, clusters: str | Sequence) -> np.ndarray:
         """Component that each cell is taught in ``train(mode="guided", clusters=clusters)``.

@@ -1,6 +1,7 @@
 """Plots that scanpy does not have; each returns matplotlib axes."""
 
 from mixvi.pl.clusters import component_heatmap, confidence, reliability
+from mixvi.pl.components import component_path, component_tree
 from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
@@ -10,6 +11,8 @@ from mixvi.pl.training import loss_terms
 
 __all__ = [
     "component_heatmap",
+    "component_path",
+    "component_tree",
     "confidence",
     "hybrid_umap",
     "image_grid",

@@ -31,9 +31,9 @@ use_batch_norm
     Whether hidden layers have batch norm.
 likelihood
     What the decoder says of a cell. ``"auto"``: ``"nb"`` where the registered matrix holds whole
-    numbers alone, which a line says; else ``"gaussian"``. Raw counts: ``"nb"``, ``"zinb"`` or ``"poisson"``;
-    log-normalised or scaled values: ``"gaussian"``, ``"gaussian_sigma"`` or ``"mse"``; values
-    between 0 and 1: ``"bernoulli"``. See :mod:`mixvi.core.maths.likelihoods`.
+    numbers alone, which a line says; else ``"gaussian"``. Raw counts: ``"nb"``, ``"zinb"`` or
+    ``"poisson"``; log-normalised or scaled values: ``"gaussian"``, ``"gaussian_sigma"`` or
+    ``"mse"``; values between 0 and 1: ``"bernoulli"``. See :mod:`mixvi.core.maths.likelihoods`.
 output_activation
     ``"relu"`` or ``"softplus"`` for Gaussian likelihoods on data that are never negative.
 sigma

@@ -1,8 +1,10 @@
-"""Callbacks of training: the last good weights, the progress bar, early stopping, saved models."""
+"""Callbacks of training: the last good weights, progress bar, long runs, early stopping, files."""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +17,11 @@ from torch import nn
 from mixvi.core.data.files import read_model
 from mixvi.core.training.plan import check_finite
 from mixvi.core.training.resuming import Checkpoints
+
+# that of scvi.settings.verbosity
+_LOGGER = logging.getLogger("scvi")
+_N_TIMED = 10
+_LONG = 600.0
 
 
 class LastEpoch(pl.Callback):
@@ -55,6 +62,49 @@ class LastEpoch(pl.Callback):
     def _keep(self, trainer: pl.Trainer, module: nn.Module) -> None:
         weights = {name: value.clone() for name, value in module.state_dict().items()}
         self.n_epochs, self._weights = trainer.current_epoch, weights
+
+
+class LongTraining(pl.Callback):
+    """Says soon after a part of training has begun that it takes more than ten minutes.
+
+    Parameters
+    ----------
+    part
+        Its name.
+    advice
+        What makes it shorter.
+    """
+
+    def __init__(self, part: str, advice: str):
+        self._part, self._advice = part, advice
+        self._begun: float | None = None
+        self._n_timed = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Time some minibatches, but not the first, in which things are set up."""
+        if self._n_timed == _N_TIMED or not trainer.is_global_zero:
+            return
+        if self._begun is None:
+            self._begun = time.perf_counter()
+            return
+        self._n_timed += 1
+        if self._n_timed < _N_TIMED:
+            return
+        n_epochs, n_batches = trainer.max_epochs, trainer.num_training_batches
+        left = (n_epochs - trainer.current_epoch) * n_batches - batch_idx - 1
+        seconds = (time.perf_counter() - self._begun) / _N_TIMED * left
+        if seconds > _LONG:
+            _LOGGER.info(
+                f"This {self._part} takes about {seconds / 60:.0f} minutes: {n_epochs} epochs of "
+                f"{n_batches} minibatches. {self._advice}"
+            )
 
 
 def _check_weights(module: nn.Module, n_epochs: int) -> None:

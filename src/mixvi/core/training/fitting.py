@@ -17,6 +17,7 @@ from scvi import REGISTRY_KEYS
 from mixvi.core.data.backed import row_sums
 from mixvi.core.data.loading import MinibatchModule
 from mixvi.core.data.splitting import Split
+from mixvi.core.training.callbacks import LongTraining
 from mixvi.core.training.checks import (
     check_datamodule,
     check_device,
@@ -29,6 +30,10 @@ from mixvi.core.training.plan import StagedTrainingPlan
 from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.running import NO_SETTINGS, RunnerMixin
 
+_SHORTER = (
+    "Fewer genes (sc.pp.highly_variable_genes), fewer epochs (max_epochs) or early_stopping=True "
+    "make it shorter."
+)
 # what of the plan and the trainer belongs to the epochs that were asked for, not to those before
 _NOT_AT_START = {
     "callbacks",
@@ -173,7 +178,8 @@ class FittingMixin(RunnerMixin):
             arguments and the data must be the same. Starts one if there is none, returns the
             trained model if it has ended.
         **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default. Lines of
+            Passed to :class:`scvi.train.Trainer`. ``gradient_clip_val`` is 100 by default. A line
+            says soon after it has begun if training takes more than ten minutes. Lines of
             lightning are shown with ``scvi.settings.verbosity = logging.DEBUG``.
 
         Raises
@@ -269,13 +275,14 @@ class FittingMixin(RunnerMixin):
             data = MinibatchModule(self.adata_manager, fit.split, **fit.minibatches)
         self._set_typical_row(fit.split.train)
         plan = StagedTrainingPlan(self.module, **fit.plan)
+        callbacks = [*(fit.trainer.get("callbacks") or ()), LongTraining(fit.part, _SHORTER)]
         self._run(
             plan,
             data,
             part=fit.part,
             max_epochs=fit.max_epochs,
             checkpoints=run and run.phase(fit.part),
-            **fit.trainer,
+            **fit.trainer | {"callbacks": callbacks},
         )
         sunk = self.module.likelihood.floored_share() if fit.part == "training" else 0.0
         if sunk:

@@ -106,6 +106,17 @@ class TrainingRun:
         """The checkpoints of one phase, such as ``"start"`` and ``"training"``."""
         return Checkpoints(self._directory / f"{name}.ckpt")
 
+    def note(self, name: str, value: Any) -> None:
+        """Keep what the run has found beside its weights (JSON can hold it)."""
+        if rank_zero_only.rank == 0:
+            with whole_file(self._directory / f"{name}.json") as file:
+                file.write(json.dumps(to_json(value)).encode())
+
+    def noted(self, name: str) -> Any:
+        """What :meth:`note` kept, or None."""
+        path = self._directory / f"{name}.json"
+        return from_json(json.loads(path.read_text())) if path.is_file() else None
+
     def _check_same(self, then: dict, described: dict) -> None:
         # through JSON once, as what was stored
         now = json.loads(json.dumps(to_json(described)))
