@@ -57,15 +57,15 @@ def train(
     likelihood: Annotated[
         str | None,
         _model(
-            "nb, zinb, poisson (raw counts); gaussian, gaussian_sigma, mse, bernoulli.",
-            "nb for raw counts, else gaussian (ae: mse)",
+            "nb, zinb, poisson (raw counts); gaussian, gaussian_sigma, mse, bernoulli; or auto.",
+            "auto",
         ),
     ] = None,
     output_activation: Annotated[
         str | None, _model("relu or softplus, for other data >= 0.")
     ] = None,
     n_components: Annotated[
-        int | None, _model("Number of components.", "2 x labels; 20 without labels")
+        int | None, _model("Number of components.", "as the data carry; 2 x labels")
     ] = None,
     n_latent_z: Annotated[
         int | None,
@@ -105,14 +105,16 @@ def train(
         str | None,
         _training("Start of the components: auto, kmeans, leiden, logistic or none.", "auto"),
     ] = None,
-    init_epochs: Annotated[int | None, _training("Epochs of that start.", "10")] = None,
+    init_epochs: Annotated[
+        int | None, _training("Epochs of that start.", "by the number of cells; logistic: 10")
+    ] = None,
     max_epochs: Annotated[
-        int | None, _training("Passes over the data.", "at most 400, by the number of cells")
+        int | None, _training("Passes over the data.", "by the number of cells, at most 400")
     ] = None,
     stages: Annotated[
         str | None, _training("LR:EPOCHS,... in place of --max-epochs and --lr.")
     ] = None,
-    lr: Annotated[float | None, _training("Learning rate.", "0.001")] = None,
+    lr: Annotated[float | None, _training("Learning rate.", "0.001; 0.0003 from clusters")] = None,
     weight_decay: Annotated[float | None, _training("Weight decay.", "0.0")] = None,
     batch_size: Annotated[int | None, _training("Cells a minibatch.", "128")] = None,
     early_stopping: Annotated[
