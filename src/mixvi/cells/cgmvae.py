@@ -65,7 +65,7 @@ class CGMVAE(GMVAE):
         y_floor: float = 0.5,
         w_free_bits: float = 0.0,
         z_kl: str = "analytic",
-        classification_weight: float = 1.0,
+        classification_weight: float = 50.0,
         components_per_class: int = 1,
         classifier_sees_x: bool = False,
         shared_trunk: bool = True,
@@ -287,6 +287,7 @@ class CGMVAE(GMVAE):
         *,
         key_added: str | None = None,
         reconstruction: bool = False,
+        reject: float | None = None,
         counterfactual_to: str | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -298,7 +299,7 @@ class CGMVAE(GMVAE):
 
         Parameters
         ----------
-        adata, key_added, reconstruction
+        adata, key_added, reconstruction, reject
             See :meth:`mixvi.GMVAE.annotate`. Where a GMVAE annotates the same cells, pass
             ``key_added="cgmvae"``.
         counterfactual_to
@@ -315,6 +316,7 @@ class CGMVAE(GMVAE):
         adata = self._validate_anndata(adata)
         key = key_added or self._prefix
         found = self._annotations(adata, key, reconstruction, batch_size)
+        self._annotate_rejected(found, adata, key, reject, batch_size)
         if counterfactual_to is not None:
             converted = self.counterfactual(adata, counterfactual_to, batch_size=batch_size)
             found.layers[f"{key}_counterfactual"] = converted.X

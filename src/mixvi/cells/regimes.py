@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,24 @@ from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.clusters import guiding_components
+from mixvi.cells.held_out import (
+    FEWEST,
+    NONE,
+    HeldOut,
+    held_out_labels,
+    without_labels,
+    without_rows,
+)
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.cells.novelty import MOST_CELLS
 from mixvi.core import arguments
 from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.running import NO_SETTINGS
+
+logger = logging.getLogger(__name__)
 
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 # the arguments of train that other models have not
@@ -29,6 +41,7 @@ _OWN_SETTINGS = (
     "indices",
     "labelled_fraction",
     "label_weighting",
+    "calibrate",
     "init",
     "init_epochs",
 )
@@ -36,6 +49,13 @@ _OWN_SETTINGS = (
 
 class RegimesMixin:
     """``train`` by the labels there are."""
+
+    calibration_indices_: np.ndarray | None = None
+
+    @property
+    def calibration_indices(self) -> np.ndarray | None:
+        """Labelled cells whose label was held out of the last training, or None."""
+        return self.calibration_indices_
 
     def train(
         self,
@@ -50,6 +70,7 @@ class RegimesMixin:
         batch_size: int = 128,
         labelled_fraction: float | None = None,
         label_weighting: str = "rows",
+        calibrate: bool = True,
         init: str | None = "auto",
         init_epochs: int = 10,
         early_stopping: bool = False,
@@ -70,6 +91,10 @@ class RegimesMixin:
 
         Parameters
         ----------
+        max_epochs
+            Passes over the data. ``None``: with labels 60 up to about 2,000 cells and fewer for
+            more, at least 20, after which they are learnt by heart; without labels, scvi-tools'
+            heuristic (at most 400).
         mode
             ``"supervised"``: the labelled cells alone; ``"semi"``: all cells, with the labels there
             are; ``"unsupervised"``: all cells, labels not looked at; ``"guided"``: all cells, with
@@ -86,6 +111,14 @@ class RegimesMixin:
         label_weighting
             ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
             minibatch share the weight evenly, as in the thesis's runs.
+        calibrate
+            Whether the labels of some cells are held out, so that probabilities can be calibrated
+            on them after training (:meth:`calibrate`). They are the labelled cells of the
+            validation set, where there are at least 10, else a tenth of the cells of each label (at
+            most 1,000; none of a label of fewer than 10 cells), the same ones at every call. With
+            ``mode="semi"`` they train without their label, with ``"supervised"`` not at all: that
+            tenth of the labels is what calibration costs. Labels too few to give 10 cells all
+            teach, and a line says that probabilities are as the network has them.
         init
             How the components of an untrained model start. ``"auto"``: ``"kmeans"`` without labels,
             ``"logistic"`` with some. Without labels, ``"kmeans"``: k-means on
@@ -127,6 +160,7 @@ class RegimesMixin:
         arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
         arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
         arguments.check_positive("init_epochs", init_epochs)
+        arguments.check_bool("calibrate", calibrate)
         if datamodule is not None:
             _check_rowless(init, clusters, indices, labelled_fraction)
 
@@ -138,11 +172,24 @@ class RegimesMixin:
             rows = rows[labelled[rows]]
         if init == "auto":
             init = "logistic" if mode == "semi" else "kmeans"
-        fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
+        asked = {k: v for k, v in settings.items() if k not in _OWN_SETTINGS}
+        if mode in ("supervised", "semi") and max_epochs is None and datamodule is None:
+            asked["max_epochs"] = _labelled_epochs(len(rows))
+        fit = self._settled(rows, **asked)
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
         use_labels = mode in ("supervised", "semi")
-        reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": known}
+        held_out = NONE
+        if use_labels and calibrate and datamodule is None and self._movable:
+            held_out = self._held_out(rows, fit.split.validation)
+        extra = known
+        if len(held_out.rows):
+            labelled = labelled & ~np.isin(np.arange(len(labelled)), held_out.rows)
+            if mode == "supervised":
+                fit = without_rows(fit, held_out.rows)
+            elif not held_out.are_validated:
+                extra = without_labels(self.adata_manager, held_out.rows)
+        reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": extra}
         weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
         fit = replace(
             fit,
@@ -152,7 +199,7 @@ class RegimesMixin:
 
         run = self._training_run(checkpoint_dir, resume, settings)
         if self._components_start(mode, init):
-            fit = self._started(fit, init, init_epochs, run)
+            fit = self._started(fit, init, init_epochs, run, held_out.rows)
         before = self.history_
         self._naming = use_labels, np.flatnonzero(labelled)
         try:
@@ -161,6 +208,7 @@ class RegimesMixin:
             # an interrupted model is used, too
             if self.history_ is not before:
                 self._name_components(*self._naming)
+                self._measure(use_labels, held_out)
 
     def _regime(
         self, mode: str, labelled: np.ndarray, clusters: str | Sequence | None, init: str | None
@@ -196,14 +244,49 @@ class RegimesMixin:
         """Whether training moves components; those of a frozen reference stay."""
         return any(weight.requires_grad for weight in self.module.components.parameters())
 
-    def _started(self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None) -> Fit:
+    def _held_out(self, rows: np.ndarray, validation: np.ndarray) -> HeldOut:
+        """Labelled cells that are not to teach their label, of those that are used."""
+        codes = self._label_codes()
+        validated = validation[codes[validation] >= 0]
+        if len(validated) >= FEWEST:
+            return HeldOut(validated, True)
+        found = HeldOut(held_out_labels(codes, rows), False)
+        if not len(found.rows):
+            logger.warning(
+                "Labels are too few to hold any out: probabilities are not calibrated. "
+                "model.calibrate(...) does so on other labelled cells."
+            )
+        return found
+
+    def _measure(self, use_labels: bool, held_out: HeldOut) -> None:
+        """Learn of the labelled cells what novelty is, and calibrate on those held out."""
+        if not (use_labels and self._movable):
+            return
+        codes, trained = self._label_codes(), self.train_indices
+        # a resumed run has the validation set that it began with
+        held = self.validation_indices if held_out.are_validated else held_out.rows
+        held = held[codes[held] >= 0]
+        taught = codes.copy()
+        taught[held] = -1
+        seen = np.arange(len(codes)) if trained is None else np.unique(trained)
+        seen = _some_of_each(seen, taught)
+        x = torch.cat([rows.dense_x for rows in self._inputs(self.adata, seen, None)])
+        self.module.label_distance.fit(x, torch.as_tensor(taught[seen], device=x.device))
+        self.calibration_indices_ = held if len(held) else None
+        if len(held):
+            labels = [self.classes[code] for code in codes[held]]
+            self.calibration_ = self._calibration(self.adata, held, labels)
+
+    def _started(
+        self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None, hidden: np.ndarray
+    ) -> Fit:
         """Teach the components where they start; what is to be trained then, on the same rows."""
         codes = np.zeros(self.adata.n_obs, dtype=np.int64)
         # a checkpoint has those that the run started with
         if run is None or not run.phase("start").exists:
             # a row drawn many times would make clusters of its copies
             once = np.unique(fit.split.train)
-            codes[once] = self._initial_codes(once, init)
+            codes[once] = self._initial_codes(once, init, hidden)
         reading = {"labelled_fraction": None, "extra": _as_components(codes)}
         start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
         return replace(fit, split=self._fit(start, run))
@@ -213,19 +296,21 @@ class RegimesMixin:
         self._name_components(*self._naming)
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
-        """Labels of the components after training, of which cells ``labelled`` have one."""
+        """Labels of the components after training, which cells ``labelled`` have taught."""
         if not self._movable:
             return
         # an unsupervised continuation may move components: an older map no longer holds
-        self.assignment_ = None
+        self.assignment_ = self.calibration_ = None
+        self.calibration_indices_ = None
+        self.module.label_distance.forget()
         self.trained_with_labels_ = use_labels
         if use_labels:
             trained = self.train_indices
             rows = labelled if trained is None else np.intersect1d(trained, labelled)
             self.assignment_ = {"mapping": self._owned_labels(rows), "method": "training labels"}
 
-    def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
-        """Component codes that the rows ``indices`` start with."""
+    def _initial_codes(self, indices: np.ndarray, init: str, hidden: np.ndarray) -> np.ndarray:
+        """Component codes that the rows ``indices`` start with, whatever labels ``hidden`` have."""
         if len(indices) < self.n_components:
             raise ValueError(
                 f"{len(indices)} cells are too few for {self.n_components} components. "
@@ -244,7 +329,9 @@ class RegimesMixin:
             indices=indices,
         )
         if init == "logistic":
-            codes = logistic_codes(axes, self._label_codes()[indices], seed)
+            known = self._label_codes()
+            known[hidden] = -1
+            codes = logistic_codes(axes, known[indices], seed)
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
         return initial_clusters(axes, lambda p: clusters(p, self.n_components, seed), seed)
@@ -286,6 +373,14 @@ class RegimesMixin:
         codes = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
         return np.where(codes < len(self.classes), codes, -1)
 
+    def _saved_state(self) -> dict:
+        return super()._saved_state() | {"calibration_indices": self.calibration_indices_}
+
+    def _restore_state(self, state: dict) -> None:
+        super()._restore_state(state)
+        # directories of version 0.1.0 have none
+        self.calibration_indices_ = state.get("calibration_indices")
+
     def _owned_labels(self, indices: np.ndarray) -> dict[int, Any]:
         """Labels of the components: classes own theirs; surplus ones go where they overlap most."""
         per_class = self.module.components_per_class
@@ -305,6 +400,19 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _labelled_epochs(n_obs: int) -> int:
+    """As many as give about 1,000 minibatches of 128, between 20 and 60."""
+    return max(20, min(60, round(128_000 / n_obs)))
+
+
+def _some_of_each(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """At most 5,000 of the rows, as many of each code, the same ones at every call."""
+    rows = rows[np.random.RandomState(0).permutation(len(rows))]
+    found = np.unique(codes[rows])
+    share = max(MOST_CELLS // len(found), 1)
+    return np.sort(np.concatenate([rows[codes[rows] == code][:share] for code in found]))
 
 
 def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
@@ -336,7 +444,4 @@ def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.nda
             "labelled_fraction needs labelled and unlabelled cells (mode='semi'), but mode "
             f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
         )
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(
-            f"labelled_fraction must lie between 0 and 1, but is {arguments.shown(fraction)}."
-        )
+    arguments.check_share("labelled_fraction", fraction)

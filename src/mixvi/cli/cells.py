@@ -94,7 +94,7 @@ def train(
         float | None, _model("Nats that a dimension of w has for free.", "0.0")
     ] = None,
     classification_weight: Annotated[
-        float | None, _model("Weight of labels against expression.", "1.0")
+        float | None, _model("Weight of labels against expression.", "50.0")
     ] = None,
     components_per_class: Annotated[int | None, _model("Components of each label.", "1")] = None,
     mode: Annotated[
@@ -106,7 +106,7 @@ def train(
     ] = None,
     init_epochs: Annotated[int | None, _training("Epochs of that start.", "10")] = None,
     max_epochs: Annotated[
-        int | None, _training("Passes over the data.", "at most 400, by the number of cells")
+        int | None, _training("Passes over the data.", "by the number of cells; fewer with labels")
     ] = None,
     stages: Annotated[
         str | None, _training("LR:EPOCHS,... in place of --max-epochs and --lr.")
