@@ -36,6 +36,10 @@ class CGMVAE(GMVAE):
         ``"learned"``: p(w | c), w separates them.
     condition_in
         ``"all"``: every network sees the condition (the thesis); ``"x_only"``: encoder and decoder.
+    classification_weight
+        Weight of the labelled cells' cross-entropy; 1 as in the thesis, because a large weight
+        pulls z towards labels and away from expression; 50, as :class:`mixvi.GMVAE` has, labels
+        new cells better.
     """
 
     _needs_condition = True
@@ -65,7 +69,7 @@ class CGMVAE(GMVAE):
         y_floor: float = 0.5,
         w_free_bits: float = 0.0,
         z_kl: str = "analytic",
-        classification_weight: float = 50.0,
+        classification_weight: float = 1.0,
         components_per_class: int = 1,
         classifier_sees_x: bool = False,
         shared_trunk: bool = True,

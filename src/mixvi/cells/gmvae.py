@@ -68,7 +68,7 @@ class GMVAE(
         The z term in training: ``"analytic"`` or ``"mc"``.
     classification_weight
         Weight of the labelled cells' cross-entropy beside the reconstruction of all genes; 1 in the
-        thesis, 50 as in scANVI.
+        thesis, 50 here, as in scANVI.
     components_per_class
         How many components each label owns.
     classifier_sees_x

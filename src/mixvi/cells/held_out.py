@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
 from mixvi.core.data.keys import SOFT_LABELS_KEY
-from mixvi.core.training.fitting import Fit
 
 # a label of fewer cells gives none of them away
 _FEWEST_OF_LABEL = 10
@@ -26,7 +24,7 @@ class HeldOut(NamedTuple):
     rows: np.ndarray
     """Their numbers; empty where labels are too few."""
     are_validated: bool
-    """Whether they are those of the validation set."""
+    """Whether those of the validation set stand for them."""
 
 
 NONE = HeldOut(np.zeros(0, dtype=np.int64), False)
@@ -60,12 +58,6 @@ def held_out_labels(codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
             chosen.append(own[np.argsort(place[own])][: max(1, round(share * len(own)))])
     found = np.sort(np.concatenate(chosen)) if chosen else NONE.rows
     return found if len(found) >= FEWEST else NONE.rows
-
-
-def without_rows(fit: Fit, rows: np.ndarray) -> Fit:
-    """A part of training that does not see some rows at all."""
-    split = fit.split._replace(train=fit.split.train[~np.isin(fit.split.train, rows)])
-    return replace(fit, split=split)
 
 
 def without_labels(manager: AnnDataManager, rows: np.ndarray) -> dict[str, np.ndarray]:

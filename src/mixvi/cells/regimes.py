@@ -14,14 +14,7 @@ from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 
 from mixvi.cells.clusters import guiding_components
-from mixvi.cells.held_out import (
-    FEWEST,
-    NONE,
-    HeldOut,
-    held_out_labels,
-    without_labels,
-    without_rows,
-)
+from mixvi.cells.held_out import FEWEST, NONE, HeldOut, held_out_labels, without_labels
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
 from mixvi.cells.novelty import MOST_CELLS
 from mixvi.core import arguments
@@ -114,11 +107,11 @@ class RegimesMixin:
         calibrate
             Whether the labels of some cells are held out, so that probabilities can be calibrated
             on them after training (:meth:`calibrate`). They are the labelled cells of the
-            validation set, where there are at least 10, else a tenth of the cells of each label (at
-            most 1,000; none of a label of fewer than 10 cells), the same ones at every call. With
-            ``mode="semi"`` they train without their label, with ``"supervised"`` not at all: that
-            tenth of the labels is what calibration costs. Labels too few to give 10 cells all
-            teach, and a line says that probabilities are as the network has them.
+            validation set, where 20 or so are to be expected there, else a tenth of the cells of
+            each label (at most 1,000; none of a label of fewer than 10 cells), the same ones at
+            every call, which train without it: that tenth of the labels is what calibration costs.
+            Labels too few to give 10 cells all teach, and a line says that probabilities are as the
+            network has them.
         init
             How the components of an untrained model start. ``"auto"``: ``"kmeans"`` without labels,
             ``"logistic"`` with some. Without labels, ``"kmeans"``: k-means on
@@ -185,10 +178,7 @@ class RegimesMixin:
         extra = known
         if len(held_out.rows):
             labelled = labelled & ~np.isin(np.arange(len(labelled)), held_out.rows)
-            if mode == "supervised":
-                fit = without_rows(fit, held_out.rows)
-            elif not held_out.are_validated:
-                extra = without_labels(self.adata_manager, held_out.rows)
+            extra = without_labels(self.adata_manager, held_out.rows)
         reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": extra}
         weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
         fit = replace(
@@ -247,9 +237,10 @@ class RegimesMixin:
     def _held_out(self, rows: np.ndarray, validation: np.ndarray) -> HeldOut:
         """Labelled cells that are not to teach their label, of those that are used."""
         codes = self._label_codes()
-        validated = validation[codes[validation] >= 0]
-        if len(validated) >= FEWEST:
-            return HeldOut(validated, True)
+        # by numbers alone: a resumed run may draw another validation set before it has its own
+        expected = len(validation) * (codes[rows] >= 0).mean()
+        if expected >= 2 * FEWEST:
+            return HeldOut(NONE.rows, True)
         found = HeldOut(held_out_labels(codes, rows), False)
         if not len(found.rows):
             logger.warning(
@@ -272,10 +263,10 @@ class RegimesMixin:
         seen = _some_of_each(seen, taught)
         x = torch.cat([rows.dense_x for rows in self._inputs(self.adata, seen, None)])
         self.module.label_distance.fit(x, torch.as_tensor(taught[seen], device=x.device))
-        self.calibration_indices_ = held if len(held) else None
-        if len(held):
+        if len(held) >= FEWEST:
             labels = [self.classes[code] for code in codes[held]]
             self.calibration_ = self._calibration(self.adata, held, labels)
+            self.calibration_indices_ = held
 
     def _started(
         self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None, hidden: np.ndarray
