@@ -41,7 +41,7 @@ def test_probabilities_are_calibrated_on_labels_that_were_held_out(noisy, fit, t
     calibrated = model.predict(indices=held, soft=True, level="label")
     raw_labels = noisy.obs["noisy"].copy()
     noisy.obs.loc[noisy.obs_names[held], "noisy"] = "Unknown"
-    plain = sure(noisy, fit, calibrate=False)
+    plain = sure(noisy, fit, calibrate=False, mode="semi", init=None)
     noisy.obs["noisy"] = raw_labels
     assert plain.calibration is None and plain.calibration_indices is None
     raw = plain.predict(indices=held, soft=True, level="label")
