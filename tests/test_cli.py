@@ -92,7 +92,7 @@ def options(command):
 def test_defaults_in_help_are_those_of_the_models():
     """An option left out is not passed on, so its help alone could be wrong."""
     said_in_words = {"layer", "n_components", "max_epochs", "train_size", "labelled_fraction"}
-    said_in_words.add("classification_weight")
+    said_in_words |= {"classification_weight"}
     takers = (CGMVAE.setup_anndata, CGMVAE, CGMVAE.train)
     parameters = {k: p for f in takers for k, p in inspect.signature(f).parameters.items()}
     for name, option in options("train").items():

@@ -61,6 +61,9 @@ def test_probabilities_are_calibrated_on_labels_that_were_held_out(noisy, fit, t
     assert again.calibration == model.calibration
     np.testing.assert_array_equal(again.calibration_indices, held)
     np.testing.assert_array_equal(again.predict(soft=True), model.predict(soft=True))
+    # cells are known by name: others may stand at those row numbers
+    turned = GMVAE.load(tmp_path / "model", noisy[::-1].copy())
+    assert turned.calibrate() == pytest.approx(model.calibration.temperature, rel=1e-3)
 
 
 def test_held_out_labels_are_a_tenth_of_each_and_the_same_at_every_call():
@@ -129,6 +132,14 @@ def test_a_query_keeps_the_calibration_of_its_reference(noisy, fit):
     mapped.train(1, **TRAINING)
     assert mapped.calibration == reference.calibration
     assert mapped.calibration_indices is None
+
+
+def test_epochs_by_default(noisy, fit):
+    """With labels 60, unless stages name theirs."""
+    model = fit(GMVAE, noisy, None, {"labels_key": "noisy"}, n_components=5)
+    assert len(model.history["elbo_train"]) == 60
+    model = fit(GMVAE, noisy, None, {"labels_key": "noisy"}, {"stages": [(1e-3, 2)]})
+    assert len(model.history["elbo_train"]) == 2
 
 
 def test_calibrate_must_be_a_boolean(noisy):

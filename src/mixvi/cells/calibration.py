@@ -93,14 +93,15 @@ class CalibrationMixin:
         KeyError
             If the column is missing.
         ValueError
-            If training held none out and none are given, fewer than 10 have a label that the
-            components know, or components have no labels.
+            If training held none out and none are given, those held out are not among the cells of
+            a loaded model, fewer than 10 have a label that the components know, or components have
+            no labels.
         """
         self._check_if_trained()
         self._check_labels_known()
         if adata is None and indices is None:
-            indices = self.calibration_indices
-            if indices is None or not len(indices):
+            indices = self._calibration_names
+            if not indices:
                 raise ValueError(
                     "Training held no labels out to calibrate on. Pass adata or indices of "
                     "labelled cells that did not train with their label."

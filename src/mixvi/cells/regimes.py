@@ -44,6 +44,8 @@ class RegimesMixin:
     """``train`` by the labels there are."""
 
     calibration_indices_: np.ndarray | None = None
+    # their names; a loaded model may have other cells
+    _calibration_names: list[str] | None = None
 
     @property
     def calibration_indices(self) -> np.ndarray | None:
@@ -166,7 +168,8 @@ class RegimesMixin:
         if init == "auto":
             init = "logistic" if mode == "semi" else "kmeans"
         asked = {k: v for k, v in settings.items() if k not in _OWN_SETTINGS}
-        if mode in ("supervised", "semi") and max_epochs is None and datamodule is None:
+        unsaid = max_epochs is None and stages is None and datamodule is None
+        if unsaid and mode in ("supervised", "semi"):
             asked["max_epochs"] = _labelled_epochs(len(rows))
         fit = self._settled(rows, **asked)
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
@@ -267,6 +270,7 @@ class RegimesMixin:
             labels = [self.classes[code] for code in codes[held]]
             self.calibration_ = self._calibration(self.adata, held, labels)
             self.calibration_indices_ = held
+            self._calibration_names = self.adata.obs_names[held].tolist()
 
     def _started(
         self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None, hidden: np.ndarray
@@ -292,7 +296,7 @@ class RegimesMixin:
             return
         # an unsupervised continuation may move components: an older map no longer holds
         self.assignment_ = self.calibration_ = None
-        self.calibration_indices_ = None
+        self.calibration_indices_ = self._calibration_names = None
         self.module.label_distance.forget()
         self.trained_with_labels_ = use_labels
         if use_labels:
@@ -365,12 +369,16 @@ class RegimesMixin:
         return np.where(codes < len(self.classes), codes, -1)
 
     def _saved_state(self) -> dict:
-        return super()._saved_state() | {"calibration_indices": self.calibration_indices_}
+        return super()._saved_state() | {
+            "calibration_indices": self.calibration_indices_,
+            "calibration_names": self._calibration_names,
+        }
 
     def _restore_state(self, state: dict) -> None:
         super()._restore_state(state)
         # directories of version 0.1.0 have none
         self.calibration_indices_ = state.get("calibration_indices")
+        self._calibration_names = state.get("calibration_names")
 
     def _owned_labels(self, indices: np.ndarray) -> dict[int, Any]:
         """Labels of the components: classes own theirs; surplus ones go where they overlap most."""

@@ -20,6 +20,7 @@ _OF_TRAINING = (
     "validation_indices",
     "test_indices",
     "calibration_indices",
+    "calibration_names",
 )
 
 
