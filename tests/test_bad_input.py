@@ -181,6 +181,13 @@ def test_all_unlabelled(toy):
         GMVAE.setup_anndata(toy, labels_key="nothing")
 
 
+def test_a_label_with_one_cell(toy):
+    toy.obs["label"] = toy.obs["cell_type"].astype(str)
+    toy.obs.loc[toy.obs_names[0], "label"] = "mast cell"
+    with pytest.warns(UserWarning, match="'label'.*labels_key.*'mast cell'.*Join it"):
+        GMVAE.setup_anndata(toy, labels_key="label")
+
+
 def test_fewer_components_than_labels(toy):
     GMVAE.setup_anndata(toy, labels_key="cell_type")
     with refuses(toy, "n_components=3", "5 labels"):

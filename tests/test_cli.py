@@ -92,7 +92,7 @@ def options(command):
 def test_defaults_in_help_are_those_of_the_models():
     """An option left out is not passed on, so its help alone could be wrong."""
     said_in_words = {"layer", "n_components", "max_epochs", "train_size", "labelled_fraction"}
-    said_in_words |= {"init_epochs", "lr"}
+    said_in_words |= {"init_epochs", "lr", "classification_weight"}
     takers = (CGMVAE.setup_anndata, CGMVAE, CGMVAE.train)
     parameters = {k: p for f in takers for k, p in inspect.signature(f).parameters.items()}
     for name, option in options("train").items():
@@ -102,6 +102,9 @@ def test_defaults_in_help_are_those_of_the_models():
     parameters = inspect.signature(CGMVAE.counterfactual).parameters
     for name in ("route", "labels"):
         assert options("counterfactual")[name].show_default == parameters[name].default
+    name = "classification_weight"
+    own, conditional = (inspect.signature(cls).parameters[name].default for cls in (GMVAE, CGMVAE))
+    assert options("train")[name].show_default == f"{own:g}, cgmvae {conditional:g}"
     residual = options("counterfactual")["keep_residual"].show_default
     assert cli.cells.RESIDUALS[residual] == parameters["keep_residual"].default
 

@@ -276,6 +276,63 @@ def test_missing_genes_are_zeros_and_named(named, make, tmp_path):
     np.testing.assert_array_equal(mapped.predict(), model.predict(zeroed))
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_symbols_meet_ensembl_identifiers(named):
+    cells, model = named
+    identifiers = [f"ENSG{i:05d}" for i in range(cells.n_vars)]
+    by_column = cells[:, ::-1].copy()
+    by_column.var["symbol"] = by_column.var_names
+    by_column.var_names = [f"{name}.3" for name in identifiers[::-1]]
+    bare = by_column.copy()
+    del bare.var["symbol"]
+    expected = model.predict()
+    prepared = GMVAE.prepare_query_anndata(by_column, model, inplace=False)
+    assert list(prepared.var_names) == list(cells.var_names)
+    np.testing.assert_array_equal(model.predict(prepared), expected)
+    with pytest.raises(ValueError, match="lacks 30 .*a column of adata.var may have"):
+        GMVAE.prepare_query_anndata(bare, model)
+    twice = by_column.copy()
+    twice.var.iloc[1, 0] = twice.var.iloc[2, 0]
+    with pytest.raises(
+        ValueError, match=r"several genes called 'gene_27' by adata.var\['symbol'\]"
+    ):
+        GMVAE.prepare_query_anndata(twice, model)
+    # the reference's own columns, too
+    cells.var["gene_ids"] = identifiers
+    prepared = GMVAE.prepare_query_anndata(bare, model, inplace=False)
+    np.testing.assert_array_equal(model.predict(prepared), expected)
+
+
+def test_missing_genes_are_found_by_a_column(named):
+    cells, model = named
+    query = cells[:, :27].copy()
+    query.var["symbol"] = pd.Categorical(query.var_names)
+    query.var_names = [f"ENSG{i:05d}" for i in range(27)]
+    with pytest.warns(UserWarning, match=r"lacks 3 .*'gene_29' by adata.var\['symbol'\]"):
+        prepared = GMVAE.prepare_query_anndata(query, model, inplace=False)
+    assert list(prepared.var["symbol"][:27]) == list(cells.var_names[:27])
+    np.testing.assert_array_equal(prepared.X[:, :27].toarray(), query.X.toarray())
+    assert not prepared.X[:, 27:].sum()
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, "Unknown", "absent"])
+def test_query_labels_that_are_missing_count_as_unlabelled(reference, query, missing):
+    if missing != "absent":
+        query.obs["cell_type"] = query.obs["truth"].where(np.arange(query.n_obs) % 2 == 0, missing)
+    mapped = GMVAE.load_query_data(query, reference)
+    mapped.train(25, **TRAINING)
+    found = mapped.predict(level="label")
+    assert set(found) <= set(reference.classes)
+    assert (found == query.obs["truth"]).mean() > 0.9
+
+
+def test_a_label_that_only_the_query_has_is_told(reference, query):
+    query.obs["cell_type"] = "plasmablast"
+    with pytest.warns(UserWarning, match="'cell_type'.*not know .'plasmablast'.. .*unlabelled"):
+        mapped = GMVAE.load_query_data(query, reference)
+    assert set(mapped.predict(level="label")) <= set(reference.classes)
+
+
 def test_too_few_genes_are_refused(named):
     cells, model = named
     half = cells[:, :15].copy()

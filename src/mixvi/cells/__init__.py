@@ -8,6 +8,7 @@ from mixvi.cells.baselines import (
     predict_latent_shift,
     train_label_condition_cvae,
 )
+from mixvi.cells.calibration import Calibration
 from mixvi.cells.cgmvae import CGMVAE
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.exact import train_exact
@@ -26,6 +27,7 @@ __all__ = [
     "GMVAE",
     "RECIPES",
     "VAE",
+    "Calibration",
     "ComponentAssignment",
     "ComponentTree",
     "Guidance",

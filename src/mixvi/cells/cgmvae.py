@@ -36,6 +36,10 @@ class CGMVAE(GMVAE):
         ``"learned"``: p(w | c), w separates them.
     condition_in
         ``"all"``: every network sees the condition (the thesis); ``"x_only"``: encoder and decoder.
+    classification_weight
+        Weight of the labelled cells' cross-entropy; 1 as in the thesis, because a large weight
+        pulls z towards labels and away from expression; 50, as :class:`mixvi.GMVAE` has, labels
+        new cells better.
     """
 
     _needs_condition = True
@@ -288,6 +292,7 @@ class CGMVAE(GMVAE):
         *,
         key_added: str | None = None,
         reconstruction: bool = False,
+        reject: float | None = None,
         counterfactual_to: str | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -299,7 +304,7 @@ class CGMVAE(GMVAE):
 
         Parameters
         ----------
-        adata, key_added, reconstruction
+        adata, key_added, reconstruction, reject
             See :meth:`mixvi.GMVAE.annotate`. Where a GMVAE annotates the same cells, pass
             ``key_added="cgmvae"``.
         counterfactual_to
@@ -316,6 +321,7 @@ class CGMVAE(GMVAE):
         adata = self._validate_anndata(adata)
         key = key_added or self._prefix
         found = self._annotations(adata, key, reconstruction, batch_size)
+        self._annotate_rejected(found, adata, key, reject, batch_size)
         if counterfactual_to is not None:
             converted = self.counterfactual(adata, counterfactual_to, batch_size=batch_size)
             found.layers[f"{key}_counterfactual"] = converted.X

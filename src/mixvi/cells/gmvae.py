@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from torch import Tensor
 
-from mixvi.cells.assignment import ComponentAssignment, assign
 from mixvi.cells.component_number import ComponentNumberMixin, plain_tree, tree_of_plain
 from mixvi.cells.evidence import MixtureEvidenceMixin
 from mixvi.cells.expression import ExpressionMixin
 from mixvi.cells.generation import GenerationMixin
 from mixvi.cells.gmvae_module import TERMS, GMVAEModule
+from mixvi.cells.prediction import PredictionMixin
 from mixvi.cells.regimes import RegimesMixin
 from mixvi.core import arguments
-from mixvi.core.data import checks
-from mixvi.core.data.annotations import Annotations
-from mixvi.core.data.fields import labelled_cells, plain_labels
-from mixvi.core.maths.mixture import reparameterise
-from mixvi.core.maths.networks import active_dropout
+from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.model.abundance import AbundanceMixin
 from mixvi.core.model.card import listed
 from mixvi.core.model.expression_model import MixviModel
-from mixvi.core.model.module import Rows
 
 
 class GMVAE(
     RegimesMixin,
     ComponentNumberMixin,
+    PredictionMixin,
     GenerationMixin,
     MixtureEvidenceMixin,
     AbundanceMixin,
@@ -78,7 +72,8 @@ class GMVAE(
     z_kl
         The z term in training: ``"analytic"`` or ``"mc"``.
     classification_weight
-        Weight of the labelled cells' cross-entropy; 1 in the thesis, 50 in scANVI's spirit.
+        Weight of the labelled cells' cross-entropy beside the reconstruction of all genes; 1 in the
+        thesis, 50 here, as in scANVI.
     components_per_class
         How many components each label owns.
     classifier_sees_x
@@ -123,7 +118,7 @@ class GMVAE(
         y_floor: float = 0.5,
         w_free_bits: float = 0.0,
         z_kl: str = "analytic",
-        classification_weight: float = 1.0,
+        classification_weight: float = 50.0,
         components_per_class: int = 1,
         classifier_sees_x: bool = False,
         shared_trunk: bool = True,
@@ -149,7 +144,6 @@ class GMVAE(
                 f"{settings['components_per_class']} component(s) each. Use at least {n_owned}."
             )
         self._module_settings = settings
-        self.assignment_: dict | None = None
         self.trained_with_labels_ = False
         self._finish(self._made(n_components), init_locals, self._summary(n_components))
 
@@ -176,11 +170,6 @@ class GMVAE(
         """Number of mixture components K."""
         return self.module.n_components
 
-    @property
-    def component_labels(self) -> dict[int, Any] | None:
-        """Label of each component as last assigned, or None."""
-        return None if self.assignment_ is None else dict(self.assignment_["mapping"])
-
     def _components_text(self) -> str | None:
         used = (self.history_ or {}).get("used_components_train")
         if used is None:
@@ -189,145 +178,6 @@ class GMVAE(
         if self.component_labels:
             text += "; labels " + listed([f"{j}: {of}" for j, of in self.component_labels.items()])
         return text
-
-    def _component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
-        """q(y | x), ``(B, K)``, at the means of z and w or at samples of them."""
-        return self._log_component_probs(rows, use_mean).exp()
-
-    def _log_component_probs(self, rows: Rows, use_mean: bool) -> Tensor:
-        """Log q(y | x), ``(B, K)``: finite where the probability itself underflows to zero."""
-        module = self.module
-        posterior = module.encode(rows)
-        z, w = posterior["mu_z"], posterior["mu_w"]
-        if not use_mean:
-            z = reparameterise(z, posterior["lv_z"])
-            w = reparameterise(w, posterior["lv_w"])
-        means = log_vars = None
-        if module.y_posterior == "bayes":
-            means, log_vars = module.component_parameters(w, rows.condition)
-        return module.log_component_probs(z, rows, means, log_vars)
-
-    @torch.inference_mode()
-    def predict(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        soft: bool = False,
-        level: str = "component",
-        use_mean: bool = True,
-        n_samples: int | None = None,
-        batch_size: int | None = None,
-    ) -> pd.Series | pd.DataFrame:
-        """Component or label of each cell, or the probabilities of each.
-
-        Parameters
-        ----------
-        soft
-            Probabilities instead of the most probable one.
-        level
-            ``"component"``, or ``"label"`` by the labels of the components: those of training, or
-            those of :meth:`assign_components`.
-        use_mean
-            z at its mean, or at a sample as in the thesis's evaluations.
-        n_samples
-            Average probabilities over as many draws of z and of dropout masks (Gal and Ghahramani
-            2016) instead: slower, and better calibrated.
-
-        Returns
-        -------
-        Series ``(n_obs,)`` or DataFrame ``(n_obs, K)`` or ``(n_obs, n_labels)``, by cell name.
-
-        Raises
-        ------
-        ValueError
-            For labels before components have any.
-        """
-        arguments.check_choice("level", level, ("component", "label"))
-        if level == "label" and self.assignment_ is None:
-            raise ValueError(
-                "The components have no labels yet: the last training looked at none, and may have "
-                "moved components that had some. Call assign_components(labels_key=...) first, or "
-                "predict(level='component')."
-            )
-        if n_samples is not None:
-            arguments.check_positive("n_samples", n_samples)
-        adata = self._validate_anndata(adata)
-        chosen = self._check_indices(adata, indices)
-        parts = []
-        for rows in self._batches(adata, chosen, batch_size) if len(chosen) else ():
-            if n_samples is None:
-                probs = self._component_probs(rows, use_mean)
-            else:
-                with active_dropout(self.module):
-                    draws = [self._component_probs(rows, use_mean=False) for _ in range(n_samples)]
-                probs = torch.stack(draws).mean(0)
-            parts.append(probs.cpu())
-        names = adata.obs_names[chosen]
-        values = torch.cat(parts).numpy() if parts else np.zeros((0, self.n_components))
-        probs = pd.DataFrame(values, index=names)
-        if level == "label":
-            probs = self._label_probs(probs)
-        if soft:
-            return probs
-        best = probs.columns.to_numpy()[probs.to_numpy().argmax(axis=1)]
-        return pd.Series(best, index=names, name=level)
-
-    def _label_probs(self, probs: pd.DataFrame) -> pd.DataFrame:
-        # an array, because pandas reads a list of names as names of cells where there are such
-        labels = np.array([self.assignment_["mapping"][j] for j in range(self.n_components)])
-        return probs.T.groupby(labels, sort=True).sum().T
-
-    def assign_components(
-        self,
-        labels_key: str | None = None,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        method: str = "overlap",
-        batch_size: int | None = None,
-    ) -> ComponentAssignment:
-        """Give each component the label it overlaps most with, and store that map.
-
-        This looks at labels: on cells with which you later score, it is as optimistic as the
-        thesis's accuracy. Fit it on training cells to be honest on others.
-
-        Parameters
-        ----------
-        labels_key
-            Column of ``obs``; default the registered one. Cells without a label (the unlabelled
-            category, or NaN) are left out.
-        method
-            ``"overlap"``: the most frequent label; ``"hungarian"``: one label a component at most,
-            further components by overlap.
-
-        Returns
-        -------
-        :class:`ComponentAssignment`. Components without cells get the label that their
-        probabilities overlap most with.
-
-        Raises
-        ------
-        KeyError
-            If the column is missing.
-        ValueError
-            If no labels are known.
-        """
-        arguments.check_choice("method", method, ("overlap", "hungarian"))
-        adata = self._validate_anndata(adata)
-        key = labels_key or self._setup_args["labels_key"]
-        if key is None:
-            raise ValueError("Name a column of adata.obs: assign_components(labels_key=...).")
-        checks.check_labels(adata, key, self._setup_args["unlabeled_category"])
-        chosen = self._check_indices(adata, indices)
-        labels = adata.obs[key].iloc[chosen]
-        known = labelled_cells(labels, self._setup_args["unlabeled_category"])
-        if not known.any():
-            raise ValueError(f"No cell of adata.obs[{key!r}] that indices names has a label.")
-        probs = self.predict(adata, chosen[known], soft=True, batch_size=batch_size)
-        assignment = assign(probs.to_numpy(), plain_labels(labels[known]), method)
-        self.assignment_ = {"mapping": assignment.mapping, "method": method}
-        return assignment
 
     @torch.inference_mode()
     def get_component_parameters(
@@ -377,14 +227,16 @@ class GMVAE(
         *,
         key_added: str | None = None,
         reconstruction: bool = False,
+        reject: float | None = None,
         batch_size: int | None = None,
     ) -> None:
         """Write what the model knows of each cell into the AnnData.
 
         ``obsm``: ``X_gmvae_z``, ``X_gmvae_w`` (means), ``X_gmvae_z_sample``,
         ``X_gmvae_w_sample``, ``gmvae_component_probs`` ``(n_obs, K)``. ``obs``:
-        ``gmvae_component``, ``gmvae_confidence`` (the largest probability) and, once components
-        have labels, ``gmvae_prediction``. ``layers``: ``gmvae_reconstruction`` with
+        ``gmvae_component``, ``gmvae_confidence`` (the probability of the component) and, once
+        components have labels, ``gmvae_prediction``, of which ``gmvae_confidence`` then is the
+        probability. ``layers``: ``gmvae_reconstruction`` with
         ``reconstruction=True``. ``uns["gmvae"]``: settings, component labels, means of the loss
         terms, used components, active units and ``component_path``, where there is one.
 
@@ -396,15 +248,21 @@ class GMVAE(
             Stands for ``gmvae`` in all keys, so that several models can annotate the same cells.
         reconstruction
             Write the reconstruction, too.
+        reject
+            Write ``gmvae_novelty`` (:meth:`get_novelty_score`) into ``obs``, and predictions as of
+            :meth:`predict` with this ``reject``.
 
         Warns
         -----
         UserWarning
             If keys are replaced that another class of model or the user wrote.
         """
-        super().annotate(
-            adata, key_added=key_added, reconstruction=reconstruction, batch_size=batch_size
-        )
+        check_key_added(key_added)
+        adata = self._validate_anndata(adata)
+        key = key_added or self._prefix
+        found = self._annotations(adata, key, reconstruction, batch_size)
+        self._annotate_rejected(found, adata, key, reject, batch_size)
+        found.write(adata)
 
     def _annotations(
         self, adata: AnnData, key: str, reconstruction: bool, batch_size: int | None
@@ -422,6 +280,7 @@ class GMVAE(
         if self.assignment_ is not None:
             by_label = self._label_probs(probs)
             found.obs[f"{key}_prediction"] = pd.Categorical(by_label.idxmax(axis=1))
+            found.obs[f"{key}_confidence"] = by_label.max(axis=1)
             notes["component_labels"] = {
                 str(j): str(label) for j, label in self.assignment_["mapping"].items()
             }
@@ -439,14 +298,12 @@ class GMVAE(
 
     def _saved_state(self) -> dict:
         return super()._saved_state() | {
-            "assignment": self.assignment_,
             "trained_with_labels": self.trained_with_labels_,
             "start_tree": plain_tree(self._start_tree),
         }
 
     def _restore_state(self, state: dict) -> None:
         super()._restore_state(state)
-        self.assignment_ = state["assignment"]
         self.trained_with_labels_ = state["trained_with_labels"]
         self._start_tree = tree_of_plain(state.get("start_tree"))
 

@@ -9,6 +9,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from mixvi.cells.novelty import LabelDistance
 from mixvi.core.maths import mixture
 from mixvi.core.maths.networks import ConditionalPrior, DirichletHead, bounded_gaussian
 from mixvi.core.model.module import MixviModule, Rows
@@ -108,6 +109,7 @@ class GMVAEModule(MixviModule):
         self.w_table = None
         if w_prior == "learned":
             self.w_table = ConditionalPrior(self.n_conditions, n_latent_w)
+        self.label_distance = LabelDistance(n_input, self.n_classes, self.likelihood.is_count)
         owners = torch.zeros(self.n_classes, n_components)
         for t in range(self.n_classes):
             owners[t, t * components_per_class : (t + 1) * components_per_class] = 1.0

@@ -61,6 +61,7 @@ def _sizes(k: int, z: int, w: int, layers: int, width: int, dropout: float) -> d
     }
 
 
+_LABELS = {"classification_weight": 1.0}
 _RELU = {"likelihood": "mse", "output_activation": "relu"}
 _PIXELS = {"likelihood": "bernoulli"}
 
@@ -79,8 +80,8 @@ RECIPES: dict[str, Recipe] = {
     "mnist_semi": Recipe(
         "GMVAE",
         "MNIST, 5 % of the labels",
-        _sizes(10, 16, 16, 2, 1024, 0.15) | _PIXELS,
-        {"mode": "semi", "batch_size": 128, "stages": _stages(_HILL, 10)},
+        _sizes(10, 16, 16, 2, 1024, 0.15) | _PIXELS | _LABELS,
+        {"mode": "semi", "calibrate": False, "batch_size": 128, "stages": _stages(_HILL, 10)},
         unknown=("n_latent_w", "n_layers", "n_hidden", "dropout_rate", "batch_size", "stages"),
         source="l. 1014-1036: 0.955 on test",
     ),
@@ -132,8 +133,8 @@ RECIPES: dict[str, Recipe] = {
     "fashion_mnist_semi": Recipe(
         "GMVAE",
         "Fashion-MNIST, 10 % of the labels",
-        _sizes(10, 16, 16, 2, 1024, 0.15) | _PIXELS,
-        {"mode": "semi", "batch_size": 128, "stages": _stages(_HILL, 10)},
+        _sizes(10, 16, 16, 2, 1024, 0.15) | _PIXELS | _LABELS,
+        {"mode": "semi", "calibrate": False, "batch_size": 128, "stages": _stages(_HILL, 10)},
         unknown=("n_latent_z", "n_latent_w", "n_hidden", "dropout_rate", "batch_size", "stages"),
         source="l. 1120: 0.85 on test",
     ),
@@ -191,9 +192,10 @@ RECIPES: dict[str, Recipe] = {
     "zheng_to_kang": Recipe(
         "GMVAE",
         "PBMC 3k (its Louvain clusters as labels, 2,000 draws a label) and Kang control cells",
-        _sizes(8, 18, 18, 4, 2048, 0.25) | _RELU,
+        _sizes(8, 18, 18, 4, 2048, 0.25) | _RELU | _LABELS,
         {
             "mode": "semi",
+            "calibrate": False,
             "batch_size": 2048,
             "stages": _stages((1e-5, 1e-4, 1e-4, 1e-4, *(1e-3,) * 4, 1e-4, 1e-5), 50),
         },
@@ -224,8 +226,13 @@ RECIPES: dict[str, Recipe] = {
     "kang_supervised": Recipe(
         "CGMVAE",
         "Kang, both conditions, labelled",
-        _sizes(7, 24, 24, 4, 1024, 0.15) | _RELU | {"w_prior": "standard"},
-        {"mode": "supervised", "batch_size": 2048, "stages": _stages(_LONG_HILL, 20)},
+        _sizes(7, 24, 24, 4, 1024, 0.15) | _RELU | _LABELS | {"w_prior": "standard"},
+        {
+            "mode": "supervised",
+            "calibrate": False,
+            "batch_size": 2048,
+            "stages": _stages(_LONG_HILL, 20),
+        },
         unknown=("stages",),
         source="l. 1338-1342: 0.99 on training, 0.90 on held-out cells",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.cells.clusters import guiding_components
 from mixvi.cells.component_number import condition_and_batch
+from mixvi.cells.held_out import FEWEST, NONE, HeldOut, held_out_labels, without_labels
 from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.cells.novelty import MOST_CELLS
 from mixvi.cells.schedule import cluster_start, default_schedule
 from mixvi.core import arguments
 from mixvi.core.data.keys import COMPONENTS_KEY, SOFT_LABELS_KEY
@@ -22,6 +25,8 @@ from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.running import NO_SETTINGS
+
+logger = logging.getLogger(__name__)
 
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 # the arguments of train that other models have not
@@ -31,6 +36,7 @@ _OWN_SETTINGS = (
     "indices",
     "labelled_fraction",
     "label_weighting",
+    "calibrate",
     "init",
     "init_epochs",
 )
@@ -38,6 +44,15 @@ _OWN_SETTINGS = (
 
 class RegimesMixin:
     """``train`` by the labels there are."""
+
+    calibration_indices_: np.ndarray | None = None
+    # their names; a loaded model may have other cells
+    _calibration_names: list[str] | None = None
+
+    @property
+    def calibration_indices(self) -> np.ndarray | None:
+        """Labelled cells whose label was held out of the last training, or None."""
+        return self.calibration_indices_
 
     def train(
         self,
@@ -52,6 +67,7 @@ class RegimesMixin:
         batch_size: int = 128,
         labelled_fraction: float | None = None,
         label_weighting: str = "rows",
+        calibrate: bool = True,
         init: str | None = "auto",
         init_epochs: int | None = None,
         early_stopping: bool = False,
@@ -72,14 +88,16 @@ class RegimesMixin:
 
         Parameters
         ----------
+        max_epochs
+            Passes over the data. ``None``: with labels 60 up to about 2,000 cells and fewer for
+            more, at least 20, after which they are learnt by heart; without labels some 800
+            updates (5 to 100 epochs), unless components start at random; else scvi-tools' heuristic
+            (at most 400).
         mode
             ``"supervised"``: the labelled cells alone; ``"semi"``: all cells, with the labels there
             are; ``"unsupervised"``: all cells, labels not looked at; ``"guided"``: all cells, with
             ``clusters`` as their components and labels not looked at (Kolb 2022, l. 966-974);
             ``"auto"``: as the labels are.
-        max_epochs
-            Passes over the data. ``None``: without labels some 800 updates (5 to 100 epochs),
-            unless components start at random; else scvi-tools' heuristic (at most 400).
         lr
             Adam's learning rate. ``None``: 1e-3; without labels 3e-4, at which components stay
             where clusters have put them, unless they start at random.
@@ -94,6 +112,14 @@ class RegimesMixin:
         label_weighting
             ``"rows"``: every cell counts once; ``"groups"``: labelled and unlabelled cells of a
             minibatch share the weight evenly, as in the thesis's runs.
+        calibrate
+            Whether the labels of some cells are held out, so that probabilities can be calibrated
+            on them after training (:meth:`calibrate`). They are the labelled cells of the
+            validation set, where 20 or so are to be expected there, else a tenth of the cells of
+            each label (at most 1,000; none of a label of fewer than 10 cells), the same ones at
+            every call, which train without it: that tenth of the labels is what calibration costs.
+            Labels too few to give 10 cells all teach, and a line says that probabilities are as the
+            network has them.
         init
             How the components of an untrained model start. ``"auto"``: ``"leiden"`` without labels
             (``"kmeans"`` where igraph is not installed), ``"logistic"`` with some. Without labels,
@@ -140,6 +166,7 @@ class RegimesMixin:
         arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
         if init_epochs is not None:
             arguments.check_positive("init_epochs", init_epochs)
+        arguments.check_bool("calibrate", calibrate)
         if datamodule is not None:
             _check_rowless(init, clusters, indices, labelled_fraction)
 
@@ -153,13 +180,24 @@ class RegimesMixin:
             init = "logistic" if mode == "semi" else cluster_start()
         starts = self._components_start(mode, init)
         self._check_number_is_found(starts and mode == "unsupervised")
-        clustered = mode == "unsupervised" and init is not None and self._movable
-        settings |= default_schedule(settings, len(rows), clustered)
+        settings |= default_schedule(
+            settings,
+            len(rows),
+            clustered=mode == "unsupervised" and init is not None and self._movable,
+            labelled=mode in ("supervised", "semi"),
+        )
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
         use_labels = mode in ("supervised", "semi")
-        reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": known}
+        held_out = NONE
+        if use_labels and calibrate and datamodule is None and self._movable:
+            held_out = self._held_out(rows, fit.split.validation)
+        extra = known
+        if len(held_out.rows):
+            labelled = labelled & ~np.isin(np.arange(len(labelled)), held_out.rows)
+            extra = without_labels(self.adata_manager, held_out.rows)
+        reading = {"labelled": labelled, "labelled_fraction": labelled_fraction, "extra": extra}
         weighing = {"use_labels": use_labels, "label_weighting": label_weighting}
         fit = replace(
             fit,
@@ -170,7 +208,7 @@ class RegimesMixin:
         asked = {"n_components": self._asked_components}
         run = self._training_run(checkpoint_dir, resume, settings | asked)
         if starts:
-            fit = self._started(fit, init, settings["init_epochs"], run)
+            fit = self._started(fit, init, settings["init_epochs"], run, held_out.rows)
         before = self.history_
         self._naming = use_labels, np.flatnonzero(labelled)
         try:
@@ -179,6 +217,7 @@ class RegimesMixin:
             # an interrupted model is used, too
             if self.history_ is not before:
                 self._name_components(*self._naming)
+                self._measure(use_labels, held_out)
 
     def _regime(
         self, mode: str, labelled: np.ndarray, clusters: str | Sequence | None, init: str | None
@@ -214,7 +253,44 @@ class RegimesMixin:
         """Whether training moves components; those of a frozen reference stay."""
         return any(weight.requires_grad for weight in self.module.components.parameters())
 
-    def _started(self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None) -> Fit:
+    def _held_out(self, rows: np.ndarray, validation: np.ndarray) -> HeldOut:
+        """Labelled cells that are not to teach their label, of those that are used."""
+        codes = self._label_codes()
+        # by numbers alone: a resumed run may draw another validation set before it has its own
+        expected = len(validation) * (codes[rows] >= 0).mean()
+        if expected >= 2 * FEWEST:
+            return HeldOut(NONE.rows, True)
+        found = HeldOut(held_out_labels(codes, rows), False)
+        if not len(found.rows):
+            logger.warning(
+                "Labels are too few to hold any out: probabilities are not calibrated. "
+                "model.calibrate(...) does so on other labelled cells."
+            )
+        return found
+
+    def _measure(self, use_labels: bool, held_out: HeldOut) -> None:
+        """Learn of the labelled cells what novelty is, and calibrate on those held out."""
+        if not (use_labels and self._movable):
+            return
+        codes, trained = self._label_codes(), self.train_indices
+        # a resumed run has the validation set that it began with
+        held = self.validation_indices if held_out.are_validated else held_out.rows
+        held = held[codes[held] >= 0]
+        taught = codes.copy()
+        taught[held] = -1
+        seen = np.arange(len(codes)) if trained is None else np.unique(trained)
+        seen = _some_of_each(seen, taught)
+        x = torch.cat([rows.dense_x for rows in self._inputs(self.adata, seen, None)])
+        self.module.label_distance.fit(x, torch.as_tensor(taught[seen], device=x.device))
+        if len(held) >= FEWEST:
+            labels = [self.classes[code] for code in codes[held]]
+            self.calibration_ = self._calibration(self.adata, held, labels)
+            self.calibration_indices_ = held
+            self._calibration_names = self.adata.obs_names[held].tolist()
+
+    def _started(
+        self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None, hidden: np.ndarray
+    ) -> Fit:
         """Teach the components where they start; what is to be trained then, on the same rows."""
         codes = np.zeros(self.adata.n_obs, dtype=np.int64)
         # a checkpoint has those that the run started with
@@ -223,7 +299,7 @@ class RegimesMixin:
         else:
             # a row drawn many times would make clusters of its copies
             once = np.unique(fit.split.train)
-            codes[once] = self._initial_codes(once, init)
+            codes[once] = self._initial_codes(once, init, hidden)
             self._note_components(run)
         reading = {"labelled_fraction": None, "extra": _as_components(codes)}
         start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
@@ -234,19 +310,21 @@ class RegimesMixin:
         self._name_components(*self._naming)
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
-        """Labels of the components after training, of which cells ``labelled`` have one."""
+        """Labels of the components after training, which cells ``labelled`` have taught."""
         if not self._movable:
             return
         # an unsupervised continuation may move components: an older map no longer holds
-        self.assignment_ = None
+        self.assignment_ = self.calibration_ = None
+        self.calibration_indices_ = self._calibration_names = None
+        self.module.label_distance.forget()
         self.trained_with_labels_ = use_labels
         if use_labels:
             trained = self.train_indices
             rows = labelled if trained is None else np.intersect1d(trained, labelled)
             self.assignment_ = {"mapping": self._owned_labels(rows), "method": "training labels"}
 
-    def _initial_codes(self, indices: np.ndarray, init: str) -> np.ndarray:
-        """Component codes that the rows ``indices`` start with."""
+    def _initial_codes(self, indices: np.ndarray, init: str, hidden: np.ndarray) -> np.ndarray:
+        """Component codes that the rows ``indices`` start with, whatever labels ``hidden`` have."""
         is_open = init != "logistic" and self._number_is_open(len(indices))
         n_clusters = self._n_start_clusters(len(indices)) if is_open else self.n_components
         if len(indices) < n_clusters:
@@ -264,7 +342,9 @@ class RegimesMixin:
             indices=indices,
         )
         if init == "logistic":
-            codes = logistic_codes(axes, self._label_codes()[indices], seed)
+            known = self._label_codes()
+            known[hidden] = -1
+            codes = logistic_codes(axes, known[indices], seed)
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
         codes = initial_clusters(axes, lambda p: clusters(p, n_clusters, seed), seed)
@@ -307,6 +387,18 @@ class RegimesMixin:
         codes = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
         return np.where(codes < len(self.classes), codes, -1)
 
+    def _saved_state(self) -> dict:
+        return super()._saved_state() | {
+            "calibration_indices": self.calibration_indices_,
+            "calibration_names": self._calibration_names,
+        }
+
+    def _restore_state(self, state: dict) -> None:
+        super()._restore_state(state)
+        # directories of version 0.1.0 have none
+        self.calibration_indices_ = state.get("calibration_indices")
+        self._calibration_names = state.get("calibration_names")
+
     def _owned_labels(self, indices: np.ndarray) -> dict[int, Any]:
         """Labels of the components: classes own theirs; surplus ones go where they overlap most."""
         per_class = self.module.components_per_class
@@ -326,6 +418,14 @@ class RegimesMixin:
         for j in range(len(mapping), self.n_components):
             mapping[j] = self.classes[int(shares[:, j].argmax())]
         return mapping
+
+
+def _some_of_each(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """At most 5,000 of the rows, as many of each code, the same ones at every call."""
+    rows = rows[np.random.RandomState(0).permutation(len(rows))]
+    found = np.unique(codes[rows])
+    share = max(MOST_CELLS // len(found), 1)
+    return np.sort(np.concatenate([rows[codes[rows] == code][:share] for code in found]))
 
 
 def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
@@ -357,7 +457,4 @@ def _check_labelled_fraction(fraction: float | None, mode: str, labelled: np.nda
             "labelled_fraction needs labelled and unlabelled cells (mode='semi'), but mode "
             f"is {mode!r} and {int(labelled.sum())} of {len(labelled)} cells are labelled."
         )
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(
-            f"labelled_fraction must lie between 0 and 1, but is {arguments.shown(fraction)}."
-        )
+    arguments.check_share("labelled_fraction", fraction)

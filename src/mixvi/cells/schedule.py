@@ -14,6 +14,7 @@ _START_STEPS = 500
 _STEPS = 800
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 100
 _START_EPOCHS = 10
+_LABELLED_CELLS, _LABELLED_EPOCHS = 128_000, (20, 60)
 
 
 def cluster_start() -> str:
@@ -21,7 +22,9 @@ def cluster_start() -> str:
     return "kmeans" if importlib.util.find_spec("igraph") is None else "leiden"
 
 
-def default_schedule(settings: dict[str, Any], n_rows: int, clustered: bool) -> dict[str, Any]:
+def default_schedule(
+    settings: dict[str, Any], n_rows: int, *, clustered: bool, labelled: bool
+) -> dict[str, Any]:
     """What of ``lr``, ``max_epochs`` and ``init_epochs`` is None in the settings of ``train``.
 
     Parameters
@@ -33,6 +36,8 @@ def default_schedule(settings: dict[str, Any], n_rows: int, clustered: bool) -> 
     clustered
         Whether components are where clusters have put them, or will be: at high rates and over
         many epochs they drift off, while the ELBO rises.
+    labelled
+        Whether labels teach: then some 1,000 minibatches of 128 are enough.
 
     Raises
     ------
@@ -48,9 +53,16 @@ def default_schedule(settings: dict[str, Any], n_rows: int, clustered: bool) -> 
         return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(n_steps / steps)))
 
     lr = _LR_CLUSTERED if clustered and stages is None and "lr" not in plan_kwargs else _LR
+    max_epochs = None
+    if stages is None and settings["datamodule"] is None:
+        if clustered:
+            max_epochs = epochs(_STEPS)
+        elif labelled:
+            fewest, most = _LABELLED_EPOCHS
+            max_epochs = max(fewest, min(most, round(_LABELLED_CELLS / n_rows)))
     default = {
         "lr": lr,
-        "max_epochs": epochs(_STEPS) if clustered and stages is None else None,
+        "max_epochs": max_epochs,
         "init_epochs": epochs(_START_STEPS) if clustered else _START_EPOCHS,
     }
     return {name: default[name] if value is None else value for name, value in given.items()}

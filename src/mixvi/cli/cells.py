@@ -95,7 +95,7 @@ def train(
         float | None, _model("Nats that a dimension of w has for free.", "0.0")
     ] = None,
     classification_weight: Annotated[
-        float | None, _model("Weight of labels against expression.", "1.0")
+        float | None, _model("Weight of labels against expression.", "50, cgmvae 1")
     ] = None,
     components_per_class: Annotated[int | None, _model("Components of each label.", "1")] = None,
     mode: Annotated[
@@ -109,7 +109,7 @@ def train(
         int | None, _training("Epochs of that start.", "by the number of cells; logistic: 10")
     ] = None,
     max_epochs: Annotated[
-        int | None, _training("Passes over the data.", "by the number of cells, at most 400")
+        int | None, _training("Passes over the data.", "by the number of cells and labels")
     ] = None,
     stages: Annotated[
         str | None, _training("LR:EPOCHS,... in place of --max-epochs and --lr.")
@@ -190,13 +190,22 @@ def annotate(
     key_added: Annotated[
         str | None, typer.Option(help="What keys are named for.", show_default="model's name")
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            help="gmvae, cgmvae: share of cells of known types that may be called Unknown; novelty "
+            "is written, too.",
+            show_default="none",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model's latents, components and predictions into new cells."""
     check_outputs(cells, overwrite, output)
     adata = _read(cells)
     model = _load(model_dir, adata)
-    model.annotate(key_added=key_added, reconstruction=reconstruction)
+    options = {} if reject is None else {"reject": reject}
+    model.annotate(key_added=key_added, reconstruction=reconstruction, **options)
     _write(adata, output)
 
 

@@ -69,6 +69,12 @@ def check_weight(argument: str, value: float) -> None:
         raise ValueError(f"{argument} must be a number of at least 0, but is {shown(value)}.")
 
 
+def check_bool(argument: str, value: object) -> None:
+    """Raise ValueError unless ``value`` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{argument} must be True or False, but is {shown(value)}.")
+
+
 def check_rate(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1)."""
     if not _is_number(value) or not 0.0 <= value < 1.0:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from anndata import AnnData
-from scipy.optimize import minimize_scalar
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 
@@ -17,6 +15,7 @@ from mixvi.core.arguments import check_choice
 from mixvi.core.data.annotations import Annotations, check_key_added
 from mixvi.core.data.setup import LOADING, register
 from mixvi.core.data.splitting import Split
+from mixvi.core.maths.calibration import fit_temperature
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -257,21 +256,14 @@ class Segmenter(SeriesModel):
         logits, labels = [], []
         for series in self._batches(adata, indices, batch_size):
             if series.labels is not None and (known := series.labels >= 0).any():
-                logits.append(self.module.class_logits(series).movedim(-3, -1)[known].double())
+                logits.append(self.module.class_logits(series).movedim(-3, -1)[known])
                 labels.append(series.labels[known])
         if not labels:
             raise ValueError(
                 "The tiles to calibrate on have no labelled pixel. Name others, by indices or "
                 "datasplitter_kwargs."
             )
-        logits, labels = torch.cat(logits), torch.cat(labels)
-
-        def loss(log_temperature: float) -> float:
-            scaled = logits / math.exp(log_temperature)
-            return float(torch.nn.functional.cross_entropy(scaled, labels))
-
-        found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
-        self.module.temperature.fill_(math.exp(found.x))
+        self.module.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
         return float(self.module.temperature)
 
     @torch.inference_mode()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scipy import sparse
 
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
-from mixvi.core.data.fields import found_categories, labelled_cells, name_of
+from mixvi.core.data.fields import found_categories, labelled_cells, name_of, unknown_labels
 from mixvi.core.data.support import distinct_values, stored_values
 
 _FEWEST_CELLS = 3
@@ -339,6 +340,39 @@ def warn_few_cells(adata: AnnData, key: str, argument: str) -> None:
             f"adata.obs[{key!r}] ({argument}): {len(few)} of its {int((sizes > 0).sum())} "
             f"categories have fewer than {_FEWEST_CELLS} cells, e.g. {name_of(few[0])!r}. What is "
             "particular to them cannot be learned; join them with others.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def warn_single_labels(adata: AnnData, labels_key: str | None, unlabeled_category: Any) -> None:
+    """Warn of labels with one cell where half of the labels have at least 10."""
+    if labels_key is None:
+        return
+    column = adata.obs[labels_key]
+    sizes = column[labelled_cells(column, unlabeled_category)].value_counts()
+    sizes = sizes[sizes > 0]
+    single = sizes.index[sizes == 1]
+    if len(single) and sizes.median() >= 10:
+        warnings.warn(
+            f"adata.obs[{labels_key!r}] (labels_key): {len(single)} of its {len(sizes)} labels "
+            f"have one cell, e.g. {name_of(single[0])!r}. Nothing can be learned of such a label, "
+            "nor measured. Join it with another, or leave its cell without a label.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def warn_unknown_labels(
+    adata: AnnData, labels_key: str, unlabeled_category: Any, known: Sequence
+) -> None:
+    """Warn of labels of a query that a reference has not."""
+    unknown = unknown_labels(adata.obs[labels_key], unlabeled_category, known)
+    if unknown:
+        warnings.warn(
+            f"adata.obs[{labels_key!r}] has labels that the reference does not know "
+            f"({', '.join(map(repr, unknown[:5]))}). Their cells count as unlabelled; to teach "
+            "them, train a model on reference and query together.",
             UserWarning,
             stacklevel=5,
         )

@@ -6,7 +6,6 @@ text, as a file gives it, fits a model that was trained on integers.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +18,6 @@ from scvi.data.fields import (
     LabelsWithUnlabeledObsField,
     ObsmField,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def name_of(value: Any) -> str:
@@ -74,6 +71,12 @@ def labelled_cells(column: pd.Series, unlabeled_category: Any) -> np.ndarray:
     codes, found = found_categories(column)
     known = [name_of(category) != name_of(unlabeled_category) for category in found]
     return np.array([*known, False])[codes]
+
+
+def unknown_labels(column: pd.Series, unlabeled_category: Any, known: Sequence) -> list[str]:
+    """Names of the labels in a column that are none of the known ones."""
+    names = {name_of(label) for label in (*known, unlabeled_category)}
+    return [name for name in map(name_of, found_categories(column)[1]) if name not in names]
 
 
 def plain_labels(column: pd.Series) -> pd.Series:
@@ -184,26 +187,13 @@ class QueryLabelsField(LabelsWithUnlabeledObsField):
     def _written(self, adata: AnnData, labels: list) -> dict:
         codes = np.full(adata.n_obs, -1)
         if self._original_attr_key in adata.obs:
-            column = adata.obs[self._original_attr_key]
-            codes = encode(column, labels)
-            self._tell_unknown(
-                column[(codes < 0) & labelled_cells(column, self._unlabeled_category)]
-            )
+            codes = encode(adata.obs[self._original_attr_key], labels)
         adata.obs[self.attr_key] = np.where(codes < 0, len(labels), codes)
         return {
             self.CATEGORICAL_MAPPING_KEY: _as_mapping([*labels, self._unlabeled_category]),
             self.ORIGINAL_ATTR_KEY: self._original_attr_key,
             self.UNLABELED_CATEGORY: self._unlabeled_category,
         }
-
-    def _tell_unknown(self, unknown: pd.Series) -> None:
-        if len(unknown):
-            logger.info(
-                "adata.obs[%r] has labels the model does not know (%s); their cells count as "
-                "unlabelled.",
-                self._original_attr_key,
-                ", ".join(sorted({name_of(label) for label in unknown.unique()})[:5]),
-            )
 
 
 class QuerySoftLabelsField(ObsmField):

@@ -27,9 +27,10 @@ def registered_fields(
 ) -> dict[str, np.ndarray]:
     """Registry key to matrix, as it is registered.
 
-    ``extra`` are further arrays ``(n_obs, ...)``. Only ``X`` may be on disk.
+    ``extra`` are further arrays ``(n_obs, ...)``, which stand for a field of the same key. Only
+    ``X`` may be on disk.
     """
-    fields = dict(extra or {})
+    fields = {}
     # read by the fields themselves: the registry is built anew for each key it is asked for
     for field in manager.fields:
         if field.is_empty:
@@ -40,7 +41,7 @@ def registered_fields(
         if isinstance(values, np.ndarray) and values.ndim == 1:
             values = values.reshape(-1, 1)
         fields[field.registry_key] = values
-    return fields
+    return fields | (extra or {})
 
 
 class Minibatches:
@@ -272,7 +273,7 @@ class MinibatchModule(pl.LightningDataModule):
     batch_size, labelled, labelled_fraction
         See :class:`MinibatchSampler`; ``labelled`` is a mask over all rows of the AnnData.
     extra
-        Further arrays ``(n_obs, ...)`` to read beside the fields.
+        Further arrays ``(n_obs, ...)`` to read beside the fields or in their place.
     data_on
         ``"auto"``, ``"disk"``, ``"host"`` or ``"device"``; see :func:`place_rows`.
     """

@@ -166,6 +166,7 @@ def _nuisances(args: dict) -> list[tuple[str, str]]:
 def _check_categories(adata: AnnData, args: dict) -> None:
     """Labels, condition and nuisance categories of cells to train on."""
     checks.check_labels(adata, args["labels_key"], args["unlabeled_category"])
+    checks.warn_single_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.check_soft_labels(adata, args["soft_labels_key"])
     condition = args["condition_key"]
     checks.check_categories(adata, condition, "condition_key")
@@ -187,6 +188,9 @@ def _check_query(adata: AnnData, args: dict, registry: dict, new_batches: bool) 
     checks.check_genes(adata.var_names, state(REGISTRY_KEYS.X_KEY)["column_names"])
     if args["labels_key"] in adata.obs:
         checks.check_key(adata, "obs", args["labels_key"], "labels_key")
+        if new_batches:
+            known = state(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
+            checks.warn_unknown_labels(adata, args["labels_key"], args["unlabeled_category"], known)
     if args["soft_labels_key"] in adata.obsm:
         soft = state(SOFT_LABELS_KEY)
         columns = soft.get(QuerySoftLabelsField.SOURCE_COLUMNS_KEY, soft["column_names"])

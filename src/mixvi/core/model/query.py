@@ -13,7 +13,15 @@ from mixvi.core.data.files import read_model
 
 # name of a weight: the axis along which it grew, and how many of its last entries are free
 Columns = dict[str, tuple[int, int]]
-_OF_TRAINING = ("history", "start_history", "train_indices", "validation_indices", "test_indices")
+_OF_TRAINING = (
+    "history",
+    "start_history",
+    "train_indices",
+    "validation_indices",
+    "test_indices",
+    "calibration_indices",
+    "calibration_names",
+)
 
 
 class QueryMixin:

@@ -126,12 +126,16 @@ class RegisteringMixin:
     ) -> AnnData | pd.Index | None:
         """Bring cells onto the genes of a model: in its order, zeros where a gene is missing.
 
+        Genes are found by ``adata.var_names``, or by the column of ``adata.var``, or of the
+        reference's, under which more of them are found, such as Ensembl identifiers beside symbols
+        (versions do not count). They are named as the model's then.
+
         Parameters
         ----------
         adata
             Cells, before they go to :meth:`load_query_data` or into a verb of the model.
         reference_model
-            A model, or the directory it was saved in.
+            A model, or the directory it was saved in (which knows no columns of ``var``).
         return_reference_var_names
             Only return the names of the model's genes.
         inplace
@@ -154,15 +158,18 @@ class RegisteringMixin:
             If genes were missing: how many, and which share.
         """
         arguments.check_positive("min_overlap", min_overlap, integer=False)
+        var = None
         if isinstance(reference_model, RegisteringMixin):
             names = reference_model.var_names
+            if reference_model.adata is not None:
+                var = reference_model.adata.var
         else:
             registry = SavedModelMixin.load_registry(reference_model)
             state = registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
             names = pd.Index(state["column_names"])
         if return_reference_var_names:
             return names
-        prepared = with_genes(adata, names, min_overlap)
+        prepared = with_genes(adata, names, min_overlap, var)
         if not inplace:
             return prepared
         adata._init_as_actual(prepared)

@@ -1,0 +1,131 @@
+"""How far a cell is from every known type, by its expression."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.covariance import ledoit_wolf
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from mixvi.core.model.module import Rows
+
+MOST_CELLS = 5000
+"""Training cells that distances are learnt of, at most."""
+_N_AXES = 16
+_N_NEIGHBOURS = 15
+# silent genes would count most: what is added to variances for axes, and the least for deviations
+_ADDED_VARIANCE = 0.05
+_LEAST_VARIANCE = 0.02
+
+
+class LabelDistance(nn.Module):
+    """How far cells are from the nearest label, and their neighbours from theirs.
+
+    It is measured on the expression itself, because training with labels takes from z what tells a
+    type that it has never seen. A cell's distance is the product of two: Mahalanobis' among 16
+    principal components, with the covariance within labels (Lee et al. 2018), and the mean over
+    genes of deviations, cubed, in units of their spread within labels, which sees genes that the
+    components lack. Of its logarithm, half is the cell's own, half the mean of the 15 nearest
+    training cells, because types come in groups.
+
+    Parameters
+    ----------
+    n_input, n_classes
+        Numbers of genes G and of labels L.
+    is_count
+        Whether cells are counts, which are brought to one library size and logged here.
+    """
+
+    def __init__(self, n_input: int, n_classes: int, is_count: bool):
+        super().__init__()
+        self._is_count = is_count
+        # without labels there is nothing to keep
+        sizes = (n_input, _N_AXES, MOST_CELLS) if n_classes else (0, 0, 0)
+        n_input, n_axes, n_cells = sizes
+        self.register_buffer("library", torch.ones(()))
+        self.register_buffer("axes", torch.zeros(n_input, n_axes))
+        self.register_buffer("means", torch.zeros(n_classes, n_input))
+        self.register_buffer("spread", torch.ones(n_input))
+        self.register_buffer("is_known", torch.zeros(n_classes, dtype=torch.bool))
+        self.register_buffer("cells", torch.zeros(n_cells, n_axes))
+        self.register_buffer("distances", torch.zeros(n_cells))
+        self.register_buffer("n_cells", torch.zeros((), dtype=torch.long))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is a label to be far from."""
+        return bool(self.is_known.any())
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Score of each cell, 0 for the median of the training cells' own distances, ``(B,)``."""
+        x = self._logged(rows.dense_x)
+        cells, distances = self.cells[: self.n_cells], self.distances[: self.n_cells]
+        n = min(_N_NEIGHBOURS, len(cells))
+        nearest = torch.cdist(x @ self.axes, cells).topk(n, largest=False).indices
+        own, around = self._log_distance(x), distances[nearest].mean(-1)
+        return 0.5 * (own + around) - distances.median()
+
+    def _log_distance(self, x: Tensor) -> Tensor:
+        """Log of both distances' product, to the label where either is least, ``(B,)``."""
+        # x (B, G)  means (L, G)  axes (G, A), along which cells of a label have unit covariance
+        means = self.means[self.is_known]
+        among_axes = (x @ self.axes).unsqueeze(1) - means @ self.axes
+        of_axes = among_axes.square().mean(-1).amin(-1)
+        of_genes = torch.stack(
+            [((x - mean) / self.spread).abs().pow(3).mean(-1) for mean in means], dim=-1
+        ).amin(-1)
+        return of_axes.clamp_min(1e-12).log() + of_genes.clamp_min(1e-12).log()
+
+    def _logged(self, x: Tensor) -> Tensor:
+        if not self._is_count:
+            return x
+        return (x / x.sum(-1, keepdim=True).clamp_min(1e-9) * self.library).log1p()
+
+    def fit(self, x: Tensor, codes: Tensor) -> None:
+        """Find axes, means of the labels and the covariance within them.
+
+        Parameters
+        ----------
+        x
+            Training cells ``(n, G)``, at most 5,000; unlabelled ones count for the axes, so that
+            what is particular to types among them is seen.
+        codes
+            Label code of each, -1 without a label, ``(n,)``.
+        """
+        self.forget()
+        if self._is_count:
+            self.library.fill_(x.sum(-1).median())
+        x, known = self._logged(x), codes >= 0
+        for code in codes[known].unique():
+            self.means[code] = x[codes == code].mean(0)
+            self.is_known[code] = True
+        within = x[known] - self.means[codes[known]]
+        # a few labelled cells have no spread: that of all cells, types included, is wide
+        if len(within) - int(self.is_known.sum()) < _N_AXES:
+            within = x - x.mean(0)
+        self.spread.copy_(within.square().mean(0).clamp_min(_LEAST_VARIANCE).sqrt())
+        scale = 1.0 / (x.var(0) + _ADDED_VARIANCE).sqrt()
+        pca = PCA(min(_N_AXES, *x.shape), random_state=0).fit((x * scale).cpu().numpy())
+        axes = scale.unsqueeze(1) * torch.as_tensor(pca.components_.T).to(x)
+        covariance = ledoit_wolf((within @ axes).cpu().numpy(), assume_centered=True)[0]
+        # the covariance is V diag(s) V': along V / sqrt(s) it is one
+        size, turn = np.linalg.eigh(covariance)
+        axes = axes @ torch.as_tensor(turn / np.sqrt(size.clip(1e-12))).to(x)
+        self.axes[:, : axes.shape[1]] = axes
+        self.cells[: len(x)] = x @ self.axes
+        self.distances[: len(x)] = self._log_distance(x)
+        self.n_cells.fill_(len(x))
+
+    def forget(self) -> None:
+        """Be as before :meth:`fit`."""
+        for buffer in self.buffers():
+            buffer.zero_()
+        self.library.fill_(1.0)
+        self.spread.fill_(1.0)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # models of version 0.1.0 have none
+        for name, value in self.named_buffers():
+            state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,88 @@
+"""Probabilities that mean what they say: temperatures (Guo et al. 2017), conformal quantiles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+_COLDEST, _HOTTEST = 0.05, 20.0
+
+
+def log_tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Log of the probabilities at a temperature, in the shape of ``logits`` ``(..., C)``.
+
+    Above 1 probabilities are less sure, below more; which is the largest stays.
+    """
+    return torch.log_softmax(logits / temperature, dim=-1)
+
+
+def log_grouped(log_probs: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """Log of the sums of probabilities within groups of columns, ``(n, n_groups)``.
+
+    Parameters
+    ----------
+    log_probs
+        ``(n, C)``.
+    groups
+        Group of each column, ``(C,)``.
+    n_groups
+        Number of groups; every one has a column.
+    """
+    return torch.stack(
+        [log_probs[:, groups == group].logsumexp(-1) for group in range(n_groups)], dim=-1
+    )
+
+
+def fit_temperature(logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> float:
+    """The temperature at which known classes are likeliest, between 0.05 and 20.
+
+    Its logarithm has a standard normal prior: a handful of rows that are all right would make any
+    model as sure as can be.
+
+    Parameters
+    ----------
+    logits
+        ``(n, C)``.
+    targets
+        The class of each row, ``(n,)``.
+    groups
+        Class of each column ``(C,)``, where a class has several; ``None``: columns are classes.
+    """
+    logits = logits.double()
+    n_classes = None if groups is None else int(groups.max()) + 1
+
+    def loss(log_temperature: float) -> float:
+        log_probs = log_tempered(logits, math.exp(log_temperature))
+        if groups is not None:
+            log_probs = log_grouped(log_probs, groups, n_classes)
+        surprise = -log_probs.gather(-1, targets.view(-1, 1)).sum()
+        return float(surprise) + 0.5 * log_temperature**2
+
+    bounds = (math.log(_COLDEST), math.log(_HOTTEST))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def conformal_quantile(scores: np.ndarray, alpha: float) -> float:
+    """The value that a new score exceeds with a probability of at most ``alpha``.
+
+    The bound holds for scores that are exchangeable with the given ones (Vovk et al. 2005).
+
+    Parameters
+    ----------
+    scores
+        Scores of held-out rows, ``(n,)``.
+    alpha
+        Share in (0, 1).
+
+    Returns
+    -------
+    The quantile; infinite where ``n`` is below ``1 / alpha - 1``, so that too few rows promise
+    nothing.
+    """
+    # 1 - 0.9 is a little less than 0.1
+    rank = math.ceil(round((1.0 - alpha) * (len(scores) + 1), 9))
+    return math.inf if rank > len(scores) else float(np.sort(scores)[rank - 1])

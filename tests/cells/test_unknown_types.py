@@ -1,0 +1,106 @@
+"""Cells of no known type: their score, ``predict(reject=...)`` and sets of labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import CPU
+from sklearn.metrics import roc_auc_score
+
+from mixvi import CGMVAE, GMVAE
+
+SETUP = {"labels_key": "known"}
+
+
+@pytest.fixture
+def partly(toy):
+    """Blobs of which a third are unlabelled, and all cells of type 4."""
+    types = toy.obs["cell_type"].astype(str)
+    hidden = (types == "type 4") | (np.arange(toy.n_obs) % 3 == 0)
+    toy.obs["known"] = types.where(~hidden, "Unknown")
+    toy.obs["novel"] = types == "type 4"
+    return toy
+
+
+@pytest.mark.parametrize("sees_them", [True, False])
+def test_cells_of_no_label_are_rejected(partly, fit, tmp_path, sees_them):
+    rows = np.flatnonzero(~partly.obs["novel"] | sees_them)
+    model = fit(GMVAE, partly, 20, SETUP, {"indices": rows}, n_components=5)
+    score = model.get_novelty_score()
+    assert list(score.index) == list(partly.obs_names)
+    assert roc_auc_score(partly.obs["novel"], score) > 0.95
+    found = model.predict(reject=0.1)
+    assert found.name == "label"
+    rejected = found == "Unknown"
+    assert rejected[partly.obs["novel"]].mean() > 0.8
+    assert rejected[~partly.obs["novel"]].mean() < 0.2
+    kept = model.predict(level="label")[~rejected]
+    assert found[~rejected].equals(kept)
+    model.annotate(partly, reject=0.1)
+    assert (partly.obs["gmvae_novelty"] == score).all()
+    assert list(partly.obs["gmvae_prediction"].astype(str)) == list(found)
+    model.save(tmp_path / "model")
+    again = GMVAE.load(tmp_path / "model", partly)
+    assert again.get_novelty_score().equals(score)
+    assert again.predict(reject=0.1).equals(found)
+
+
+def test_counts_are_brought_to_one_library_size(counts, fit):
+    setup = {"labels_key": "kind", "layer": "counts"}
+    model = fit(CGMVAE, counts, 2, setup | {"condition_key": "condition"}, likelihood="nb")
+    score = model.get_novelty_score()
+    deeper = counts.copy()
+    deeper.layers["counts"] = counts.layers["counts"] * 3
+    np.testing.assert_allclose(model.get_novelty_score(deeper), score, rtol=1e-3)
+    turned = counts.copy()
+    turned.layers["counts"] = counts.layers["counts"][:, ::-1]
+    assert (
+        roc_auc_score(np.repeat([0, 1], 200), np.r_[score, model.get_novelty_score(turned)]) > 0.7
+    )
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8])
+def test_sets_hold_the_true_label_as_often_as_stated(toy, fit, coverage):
+    """A third of the labels are wrong and as good as the right ones: they are to be covered."""
+    rng = np.random.default_rng(0)
+    types = toy.obs["cell_type"].astype(str).to_numpy()
+    truth = np.where(rng.random(toy.n_obs) < 0.5, rng.permutation(types), types)
+    unseen = np.arange(toy.n_obs) % 2 == 0
+    toy.obs["known"] = np.where(unseen, "Unknown", truth)
+    model = fit(GMVAE, toy, 20, SETUP, n_components=5)
+    model.calibrate(indices=np.flatnonzero(~unseen)[::3])
+    sets = model.predict_sets(indices=unseen, coverage=coverage)
+    columns = sets.columns.get_indexer(truth[unseen])
+    covered = sets.to_numpy()[np.arange(len(sets)), columns].mean()
+    assert coverage - 0.07 < covered
+    assert (sets.sum(axis=1) >= 1).all()
+    smallest = model.predict(indices=unseen, level="label", soft=True).max(axis=1).mean()
+    assert smallest < 0.8
+
+
+def test_without_labels_there_is_nothing_to_be_far_from(partly, fit):
+    model = fit(GMVAE, partly, 1, n_components=5)
+    with pytest.raises(ValueError, match="no labels to be far from.*Train it with labels"):
+        model.get_novelty_score()
+    model.assign_components("cell_type")
+    with pytest.raises(ValueError, match="reject=0.05 needs at least 19 .* there are 0"):
+        model.predict(reject=0.05)
+    with pytest.raises(ValueError, match="coverage=0.9 needs at least 9 .* there are 0"):
+        model.predict_sets()
+
+
+def test_messages(partly, fit):
+    model = fit(GMVAE, partly, 1, SETUP, n_components=5)
+    for reject in (0, 1, -0.1, 5, True, "0.05"):
+        with pytest.raises(ValueError, match="reject must lie between 0 and 1, but is"):
+            model.predict(reject=reject)
+    for options in ({"soft": True}, {"level": "component"}):
+        with pytest.raises(ValueError, match="level='label' and soft=False"):
+            model.predict(reject=0.1, **options)
+    with pytest.raises(ValueError, match="coverage must lie between 0 and 1, but is 90"):
+        model.predict_sets(coverage=90)
+    with pytest.raises(ValueError, match=r"reject=0.01 needs at least 99 .* there are \d+\."):
+        model.predict(reject=0.01)
+    model.train(1, mode="unsupervised", **CPU)
+    with pytest.raises(ValueError, match="no labels yet"):
+        model.predict(reject=0.1)
