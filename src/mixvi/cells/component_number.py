@@ -71,9 +71,9 @@ class ComponentNumberMixin:
             return True
         return self._asked_components is None and n_rows >= FEWEST_CELLS
 
-    def _check_number_is_found(self, starts: bool) -> None:
-        """Raise ValueError if ``"auto"`` was asked for and no start is to find it."""
-        if self._asked_components == AUTO and not (starts or self.is_trained_):
+    def _check_number_is_found(self, clustered: bool) -> None:
+        """Raise ValueError if ``"auto"`` was asked for and no clusters are to find it."""
+        if self._asked_components == AUTO and not (clustered or self.is_trained_):
             raise ValueError(
                 "n_components='auto' is found where components start from clusters: train first "
                 "with mode='unsupervised' and init='leiden' or 'kmeans', or give a number."

@@ -178,18 +178,13 @@ class RegimesMixin:
             rows = rows[labelled[rows]]
         if init == "auto":
             init = "logistic" if mode == "semi" else cluster_start()
-        starts = self._components_start(mode, init)
-        self._check_number_is_found(starts and mode == "unsupervised")
-        settings |= default_schedule(
-            settings,
-            len(rows),
-            clustered=mode == "unsupervised" and init is not None and self._movable,
-            labelled=mode in ("supervised", "semi"),
-        )
+        clustered = mode == "unsupervised" and init is not None and self._movable
+        self._check_number_is_found(clustered)
+        use_labels = mode in ("supervised", "semi")
+        settings |= default_schedule(settings, len(rows), clustered=clustered, labelled=use_labels)
         fit = self._settled(rows, **{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
-        use_labels = mode in ("supervised", "semi")
         held_out = NONE
         if use_labels and calibrate and datamodule is None and self._movable:
             held_out = self._held_out(rows, fit.split.validation)
@@ -207,7 +202,7 @@ class RegimesMixin:
 
         asked = {"n_components": self._asked_components}
         run = self._training_run(checkpoint_dir, resume, settings | asked)
-        if starts:
+        if self._components_start(mode, init):
             fit = self._started(fit, init, settings["init_epochs"], run, held_out.rows)
         before = self.history_
         self._naming = use_labels, np.flatnonzero(labelled)
