@@ -91,6 +91,6 @@ def test_bad_input(deep, fit):
         model.sample(1, batch="four")
     with pytest.raises(ValueError, match="library_size must be a positive number"):
         model.sample(1, library_size=0)
-    gaussian = fit(VAE, deep, epochs=1)
+    gaussian = fit(VAE, deep, epochs=1, likelihood="gaussian")
     with pytest.raises(ValueError, match="library_size has no effect with likelihood='gaussian'"):
         gaussian.sample(1, library_size=1e4)

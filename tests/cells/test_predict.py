@@ -7,7 +7,8 @@ from mixvi import GMVAE
 
 
 def test_averaged_probabilities(toy, fit):
-    model = fit(GMVAE, toy, epochs=10, n_components=5, dropout_rate=0.1, n_hidden=64)
+    start = {"init": "kmeans", "init_epochs": 10}
+    model = fit(GMVAE, toy, 10, train=start, n_components=5, dropout_rate=0.1, n_hidden=64)
     plain = model.predict(soft=True)
     scvi.settings.seed = 1
     averaged = model.predict(soft=True, n_samples=30)

@@ -164,9 +164,9 @@ def test_no_cells(toy, fit):
         model.get_elbo,
         lambda indices: model.counterfactual(to="condition 1", indices=indices),
     ):
-        with pytest.raises(ValueError, match="true for no cell"):
+        with pytest.raises(ValueError, match="true for no row"):
             verb(indices=misspelt)
-    with pytest.raises(ValueError, match="names no cell"):
+    with pytest.raises(ValueError, match="names no row"):
         model.get_latent_representation(indices=[])
     with pytest.raises(ValueError, match="row numbers"):
         model.get_latent_representation(indices=np.where(~misspelt))
