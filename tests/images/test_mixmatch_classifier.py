@@ -165,7 +165,7 @@ def test_messages():
         ({"backbone": "resnet"}, "backbone='resnet' is not known.*wide_resnet"),
         ({"backbone_kwargs": {"depth": 3}}, "backbone='conv' has no option 'depth'"),
         ({"shift": 12}, "shift=12, but images have 12 x 12 pixels"),
-        ({"temperature": 0.0}, "temperature must lie above 0"),
+        ({"temperature": 0.0}, "temperature must be a positive number"),
     ):
         with pytest.raises(ValueError, match=words):
             MixMatchClassifier(adata, **(SMALL | options))

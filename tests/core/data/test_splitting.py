@@ -86,7 +86,7 @@ def test_labelled_cells_alone_train_of_those_that_are_named(toy):
     [
         ([[0, 1], [2], [3], [4]], "up to three"),
         (np.arange(4), "up to three"),
-        ([[0, 1, 2], [2, 3]], "1 cells are in the train and in the validation set.*number 2"),
+        ([[0, 1, 2], [2, 3]], "1 rows are in the train and in the validation set.*number 2"),
         ([[0, 1], [], [1]], "in the train and in the test set"),
         ([[0, 500]], "row numbers from 0 to 499"),
         ([[0.5]], "row numbers"),

@@ -135,7 +135,7 @@ def test_squared_error_is_divided_by_the_classes():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"temperature": 0.0}, "temperature must lie above 0"),
+        ({"temperature": 0.0}, "temperature must be a positive number"),
         ({"lambda_u": -1.0}, "lambda_u"),
         ({"alpha": float("nan")}, "alpha"),
         ({"n_views": 0}, "n_views"),

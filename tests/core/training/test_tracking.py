@@ -70,7 +70,7 @@ def test_a_model_of_cells(toy, mlflow):
         "max_epochs": 3,
         "batch_size": 100,
         "weight_decay": 0.5,
-        "lr": 1e-3,
+        "lr": 3e-4,
         "n_train": 400,
         "n_val": 100,
         "n_vars": 16,
