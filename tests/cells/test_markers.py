@@ -33,7 +33,7 @@ def test_of_blood_cells():
     cells = cells[:, logged.var["highly_variable"]].copy()
     mixvi.GMVAE.setup_anndata(cells)
     model = mixvi.GMVAE(cells, n_hidden=64)
-    model.train(4, init_epochs=8, **CPU)
+    model.train(12, init_epochs=16, **CPU)
     genes = model.differential_expression(groupby="cell_type")
     first = {kind: set(part.index[:10]) for kind, part in genes.groupby("group1", sort=False)}
     assert first.keys() == KNOWN.keys()
