@@ -24,9 +24,13 @@ def encoder_entropy(variances: np.ndarray) -> float:
 
 def posterior_kl(means: np.ndarray, variances: np.ndarray) -> float:
     """Mean over rows of KL(q(z | x) || N(0, I)), the KL term of a VAE."""
-    means, variances = _pair(means, variances)
-    terms = variances + means**2 - 1.0 - np.log(variances)
-    return float(0.5 * terms.sum(axis=1).mean())
+    return float(kl_per_dimension(means, variances).sum())
+
+
+def kl_per_dimension(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Mean over rows of KL(q(z_d | x) || N(0, 1)), ``(J,)``."""
+    means, variances = posterior_pair(means, variances)
+    return 0.5 * (variances + means**2 - 1.0 - np.log(variances)).mean(axis=0)
 
 
 def code_moments(
@@ -49,7 +53,7 @@ def code_moments(
     """
     if moments not in MOMENTS:
         raise ValueError(f"moments={moments!r} is not known. Known: 'total', 'means'.")
-    means, variances = _pair(means, variances)
+    means, variances = posterior_pair(means, variances)
     if len(means) <= means.shape[1]:
         raise ValueError(
             f"{len(means)} codes of {means.shape[1]} dimensions have no full covariance. "
@@ -109,7 +113,7 @@ def empirical_information(
         Of the draws.
     """
     check_positive("n_draws", n_draws)
-    means, variances = _pair(means, variances)
+    means, variances = posterior_pair(means, variances)
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(means))[:n_draws]
     z = means[rows] + np.sqrt(variances[rows]) * rng.normal(size=means[rows].shape)
@@ -142,7 +146,8 @@ def _matrix(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _pair(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def posterior_pair(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances in double precision, found finite, of one shape, variances positive."""
     means, variances = _matrix(means, "means"), _matrix(variances, "variances")
     if means.shape != variances.shape:
         raise ValueError(
