@@ -37,6 +37,7 @@ from mixvi.metrics.information import (
     empirical_information,
     encoder_entropy,
     kl_per_dimension,
+    latent_report,
     mutual_information,
     posterior_kl,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "kid",
     "kl_decomposition",
     "kl_per_dimension",
+    "latent_report",
     "knn_agreement",
     "linear_probe",
     "log_mse",
