@@ -9,8 +9,6 @@ import torch
 from anndata import AnnData
 from conftest import CPU, bars
 from lightning.pytorch.callbacks import LambdaCallback
-from torch import nn
-from torch.distributions import Normal
 
 from mixvi.core.maths.disentanglement import code_covariance, covariance_penalty, kl_terms
 from mixvi.core.training.stepwise import StepwiseTrainingPlan
@@ -85,34 +83,6 @@ def test_elbo_of_bernoulli_pixels_has_no_constant():
     torch.manual_seed(0)
     expected = bernoulli_loss(x, model.module.decode(model.module.inference(x)["z"])).mean()
     assert terms["R"] == pytest.approx(float(expected.detach()), rel=1e-4)
-
-
-def test_marginal_likelihood_is_exact_where_the_posterior_is():
-    # x = W z + noise, W with a weight a pixel: the posterior is diagonal
-    weights = torch.tensor([0.5, -1.0, 2.0])
-    adata = AnnData(obsm={"image": np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 1, 1, 3)})
-    GenerativeInference.setup_anndata(adata, pixel_range=(-1.0, 1.0))
-    model = GenerativeInference(adata, **SMALL)
-    model.train(1, batch_size=4, **CPU)
-    x = torch.from_numpy(adata.obsm["image"])
-    variance = 1.0 / (1.0 + weights**2)
-
-    class Exact(nn.Module):
-        def forward(self, images):
-            mean = images.flatten(1) * weights * variance
-            return mean, variance.log().expand_as(mean)
-
-    class Linear(nn.Module):
-        def forward(self, z):
-            return (z * weights).reshape(-1, 1, 1, 3)
-
-    model.module.encoder, model.module.generator = Exact(), Linear()
-    expected = Normal(0.0, (1.0 + weights**2).sqrt()).log_prob(x.flatten(1)).sum(1)
-    for n in (1, 7):
-        found = model.get_marginal_ll(n_mc_samples=n, return_mean=False)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="trains no autoencoder"):
-        model_of("aim").get_marginal_ll()
 
 
 def test_discriminator_and_autoencoder_leave_each_other_alone():

@@ -140,7 +140,9 @@ def factor_vae_score(
         See :func:`beta_vae_score`; and if no dimension is active.
     """
     check_weight("prune_threshold", prune_threshold)
-    of = _read(codes, factors, n_train, n_test, max(batch_size, 2), keep_constant)
+    if batch_size < 2:
+        raise ValueError(f"batch_size={batch_size!r}: one row has no variance. Pass 2 or more.")
+    of = _read(codes, factors, n_train, n_test, batch_size, keep_constant)
     variance = of.codes.var(axis=0, ddof=1)
     kept = np.flatnonzero((np.sqrt(variance) >= prune_threshold) & of.is_active)
     if not len(kept):

@@ -91,7 +91,7 @@ def rank_correlations(
         range(table.shape[1]), [_words(c) for c in table.columns], rotation=45, ha="right"
     )
     ax.set_yticks(range(table.shape[0]), [_words(r) for r in table.index])
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="Spearman correlation")
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="Spearman")
     if title:
         ax.set_title(title)
     return ax
@@ -172,7 +172,7 @@ def sample_efficiency(scores: Mapping[str, DownstreamScore], *, ax: Axes | None 
         if np.isfinite(score.sample_efficiency):
             text = f"{name} ({score.sample_efficiency:.2f})"
         ax.plot(means.index, means, color=colour, marker=marker, ms=5, label=text)
-    ax.set(xscale="log", xlabel="labels", ylabel="mean test accuracy", ylim=(0, 1.02))
+    ax.set(xscale="log", xlabel="labelled rows", ylabel="mean test accuracy", ylim=(0, 1.02))
     _legend_beside(ax)
     return ax
 
@@ -197,10 +197,10 @@ def domain_shift(report: pd.DataFrame, *, axes: Sequence[Axes] | None = None) ->
         If axes are not one a column.
     """
     names = {
-        "displacement": "shift of the code by the spread of codes",
+        "displacement": "shift of code / spread",
         "kl": "mean KL (nats)",
-        "iou": "IoU with the image as it is",
-        "invariance": "IoU between reconstructions",
+        "iou": "IoU with clean image",
+        "invariance": "IoU between outputs",
     }
     if axes is None:
         size = (2.6 * report.shape[1], 0.9 + 0.3 * len(report))
@@ -213,7 +213,9 @@ def domain_shift(report: pd.DataFrame, *, axes: Sequence[Axes] | None = None) ->
     for ax, column in zip(axes, report.columns, strict=True):
         ax.barh(range(len(report)), report[column], color="tab:blue")
         ax.set_yticks(range(len(report)), report.index)
-        ax.set_xlabel(names.get(column, column), fontsize=8)
+        ax.set_xlabel(names.get(column, column), fontsize=9)
+        if column in ("iou", "invariance"):
+            ax.set_xlim(0, 1)
         ax.spines[["top", "right"]].set_visible(False)
     if not axes[0].yaxis_inverted():
         axes[0].invert_yaxis()

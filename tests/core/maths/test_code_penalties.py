@@ -21,7 +21,11 @@ from mixvi.core.maths.disentanglement import (
     pairwise_log_density,
     permute_codes,
 )
-from mixvi.core.maths.mixture import gaussian_log_prob, reparameterise
+from mixvi.core.maths.mixture import (
+    gaussian_log_prob,
+    reparameterise,
+    standard_gaussian_kl_per_dim,
+)
 
 B, D, N = 64, 10, 737_280
 
@@ -31,6 +35,12 @@ def codes():
     torch.manual_seed(0)
     mu, log_var = torch.randn(2, B, D, dtype=torch.float64)
     return reparameterise(mu, log_var), mu, log_var
+
+
+def test_the_kl_has_the_check_value():
+    sigma = torch.tensor([0.5, 2.0])
+    kl = standard_gaussian_kl_per_dim(torch.tensor([0.5, -1.0]), 2.0 * sigma.log())
+    assert float(kl.sum()) == pytest.approx(1.75)
 
 
 def test_pairwise_densities_are_those_of_torch(codes):
