@@ -88,6 +88,19 @@ def test_ceilings_of_the_gap_by_its_bins():
         assert float(found) == pytest.approx(ceiling, abs=1e-3)
 
 
+def test_information_of_draws_is_that_of_a_noisy_channel():
+    # signs through noise of their own power carry 0.486 bits
+    rng = np.random.default_rng(0)
+    sign = rng.integers(0, 2, 2000)
+    codes = np.stack([2.0 * sign - 1.0, rng.normal(size=2000) * 1e-3], 1)
+    found = metrics.mig(codes, {"sign": sign}, variances=np.ones((2000, 2)), n_draws=4000)
+    assert found.table.loc["z0", "sign"] / np.log(2) == pytest.approx(0.486, abs=0.02)
+    assert found.table.loc["z1", "sign"] == pytest.approx(0.0, abs=0.001)
+    # without noise all of it is there, by either estimate
+    sharp = metrics.mig(codes, {"sign": sign}, variances=np.full((2000, 2), 1e-4))
+    assert float(sharp) == pytest.approx(float(metrics.mig(codes, {"sign": sign})), abs=0.02)
+
+
 def test_votes_name_dimensions_among_all():
     codes = codes_of("with dead dimensions", FACTORS)[:, ::-1]
     votes = metrics.factor_vae_score(codes, FACTORS, **FEW).table

@@ -109,7 +109,7 @@ class BetaTCVAE(VAEObjective):
 
     name = "beta_tcvae"
 
-    tc_weight: float = 5.0
+    tc_weight: float = 1.0
     estimator: str = "weighted"
 
     def __post_init__(self):
@@ -142,8 +142,8 @@ class DIPVAE(VAEObjective):
 
     name = "dip_vae"
 
-    lambda_offdiag: float = 10.0
-    lambda_diag: float = 10.0
+    lambda_offdiag: float = 1.0
+    lambda_diag: float = 1.0
     variant: str = "ii"
 
     def __post_init__(self):

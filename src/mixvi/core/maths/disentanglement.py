@@ -192,7 +192,7 @@ class CodeDiscriminator(nn.Module):
 
 
 def code_covariance(mu: Tensor, log_var: Tensor, variant: str = "ii") -> Tensor:
-    """Covariance ``(D, D)`` of the codes of a minibatch, divided by its size.
+    """Covariance ``(D, D)`` of the codes of a minibatch, divided by its size (Kumar et al. 2018).
 
     Parameters
     ----------
@@ -200,8 +200,6 @@ def code_covariance(mu: Tensor, log_var: Tensor, variant: str = "ii") -> Tensor:
         Of the posteriors, ``(B, D)``.
     variant
         ``"i"``: of the means; ``"ii"``: of q(z), with the mean variance on the diagonal.
-
-    Source: Kumar et al. 2018, section 3.
     """
     centred = mu - mu.mean(0)
     covariance = centred.T @ centred / len(mu)
