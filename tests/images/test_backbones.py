@@ -26,12 +26,28 @@ def test_chapter_6_has_the_thesis_sizes(shape, n_latent, n_channels, counts):
     assert tuple(map(n_weights, networks)) == counts
 
 
+def test_burgess_has_the_sizes_of_mushom_s_table_5_2():
+    made = make_backbone("burgess", (1, 64, 64), 10)
+    assert (n_weights(made.encoder()), n_weights(made.generator())) == (252_052, 249_953)
+
+
+def test_burgess_starts_with_outputs_as_wide_as_inputs():
+    torch.manual_seed(0)
+    made = make_backbone("burgess", (1, 64, 64), 10)
+    x = torch.randn(64, 1, 64, 64)
+    for layer in made.encoder().body:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            assert 0.3 < x.square().mean() < 3.0
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "options"),
     [
         ("resnet", (1, 32, 32), {"n_channels": 2}),
         ("resnet", (3, 16, 48), {"n_channels": 2, "upsampling": "nearest"}),
         ("conv", (3, 28, 28), {"n_channels": 2}),
+        ("burgess", (3, 32, 16), {"n_channels": 4, "n_hidden": 8}),
         ("mlp", (1, 7, 5), {"n_hidden": 8, "n_layers": 1}),
     ],
 )

@@ -39,6 +39,13 @@ def clusters(cls: type, adata: AnnData, **options):
 MODELS: dict[str, Callable] = {
     "vae": partial(objective, "vae"),
     "beta_vae": partial(objective, "beta_vae", beta=4.0),
+    "beta_vae, warm-up": partial(objective, "beta_vae", beta=4.0, kl_warmup=6),
+    "annealed_vae": partial(objective, "annealed_vae", capacity_steps=6),
+    "factor_vae": partial(objective, "factor_vae", n_hidden=16, n_layers=2),
+    "beta_tcvae": partial(objective, "beta_tcvae"),
+    "beta_tcvae, stratified": partial(objective, "beta_tcvae", estimator="stratified"),
+    "dip_vae": partial(objective, "dip_vae", cov_momentum=0.9),
+    "dip_vae, i": partial(objective, "dip_vae", variant="i", likelihood="bernoulli"),
     "wvae": partial(objective, "wvae"),
     "js_vae": partial(objective, "js_vae"),
     "js_vae, mixture": partial(objective, "js_vae", js="mixture"),

@@ -18,7 +18,8 @@ from mixvi.images.generative_inference import GenerativeInferenceModule
 from mixvi.images.objective import OBJECTIVES, make_objective
 
 ALL = (
-    "vae beta_vae wvae js_vae ikl_vae fkl_vae mmd aae avb ali alice veegan aim infogan vae_gan"
+    "vae beta_vae annealed_vae factor_vae beta_tcvae dip_vae wvae js_vae ikl_vae fkl_vae mmd aae "
+    "avb ali alice veegan aim infogan vae_gan"
 ).split()
 X = torch.from_numpy(bars(64))
 
@@ -51,7 +52,8 @@ def test_all_of_the_spec_are_there():
     assert set(ALL) <= set(OBJECTIVES)
 
 
-@pytest.mark.parametrize("name", ALL)
+# permutations are drawn anew at each step: that its discriminator learns is tested by itself
+@pytest.mark.parametrize("name", [name for name in ALL if name != "factor_vae"])
 def test_every_step_lowers_its_own_loss(name):
     # spectral norms have to follow the weights
     module = module_of(name).train()

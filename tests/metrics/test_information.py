@@ -9,6 +9,7 @@ from mixvi.metrics import (
     code_moments,
     empirical_information,
     encoder_entropy,
+    latent_report,
     mutual_information,
     posterior_kl,
 )
@@ -114,3 +115,16 @@ def test_means_alone_may_be_negative():
 def test_bad_input(means, variances, moments, message):
     with pytest.raises(ValueError, match=message):
         mutual_information(means, variances, moments)
+
+
+def test_report_tells_used_dimensions_from_others():
+    rng = np.random.default_rng(0)
+    means = np.stack([rng.normal(size=20_000) * 0.8, np.zeros(20_000), 3 + np.zeros(20_000)], 1)
+    variances = np.tile([0.36, 1.0, 1.0], (20_000, 1))
+    report = latent_report(means, variances)
+    assert list(report["active"]) == [True, False, True]
+    assert report["kl"].sum() == pytest.approx(posterior_kl(means, variances))
+    assert report["mean_variance"].to_numpy() == pytest.approx([0.64, 0, 0], abs=0.02)
+    assert list(report["mean_sd"]) == pytest.approx([0.6, 1.0, 1.0])
+    # the first two are N(0, 1), the third is away from it by its mean
+    assert list(report["wasserstein"]) == pytest.approx([0.0, 0.0, 3.0], abs=0.03)

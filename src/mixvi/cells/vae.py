@@ -11,7 +11,9 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 
 from mixvi.cells.expression import ExpressionMixin
+from mixvi.cells.objectives import OBJECTIVES, VAEObjective
 from mixvi.core import arguments
+from mixvi.core.data.splitting import Split
 from mixvi.core.maths.mixture import gaussian_kl_per_dim, gaussian_log_prob, reparameterise
 from mixvi.core.maths.networks import bounded_gaussian
 from mixvi.core.model.abundance import AbundanceMixin
@@ -19,6 +21,8 @@ from mixvi.core.model.counterfactual import predicted_adata
 from mixvi.core.model.evidence import EvidenceMixin
 from mixvi.core.model.expression_model import MixviModel
 from mixvi.core.model.module import MixviModule, Rows
+from mixvi.core.training.fitting import Fit
+from mixvi.core.training.resuming import TrainingRun
 
 
 class VAEModule(MixviModule):
@@ -30,15 +34,29 @@ class VAEModule(MixviModule):
         Number of genes.
     n_latent
         Size of z.
+    objective
+        What is minimised; ``None``: minus the ELBO.
     **options
         See :class:`mixvi.core.model.module.MixviModule`.
     """
 
-    def __init__(self, n_input: int, *, n_latent: int = 12, **options):
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_latent: int = 12,
+        objective: VAEObjective | None = None,
+        **options,
+    ):
         super().__init__(n_input, **options)
         self.n_latent = n_latent
+        self.objective = objective or VAEObjective()
+        # set when a model is trained
+        self.n_training_cells = 0
         self.encoder = self.make_mlp(n_input, 2 * n_latent, self.n_covariates)
         self.decoder = self.make_decoder()
+        for name, network in self.objective.make_networks(n_latent).items():
+            self.add_module(name, network)
 
     def make_decoder(self):
         """The decoder network."""
@@ -86,20 +104,29 @@ class VAEModule(MixviModule):
         generative_outputs: dict,
         kl_weight: Tensor | float = 1.0,
     ) -> LossOutput:
-        """Minus the ELBO, averaged over the batch; its KL may have another weight in training."""
+        """What the objective minimises, averaged over the batch.
+
+        That is minus the ELBO for ``"vae"``. Its KL has the weight ``kl_weight``, which training
+        may anneal, times the objective's.
+        """
         out = inference_outputs
+        penalty, penalties = self.objective.penalty(self, out["z"], out["mu_z"], out["lv_z"])
+        # recorded once an epoch as means over rows
+        penalties = {name: value.detach() * len(out["z"]) for name, value in penalties.items()}
+        kl_weight = kl_weight * self.objective.beta
         terms = self.terms(out, generative_outputs["raw"], z_kl="analytic")
         kl_per_dim = gaussian_kl_per_dim(out["mu_z"], out["lv_z"], *self.prior(out["rows"]))
         return LossOutput(
-            loss=(terms["R"] + kl_weight * terms["Z"]).mean(),
+            loss=(terms["R"] + kl_weight * terms["Z"]).mean() + penalty,
             reconstruction_loss=terms["R"],
             kl_local={"z": terms["Z"]},
-            extra_metrics={"kl_per_z": kl_per_dim.sum(0)},
+            extra_metrics={"kl_per_z": kl_per_dim.sum(0)} | penalties,
         )
 
     def epoch_summary(self, collected: dict[str, Tensor]) -> dict[str, float]:
-        """``active_z``: dimensions with a KL above 0.01 nat."""
-        return {"active_z": float((collected["kl_per_z"] > 0.01).sum())}
+        """``active_z``, dimensions with a KL above 0.01 nat, and the objective's terms."""
+        penalties = {name: float(value) for name, value in collected.items() if value.ndim == 0}
+        return {"active_z": float((collected["kl_per_z"] > 0.01).sum())} | penalties
 
 
 class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
@@ -111,6 +138,13 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         AnnData registered with :meth:`setup_anndata`.
     n_latent
         Size of z.
+    objective
+        ``"vae"``: minus the ELBO. Others make latent dimensions independent of each other, so that
+        each may mean something: ``"beta_vae"``, ``"factor_vae"``, ``"beta_tcvae"``, ``"dip_vae"``
+        (see :mod:`mixvi.cells.objectives`). Register batches and count data's library size, or they
+        become what the first dimensions mean.
+    objective_kwargs
+        Settings of the objective, such as ``{"tc_weight": 5}``.
     """
 
     _prefix = "vae"
@@ -128,6 +162,8 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         sigma: str = "feature",
         dispersion: str = "gene",
         inject_covariates: bool = False,
+        objective: str = "vae",
+        objective_kwargs: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -136,6 +172,7 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
         arguments.check_rate("dropout_rate", dropout_rate)
         module = VAEModule(
             n_latent=n_latent,
+            objective=arguments.made("objective", objective, OBJECTIVES, objective_kwargs),
             n_hidden=n_hidden,
             n_layers=n_layers,
             dropout_rate=dropout_rate,
@@ -148,6 +185,10 @@ class VAE(EvidenceMixin, AbundanceMixin, ExpressionMixin, MixviModel):
             **self._module_sizes(),
         )
         self._finish(module, locals(), f"VAE with n_latent={n_latent}, likelihood={likelihood}")
+
+    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
+        self.module.n_training_cells = len(fit.split.train)
+        return super()._fit(fit, run)
 
     def get_elbo(
         self,

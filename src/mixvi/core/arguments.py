@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,36 @@ def check_share(argument: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies between 0 and 1, neither of which is meant."""
     if not _is_number(value) or not 0.0 < value < 1.0:
         raise ValueError(f"{argument} must lie between 0 and 1, but is {shown(value)}.")
+
+
+def check_settings(settings: Any) -> None:
+    """Check a dataclass by its annotations: ``int`` is positive, ``float`` a weight.
+
+    Raises
+    ------
+    ValueError
+        If one of its numbers is not.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.type in (int, "int"):
+            check_positive(field.name, value)
+        elif field.type in (float, "float"):
+            check_weight(field.name, value)
+
+
+def made(argument: str, name: str, classes: Mapping[str, type], options: Mapping | None) -> Any:
+    """An instance of the dataclass that has a name, with settings given as ``<argument>_kwargs``.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name, or it has no such setting.
+    """
+    check_choice(argument, name, classes)
+    known = [field.name for field in fields(classes[name])]
+    check_options(f"{argument}_kwargs", options, known, f"{argument}={name!r}")
+    return classes[name](**(options or {}))
 
 
 def _is_number(value: object) -> bool:

@@ -15,6 +15,7 @@ from mixvi.datasets.cells import (
     sorted_pbmc,
 )
 from mixvi.datasets.clouds import cloud_masks, hide_with_real_clouds
+from mixvi.datasets.dsprites import DSPRITES, sprites
 from mixvi.datasets.fetch import find
 from mixvi.datasets.images import CIFAR10, CIFAR10_COMPLETE, cifar10, prepare_images
 from mixvi.datasets.mnist_files import FASHION_MNIST, MNIST, fashion_mnist, mnist
@@ -55,6 +56,7 @@ __all__ = [
     "CBERS_PATCH",
     "CIFAR10",
     "CIFAR10_COMPLETE",
+    "DSPRITES",
     "FASHION_MNIST",
     "KANG",
     "MATO_GROSSO_RASTER",
@@ -99,6 +101,7 @@ __all__ = [
     "sorted_pbmc",
     "spatial_blocks",
     "split_blocks",
+    "sprites",
     "toy_conditional_blobs",
     "toy_region_images",
     "toy_satellite_series",

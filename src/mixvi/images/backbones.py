@@ -1,7 +1,8 @@
 """Backbones: what makes encoders, generators and critics for images of a shape.
 
-``"resnet"`` is the thesis's (Astorga 2021, section 6.3), ``"conv"`` and ``"mlp"`` are light ones
-for a CPU. A backbone of your own is a subclass of :class:`Backbone` with a name of its own.
+``"resnet"`` is the thesis's (Astorga 2021, section 6.3), ``"burgess"`` the one that disentangling
+VAEs are compared on, ``"conv"`` and ``"mlp"`` are light ones for a CPU. A backbone of your own is a
+subclass of :class:`Backbone` with a name of its own.
 """
 
 from __future__ import annotations

@@ -15,16 +15,19 @@ import torch
 from anndata import AnnData
 
 from mixvi.core import arguments
+from mixvi.core.data.splitting import Split
 from mixvi.core.maths.mixture import (
     gaussian_log_prob,
     reparameterise,
     standard_gaussian_kl_per_dim,
 )
 from mixvi.core.model.evidence import ElboMixin
+from mixvi.core.training.fitting import Fit
+from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.steps import Step
 from mixvi.images import objectives  # noqa: F401  # brings the objectives of the package
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.likelihoods import encoder_loss, log_normaliser, reconstruction_loss
+from mixvi.images.likelihoods import encoder_loss, image_loss, log_normaliser
 from mixvi.images.model import ImageModel
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective, make_objective
@@ -57,6 +60,11 @@ class GenerativeInferenceModule(ImageModule):
             backbone.image_shape, pixel_range, backbone.n_latent, networks, ema_decay, ema_start
         )
         self.objective = objective
+        for name, values in objective.buffers(backbone.n_latent).items():
+            self.register_buffer(name, values)
+        # what objectives see of training beside a minibatch
+        self.n_training_images = 0
+        self.last_images: torch.Tensor | None = None
         self._check_steps()
 
     def _check_steps(self) -> None:
@@ -80,6 +88,19 @@ class GenerativeInferenceModule(ImageModule):
         """The objective's."""
         return self.objective.steps()
 
+    def training_rows(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Images, and what else the objective's steps see."""
+        return self.objective.training_rows(self, self.rows(tensors))
+
+    def before_epoch(self) -> None:
+        """Forget the last minibatch, so that a resumed run is as one that was not stopped."""
+        self.last_images = None
+
+    def after_step(self, step: Step) -> None:
+        """Move the average, and do what the objective wants."""
+        super().after_step(step)
+        self.objective.after_step(self, step)
+
     def score(self, x: torch.Tensor) -> torch.Tensor:
         """The critic's scores ``(B,)`` of images in [-1, 1]."""
         return self.objective.score(self, x)
@@ -93,15 +114,16 @@ class GenerativeInference(ElboMixin, ImageModel):
     adata
         AnnData registered with :meth:`setup_anndata`.
     objective
-        ``"vae"``, ``"beta_vae"``, ``"wvae"``, ``"js_vae"``, ``"ikl_vae"``, ``"fkl_vae"``,
+        ``"vae"``, ``"beta_vae"``, ``"annealed_vae"``, ``"factor_vae"``, ``"beta_tcvae"``,
+        ``"dip_vae"`` (which disentangle), ``"wvae"``, ``"js_vae"``, ``"ikl_vae"``, ``"fkl_vae"``,
         ``"mmd"``, ``"aae"``, ``"avb"`` (autoencoders), ``"ali"``, ``"alice"``, ``"veegan"``,
         ``"aim"``, ``"infogan"`` or ``"vae_gan"`` (see :mod:`mixvi.images.objectives`), or an
         :class:`mixvi.images.Objective` of your own.
     n_latent
         Size J of z; the thesis has 10 and 20 for MNIST, 128 for CIFAR-10.
     backbone
-        ``"resnet"``, the thesis's, for images with sides that are multiples of 16; ``"conv"`` and
-        ``"mlp"``, light ones for a CPU.
+        ``"resnet"``, the thesis's, for images with sides that are multiples of 16; ``"burgess"``,
+        that of studies of disentanglement; ``"conv"`` and ``"mlp"``, light ones for a CPU.
     objective_kwargs
         Settings of the objective, such as ``{"beta": 30}``.
     backbone_kwargs
@@ -150,6 +172,10 @@ class GenerativeInference(ElboMixin, ImageModel):
 
     def _smallest_batch(self) -> int:
         return self.objective.smallest_batch(self.module.n_latent)
+
+    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
+        self.module.n_training_images = len(fit.split.train)
+        return super()._fit(fit, run)
 
     def _default_epochs(self, n_minibatches: int) -> int:
         objective = self.objective
@@ -204,10 +230,15 @@ class GenerativeInference(ElboMixin, ImageModel):
             )
 
     def _elbo_terms(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        posterior, scale = self.module.inference(x), self.objective.recon_scale
-        loss = reconstruction_loss(x, self.module.reconstruct(posterior["z"]), scale)
+        posterior = self.module.inference(x)
         kl = standard_gaussian_kl_per_dim(posterior["mu_z"], posterior["lv_z"]).sum(-1)
-        return {"R": loss + log_normaliser(x, scale), "Z": kl}
+        return {"R": self._minus_log_likelihood(x, posterior["z"]), "Z": kl}
+
+    def _minus_log_likelihood(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Minus log p(x | z) with its constant, ``(B,)``."""
+        likelihood, scale = self.objective.likelihood, self.objective.recon_scale
+        loss = image_loss(x, self.module.reconstruct(z), likelihood, scale)
+        return loss + log_normaliser(x, scale) if likelihood == "gaussian" else loss
 
     def get_marginal_ll(
         self,
@@ -250,10 +281,9 @@ class GenerativeInference(ElboMixin, ImageModel):
 
     def _log_weight(self, x: torch.Tensor, mu: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
         """Log p(x, z) - log q(z | x) at a draw of z, ``(B,)``."""
-        z, scale = reparameterise(mu, log_var), self.objective.recon_scale
-        loss = reconstruction_loss(x, self.module.reconstruct(z), scale) + log_normaliser(x, scale)
+        z = reparameterise(mu, log_var)
         prior = gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
-        return prior + encoder_loss(z, mu, log_var) - loss
+        return prior + encoder_loss(z, mu, log_var) - self._minus_log_likelihood(x, z)
 
     @torch.inference_mode()
     def get_discriminator_score(

@@ -12,6 +12,7 @@ from torch import Tensor
 from mixvi.core.maths.mixture import gaussian_log_prob
 
 LOG_VAR_MIN, LOG_VAR_MAX = -14.0, 6.0
+LIKELIHOODS = ("gaussian", "bernoulli")
 
 
 def reconstruction_loss(x: Tensor, x_hat: Tensor, scale: float = 0.5) -> Tensor:
@@ -25,6 +26,21 @@ def reconstruction_loss(x: Tensor, x_hat: Tensor, scale: float = 0.5) -> Tensor:
         What the sum of squares over pixels is multiplied by; 0.5 for unit variance.
     """
     return scale * (x - x_hat).square().flatten(1).sum(1)
+
+
+def image_loss(x: Tensor, x_hat: Tensor, likelihood: str, scale: float = 0.5) -> Tensor:
+    """Minus log p(x | z) by a likelihood's name, a Gaussian's without its constant, ``(B,)``.
+
+    Parameters
+    ----------
+    x, x_hat, scale
+        See :func:`reconstruction_loss`; ``scale`` is the Gaussian's.
+    likelihood
+        ``"gaussian"`` or ``"bernoulli"``.
+    """
+    if likelihood == "bernoulli":
+        return bernoulli_loss(x, x_hat)
+    return reconstruction_loss(x, x_hat, scale)
 
 
 def log_normaliser(x: Tensor, scale: float = 0.5) -> float:

@@ -7,7 +7,7 @@ as soon as the class is defined. Files in :mod:`mixvi.images.objectives` are fou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -47,12 +47,7 @@ class Objective(ABC):
         OBJECTIVES[cls.name] = cls
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in (int, "int"):
-                arguments.check_positive(field.name, value)
-            elif field.type in (float, "float"):
-                arguments.check_weight(field.name, value)
+        arguments.check_settings(self)
 
     @abstractmethod
     def steps(self) -> tuple[Step, ...]:
@@ -61,6 +56,17 @@ class Objective(ABC):
     def make_networks(self, backbone: Backbone) -> dict[str, nn.Module]:
         """Networks beside encoder and generator, by name."""
         return {}
+
+    def buffers(self, n_latent: int) -> dict[str, Tensor]:
+        """What is kept with the weights but not learned by gradients, by name."""
+        return {}
+
+    def training_rows(self, nets: ImageModule, x: Tensor) -> tuple[Tensor, ...]:
+        """What steps are given of a minibatch, images ``(B, C, H, W)`` first."""
+        return (x,)
+
+    def after_step(self, nets: ImageModule, step: Step) -> None:  # noqa: B027
+        """What follows an update."""
 
     def smallest_batch(self, n_latent: int) -> int:
         """Fewest images that a minibatch must have."""
@@ -99,8 +105,4 @@ def make_objective(objective: str | Objective, options: dict | None = None) -> O
                 "objective itself."
             )
         return objective
-    arguments.check_choice("objective", objective, OBJECTIVES)
-    cls = OBJECTIVES[objective]
-    known = [field.name for field in fields(cls)]
-    arguments.check_options("objective_kwargs", options, known, f"objective={objective!r}")
-    return cls(**(options or {}))
+    return arguments.made("objective", objective, OBJECTIVES, options)

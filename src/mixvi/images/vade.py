@@ -22,17 +22,11 @@ from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.backbones import Backbone, make_backbone
-from mixvi.images.likelihoods import (
-    bernoulli_loss,
-    encoder_loss,
-    log_normaliser,
-    reconstruction_loss,
-)
+from mixvi.images.likelihoods import LIKELIHOODS, encoder_loss, image_loss, log_normaliser
 from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
 
-LIKELIHOODS = ("gaussian", "bernoulli")
 INITS = ("mixture", "leiden")
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
 # arguments of train that other models have not
@@ -133,9 +127,7 @@ class VaDEModule(TaughtModule):
 
     def reconstruction(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """Minus log p(x | z), ``(B,)``."""
-        if self.likelihood == "bernoulli":
-            return bernoulli_loss(x, x_hat)
-        return reconstruction_loss(x, x_hat, self.recon_scale)
+        return image_loss(x, x_hat, self.likelihood, self.recon_scale)
 
 
 class VaDE(ElboMixin, TaughtModel):

@@ -1,5 +1,6 @@
 """Figures of merit, one file a theme: arrays in, numbers out."""
 
+from mixvi.metrics.agreement import rank_agreement, variance_shares
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
 from mixvi.metrics.classifier import ImageClassifier, train_image_classifier
 from mixvi.metrics.clustering import (
@@ -23,6 +24,10 @@ from mixvi.metrics.counterfactual import (
     responding_genes,
     variance_ratio,
 )
+from mixvi.metrics.domain_shift import domain_shift, flipped_pixels, inverted, triangle
+from mixvi.metrics.downstream import DownstreamScore, downstream_probe
+from mixvi.metrics.factors import FactorScore
+from mixvi.metrics.fixed_factors import beta_vae_score, factor_vae_score
 from mixvi.metrics.generated_images import KID, InceptionScore, fid, inception_score, kid
 from mixvi.metrics.image_manifolds import ManifoldScores, manifold_scores
 from mixvi.metrics.imputation import gap_lengths, imputation_scores
@@ -31,9 +36,13 @@ from mixvi.metrics.information import (
     code_moments,
     empirical_information,
     encoder_entropy,
+    kl_per_dimension,
+    latent_report,
     mutual_information,
     posterior_kl,
 )
+from mixvi.metrics.information_gap import mig, modularity
+from mixvi.metrics.model_selection import UDRScore, udr
 from mixvi.metrics.populations import (
     MarkerOverlap,
     energy_distance,
@@ -42,6 +51,7 @@ from mixvi.metrics.populations import (
     mmd,
     top_de_genes,
 )
+from mixvi.metrics.predictability import DCIScore, dci, sap
 from mixvi.metrics.probe import linear_probe
 from mixvi.metrics.reconstruction import log_mse, mean_bias_sq, mean_squared_error
 from mixvi.metrics.segmentation import (
@@ -50,35 +60,59 @@ from mixvi.metrics.segmentation import (
     pixel_calibration,
     segmentation_scores,
 )
+from mixvi.metrics.total_correlation import (
+    KLDecomposition,
+    discriminator_total_correlation,
+    gaussian_total_correlation,
+    kl_decomposition,
+    minibatch_total_correlation,
+)
 
 __all__ = [
-    "KID",
+    "DCIScore",
+    "DownstreamScore",
+    "FactorScore",
     "ImageClassifier",
     "InceptionScore",
+    "KID",
+    "KLDecomposition",
     "ManifoldScores",
     "MarkerOverlap",
     "PixelCalibration",
     "SegmentationScores",
+    "UDRScore",
     "accuracy_by_overlap",
     "active_units",
     "aggregate_kl",
     "ari",
+    "beta_vae_score",
     "class_mean_baseline",
     "clustering_accuracy",
     "clustering_report",
     "code_moments",
     "component_table",
+    "dci",
+    "discriminator_total_correlation",
+    "domain_shift",
+    "downstream_probe",
     "empirical_information",
     "encoder_entropy",
     "energy_distance",
     "expected_calibration_error",
+    "factor_vae_score",
     "fid",
+    "flipped_pixels",
     "gap_lengths",
+    "gaussian_total_correlation",
     "hungarian_accuracy",
     "hungarian_map",
     "imputation_scores",
     "inception_score",
+    "inverted",
     "kid",
+    "kl_decomposition",
+    "kl_per_dimension",
+    "latent_report",
     "knn_agreement",
     "linear_probe",
     "log_mse",
@@ -88,18 +122,26 @@ __all__ = [
     "mean_expression_r2",
     "mean_expression_table",
     "mean_squared_error",
+    "mig",
+    "minibatch_total_correlation",
     "mmd",
+    "modularity",
     "mutual_information",
     "nmi",
     "overlap_map",
     "per_label_recall",
     "pixel_calibration",
     "posterior_kl",
+    "rank_agreement",
     "reliability_curve",
     "responding_genes",
+    "sap",
     "segmentation_scores",
     "top_de_genes",
     "train_image_classifier",
+    "triangle",
+    "udr",
     "used_components",
     "variance_ratio",
+    "variance_shares",
 ]

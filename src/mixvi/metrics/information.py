@@ -6,9 +6,11 @@ Codes are posterior means ``(n_obs, J)`` with variances ``(n_obs, J)``; results 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy.special import logsumexp
+from scipy.stats import norm
 
-from mixvi.core.arguments import check_positive
+from mixvi.core.arguments import check_positive, check_weight
 
 MOMENTS = ("total", "means")
 _DRAWS_AT_A_TIME = 200
@@ -24,9 +26,50 @@ def encoder_entropy(variances: np.ndarray) -> float:
 
 def posterior_kl(means: np.ndarray, variances: np.ndarray) -> float:
     """Mean over rows of KL(q(z | x) || N(0, I)), the KL term of a VAE."""
-    means, variances = _pair(means, variances)
-    terms = variances + means**2 - 1.0 - np.log(variances)
-    return float(0.5 * terms.sum(axis=1).mean())
+    return float(kl_per_dimension(means, variances).sum())
+
+
+def kl_per_dimension(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Mean over rows of KL(q(z_d | x) || N(0, 1)), ``(J,)``."""
+    means, variances = posterior_pair(means, variances)
+    return 0.5 * (variances + means**2 - 1.0 - np.log(variances)).mean(axis=0)
+
+
+def latent_report(
+    means: np.ndarray, variances: np.ndarray, *, active_kl: float = 0.1, seed: int = 0
+) -> pd.DataFrame:
+    """What each latent dimension is used for, in numbers (Mushom 2020, section 5.3).
+
+    Parameters
+    ----------
+    means, variances
+        Of the posteriors, ``(n_obs, J)``.
+    active_kl
+        KL in nats above which a dimension counts as active.
+    seed
+        Of the draws that the distance is of, one a row.
+
+    Returns
+    -------
+    DataFrame by dimension: ``kl``, its mean, nats; ``mean_variance``, variance of the posterior
+    means, near 0 where it is not used; ``mean_sd``, mean standard deviation of the posteriors, near
+    1 there; ``active``; ``wasserstein``, distance of its q(z) from N(0, 1).
+    """
+    check_weight("active_kl", active_kl)
+    means, variances = posterior_pair(means, variances)
+    kls = kl_per_dimension(means, variances)
+    z = means + np.sqrt(variances) * np.random.default_rng(seed).normal(size=means.shape)
+    prior = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    return pd.DataFrame(
+        {
+            "kl": kls,
+            "mean_variance": means.var(axis=0),
+            "mean_sd": np.sqrt(variances).mean(axis=0),
+            "active": kls > active_kl,
+            "wasserstein": np.abs(np.sort(z, axis=0) - prior[:, None]).mean(axis=0),
+        },
+        index=pd.Index([f"z{d}" for d in range(len(kls))], name="dimension"),
+    )
 
 
 def code_moments(
@@ -49,7 +92,7 @@ def code_moments(
     """
     if moments not in MOMENTS:
         raise ValueError(f"moments={moments!r} is not known. Known: 'total', 'means'.")
-    means, variances = _pair(means, variances)
+    means, variances = posterior_pair(means, variances)
     if len(means) <= means.shape[1]:
         raise ValueError(
             f"{len(means)} codes of {means.shape[1]} dimensions have no full covariance. "
@@ -109,7 +152,7 @@ def empirical_information(
         Of the draws.
     """
     check_positive("n_draws", n_draws)
-    means, variances = _pair(means, variances)
+    means, variances = posterior_pair(means, variances)
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(means))[:n_draws]
     z = means[rows] + np.sqrt(variances[rows]) * rng.normal(size=means[rows].shape)
@@ -142,7 +185,8 @@ def _matrix(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _pair(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def posterior_pair(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances in double precision, found finite, of one shape, variances positive."""
     means, variances = _matrix(means, "means"), _matrix(variances, "variances")
     if means.shape != variances.shape:
         raise ValueError(

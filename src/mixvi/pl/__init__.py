@@ -1,6 +1,14 @@
 """Plots that scanpy does not have; each returns matplotlib axes."""
 
 from mixvi.pl.clusters import component_heatmap, confidence, reliability
+from mixvi.pl.codes import aggregate_posterior, interpolations, latent_kl, traversals
+from mixvi.pl.comparison import (
+    domain_shift,
+    rank_correlations,
+    robustness,
+    sample_efficiency,
+    tradeoff,
+)
 from mixvi.pl.components import component_path, component_tree
 from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
@@ -10,20 +18,29 @@ from mixvi.pl.satellite import image_series, pixel_series, segmentation
 from mixvi.pl.training import loss_terms
 
 __all__ = [
+    "aggregate_posterior",
     "component_heatmap",
     "component_path",
     "component_tree",
     "confidence",
+    "domain_shift",
     "hybrid_umap",
     "image_grid",
     "image_series",
     "images",
     "images_by_cluster",
+    "interpolations",
     "latent",
+    "latent_kl",
     "loss_terms",
     "mean_expression",
     "pixel_series",
+    "rank_correlations",
     "reconstructions",
     "reliability",
+    "robustness",
+    "sample_efficiency",
     "segmentation",
+    "tradeoff",
+    "traversals",
 ]

@@ -73,6 +73,9 @@ class StepwiseModule(BaseModuleClass):
     def training_rows(self, tensors: dict[str, Tensor]) -> tuple:
         """What losses take of one minibatch (registry key to tensor); the first has a length."""
 
+    def before_epoch(self) -> None:
+        """What precedes the minibatches of an epoch."""
+
     def after_step(self, step: Step) -> None:
         """What follows an update, such as a moving average."""
 

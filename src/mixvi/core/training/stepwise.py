@@ -17,6 +17,8 @@ from mixvi.core.training.steps import StepwiseModule
 
 # minibatches between looks at the sums, which wait for the device
 GUARD_EVERY = 100
+# Adam's own
+BETAS = (0.9, 0.999)
 ADVICE = "Lower the learning rate (lr), or the weights and steps of the objective"
 
 
@@ -33,7 +35,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
     lr
         Network name to Adam's learning rate, or one for all networks.
     betas, eps, weight_decay
-        Adam's further settings.
+        Adam's further settings; ``betas`` may be a dict that has them for some networks by name.
     decoupled
         Whether weight decay shrinks the weights by ``lr * weight_decay`` beside the gradient
         (AdamW), or is part of the gradient.
@@ -49,7 +51,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         *,
         lr: float | dict[str, float],
         batch_size: int,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] | dict[str, tuple[float, float]] = BETAS,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
@@ -62,7 +64,9 @@ class StepwiseTrainingPlan(pl.LightningModule):
         if not isinstance(lr, dict):
             lr = dict.fromkeys(module.network_names, lr)
         self._lr = lr
-        self._adam = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        of = betas if isinstance(betas, Mapping) else dict.fromkeys(module.network_names, betas)
+        self._betas = {name: tuple(of.get(name, BETAS)) for name in module.network_names}
+        self._adam = {"eps": eps, "weight_decay": weight_decay}
         self._adam_class = torch.optim.AdamW if decoupled else torch.optim.Adam
         self._decay = (lr_decay, decay_epochs)
         self._batch_size = batch_size
@@ -93,12 +97,15 @@ class StepwiseTrainingPlan(pl.LightningModule):
         # one call for all weights, where the device has it
         fused = self.device.type in ("cpu", "cuda")
         return [
-            self._adam_class(parameters, lr=self._lr[name], fused=fused, **self._adam)
+            self._adam_class(
+                parameters, lr=self._lr[name], betas=self._betas[name], fused=fused, **self._adam
+            )
             for name, parameters in self._parameters_of.items()
         ]
 
     def on_train_epoch_start(self) -> None:
         """Set the learning rates of the epoch, which are the same if a run is resumed in it."""
+        self.module.before_epoch()
         factor, n_epochs = self._decay
         weight = factor ** (self.current_epoch // n_epochs)
         for name, optimizer in zip(self.module.network_names, self._optimizers(), strict=True):
@@ -210,6 +217,8 @@ def stepwise_settings(
         )
     for name, value in rates.items():
         arguments.check_positive(f"lr of {name}", value, integer=False)
+    if isinstance(options.get("betas"), Mapping):
+        arguments.check_options("betas", options["betas"], names, "the model")
     for name, integer in (("eps", False), ("lr_decay", False), ("decay_epochs", True)):
         if name in options:
             arguments.check_positive(name, options[name], integer=integer)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mixvi.core import arguments
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.training.steps import Loss, Step
-from mixvi.images.likelihoods import reconstruction_loss
+from mixvi.images.likelihoods import LIKELIHOODS, image_loss
 from mixvi.images.module import ImageModule
 from mixvi.images.objective import Objective
 
@@ -35,13 +36,21 @@ class Autoencoder(Objective):
     ----------
     recon_scale
         What the sum of squares over pixels is multiplied by.
+    likelihood
+        ``"gaussian"`` of unit variance, or ``"bernoulli"``: pixels as probabilities, for images
+        that are black and white.
     """
 
     recon_scale: float = 0.5
+    likelihood: str = "gaussian"
 
     is_autoencoder = True
     default_epochs = 100
     beta = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        arguments.check_choice("likelihood", self.likelihood, LIKELIHOODS)
 
     def steps(self) -> tuple[Step, ...]:
         """One step of encoder and generator a minibatch."""
@@ -50,10 +59,19 @@ class Autoencoder(Objective):
     def autoencoder(self, nets: ImageModule, x: Tensor) -> Loss:
         """Reconstruction and restriction, from one code an image."""
         codes = self.codes_of(nets, x)
-        reconstruction = reconstruction_loss(x, nets.decode(codes.z), self.recon_scale).mean()
+        reconstruction = self.reconstruction(nets, x, codes)
         name, restriction = self.restriction(nets, x, codes)
         terms = {"reconstruction": reconstruction, name: restriction}
-        return reconstruction + self.beta * restriction, terms
+        return reconstruction + self.weight(nets) * restriction, terms
+
+    def weight(self, nets: ImageModule) -> Tensor | float:
+        """The restriction's weight."""
+        return self.beta
+
+    def reconstruction(self, nets: ImageModule, x: Tensor, codes: Codes) -> Tensor:
+        """Minus log p(x | z), mean over images."""
+        x_hat = nets.decode(codes.z)
+        return image_loss(x, x_hat, self.likelihood, self.recon_scale).mean()
 
     def codes_of(self, nets: ImageModule, x: Tensor) -> Codes:
         """Draws of q(z | x), one an image, and its moments."""

@@ -1,0 +1,239 @@
+"""Many trained models in one figure: scores against errors, agreement, spread, labels, shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mixvi.metrics.agreement import check_columns, rank_agreement
+from mixvi.metrics.downstream import DownstreamScore
+from mixvi.pl.latent import category_colours
+
+_MARKERS = "osD^vP*X<>"
+
+
+def tradeoff(
+    results: pd.DataFrame,
+    score: str,
+    *,
+    error: str = "reconstruction",
+    by: str = "method",
+    strength: str | None = "strength",
+    ax: Axes | None = None,
+) -> Axes:
+    """A score of trained models against their error; stronger models are larger (Mushom 2020).
+
+    Parameters
+    ----------
+    results
+        One row a model.
+    score, error
+        Its figures.
+    by
+        Column that colours stand for.
+    strength
+        Column that sizes stand for, ranked within ``by``; ``None``: all alike.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    """
+    check_columns(results, [score, error, by, *([strength] if strength else [])])
+    ax = _axes(ax, (4.6, 3.4))
+    groups = list(results.groupby(by, observed=True, sort=False))
+    for (name, rows), colour, marker in zip(
+        groups, category_colours(len(groups)), _cycled(len(groups)), strict=True
+    ):
+        sizes = 30.0
+        if strength is not None:
+            sizes = 20.0 + 20.0 * rows[strength].rank(method="dense")
+        ax.scatter(
+            rows[error], rows[score], s=sizes, color=colour, marker=marker, alpha=0.7, label=name
+        )
+    ax.set(xlabel=error.replace("_", " "), ylabel=score.replace("_", " "))
+    _legend_beside(ax)
+    return ax
+
+
+def rank_correlations(
+    results: pd.DataFrame,
+    rows: Sequence[str],
+    columns: Sequence[str] | None = None,
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map of Spearman correlations over trained models.
+
+    Parameters
+    ----------
+    results, rows, columns
+        See :func:`mixvi.metrics.rank_agreement`.
+    title, ax
+        Title, and the axes to draw on.
+    """
+    table = rank_agreement(results, rows, columns)
+    ax = _axes(ax, (1.8 + 0.7 * table.shape[1], 1.2 + 0.5 * table.shape[0]))
+    values = table.to_numpy()
+    drawn = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 else "black"
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    ax.set_xticks(
+        range(table.shape[1]), [_words(c) for c in table.columns], rotation=45, ha="right"
+    )
+    ax.set_yticks(range(table.shape[0]), [_words(r) for r in table.index])
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="Spearman")
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+def robustness(
+    results: pd.DataFrame,
+    score: str,
+    *,
+    by: str = "method",
+    strength: str = "strength",
+    ax: Axes | None = None,
+) -> Axes:
+    """A score of each method at each strength: every seed a point, medians as bars.
+
+    Parameters
+    ----------
+    results
+        One row a model.
+    score
+        Its figure.
+    by, strength
+        Columns of methods and strengths.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    """
+    check_columns(results, [score, by, strength])
+    methods = list(results.groupby(by, observed=True, sort=False))
+    settings = [
+        (name, value, rows[score].to_numpy(float))
+        for name, of in methods
+        for value, rows in of.groupby(strength, observed=True)
+    ]
+    ax = _axes(ax, (1.5 + 0.45 * len(settings), 3.2))
+    colours = dict(zip((n for n, _ in methods), category_colours(len(methods)), strict=True))
+    for place, (name, _, values) in enumerate(settings):
+        # side by side rather than on top of each other
+        shift = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.scatter(place + shift, values, s=14, color=colours[name], alpha=0.7, linewidths=0)
+        ax.hlines(np.median(values), place - 0.3, place + 0.3, color="0.2", lw=1.5)
+    ax.set_xticks(range(len(settings)), [f"{value:g}" for _, value, _ in settings])
+    ax.set(xlabel=_words(strength), ylabel=_words(score))
+    for name, colour in colours.items():
+        ax.scatter([], [], s=30, color=colour, label=name)
+    _legend_beside(ax)
+    return ax
+
+
+def sample_efficiency(scores: Mapping[str, DownstreamScore], *, ax: Axes | None = None) -> Axes:
+    """Mean accuracy of a downstream task by the number of labels, a line a model.
+
+    Parameters
+    ----------
+    scores
+        Name to what :func:`mixvi.metrics.downstream_probe` found; perfect codes among them show
+        what is to be reached.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if not scores:
+        raise ValueError("scores is empty: pass one result of downstream_probe or more.")
+    ax = _axes(ax, (4.6, 3.2))
+    for (name, score), colour, marker in zip(
+        scores.items(), category_colours(len(scores)), _cycled(len(scores)), strict=True
+    ):
+        means = score.accuracy["mean"]
+        text = name
+        if np.isfinite(score.sample_efficiency):
+            text = f"{name} ({score.sample_efficiency:.2f})"
+        ax.plot(means.index, means, color=colour, marker=marker, ms=5, label=text)
+    ax.set(xscale="log", xlabel="labelled rows", ylabel="mean test accuracy", ylim=(0, 1.02))
+    _legend_beside(ax)
+    return ax
+
+
+def domain_shift(report: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """How a model takes changed images, a panel a figure.
+
+    Parameters
+    ----------
+    report
+        What :func:`mixvi.metrics.domain_shift` found.
+    axes
+        Axes to draw on, one a column; default new ones.
+
+    Returns
+    -------
+    One axes a column of the report.
+
+    Raises
+    ------
+    ValueError
+        If axes are not one a column.
+    """
+    names = {
+        "displacement": "shift of code / spread",
+        "kl": "mean KL (nats)",
+        "iou": "IoU with clean image",
+        "invariance": "IoU between outputs",
+    }
+    if axes is None:
+        size = (2.6 * report.shape[1], 0.9 + 0.3 * len(report))
+        _, grid = plt.subplots(
+            1, report.shape[1], figsize=size, squeeze=False, layout="constrained", sharey=True
+        )
+        axes = list(grid.ravel())
+    if len(axes) != report.shape[1]:
+        raise ValueError(f"axes needs one entry a column ({report.shape[1]}), has {len(axes)}.")
+    for ax, column in zip(axes, report.columns, strict=True):
+        ax.barh(range(len(report)), report[column], color="tab:blue")
+        ax.set_yticks(range(len(report)), report.index)
+        ax.set_xlabel(names.get(column, column), fontsize=9)
+        if column in ("iou", "invariance"):
+            ax.set_xlim(0, 1)
+        ax.spines[["top", "right"]].set_visible(False)
+    if not axes[0].yaxis_inverted():
+        axes[0].invert_yaxis()
+    return list(axes)
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def _cycled(n: int) -> str:
+    return (_MARKERS * (n // len(_MARKERS) + 1))[:n]
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _legend_beside(ax: Axes) -> None:
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
