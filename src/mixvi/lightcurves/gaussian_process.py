@@ -1,7 +1,8 @@
-"""Curves from a few induction points, by a Gaussian process in closed form: kernel, solve, decoder.
+"""Curves from a few induction points by a Gaussian process: a kernel, a solve and a decoder.
 
-Induction points are values with a noise of their own at fixed times. The process that they condition
-says mean and variance at any other time, of any number of curves at once (Astorga 2021, section 9.3).
+Induction points are values with a noise of their own at fixed times. The process that they
+condition says mean and variance at any other time, in closed form and of any number of curves at
+once (Astorga 2021, section 9.3).
 """
 
 from __future__ import annotations
