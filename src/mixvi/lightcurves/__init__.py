@@ -1,1 +1,30 @@
 """Classes of variable stars and strange ones among them, from light curves of irregular times."""
+
+from mixvi.lightcurves.features import FEATURES, curve_features
+from mixvi.lightcurves.gaussian_process import (
+    CholeskySolve,
+    GaussianProcessDecoder,
+    Periodic,
+    SquaredExponential,
+    expected_log_likelihood,
+    induction_times,
+)
+from mixvi.lightcurves.interpolation import InterpolationPrediction
+from mixvi.lightcurves.periods import find_epochs, find_periods, fold
+from mixvi.lightcurves.tables import from_tables
+
+__all__ = [
+    "CholeskySolve",
+    "FEATURES",
+    "GaussianProcessDecoder",
+    "InterpolationPrediction",
+    "Periodic",
+    "SquaredExponential",
+    "curve_features",
+    "expected_log_likelihood",
+    "find_epochs",
+    "find_periods",
+    "fold",
+    "from_tables",
+    "induction_times",
+]
