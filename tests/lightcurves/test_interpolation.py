@@ -92,6 +92,26 @@ def test_a_channel_without_observations_is_zero_and_gives_finite_gradients():
     assert all(p.grad.isfinite().all() for p in block.parameters())
 
 
+def test_channels_may_share_times():
+    block = InterpolationPrediction(4)
+    t, x, valid = observations()
+    x = torch.cat([x, x.flip(1)], 1)
+    apart = block(torch.cat([t, t], 1), x, torch.cat([valid, valid], 1))
+    torch.testing.assert_close(block(t, x, valid), apart)
+
+
+def test_gradients_are_those_of_finite_differences():
+    block = InterpolationPrediction(2, n_references=3).double()
+    t, x, valid = (v.double() if v.is_floating_point() else v for v in observations(n=2, length=4))
+
+    def outputs(raw_rate, cross, x):
+        own = {"raw_rate": raw_rate, "cross": cross}
+        return torch.func.functional_call(block, own, (t, x, valid))
+
+    inputs = torch.tensor([5.0, 20.0], dtype=torch.double), block.cross.detach(), x
+    assert torch.autograd.gradcheck(outputs, [v.clone().requires_grad_() for v in inputs])
+
+
 def test_intensities_may_be_left_out():
     t, x, valid = observations()
     block = InterpolationPrediction(2, intensity=False)

@@ -18,6 +18,8 @@ INITIAL_RATE = 500.0
 # how much narrower the kernels of transients are
 TRANSIENT = 10.0
 _OUTPUTS = 3
+# log of an intensity that is none, among channels that have some
+_NOTHING = -1e30
 
 
 class InterpolationPrediction(nn.Module):
@@ -67,54 +69,75 @@ class InterpolationPrediction(nn.Module):
     def forward(self, t: Tensor, x: Tensor, valid: Tensor) -> Tensor:
         """What observations say at the reference times.
 
+        There are gradients to values and parameters, and none to times.
+
         Parameters
         ----------
         t
-            Times ``(B, D, L)``, or ``(B, 1, L)`` of all channels.
+            Times ``(B, G, L)``; the D channels are a multiple of G, and have these in turn.
         x
             Values ``(B, D, L)``.
         valid
-            Bool, which of them are observations, ``(B, D, L)`` or ``(B, 1, L)``.
+            Bool ``(B, G, L)``, which of them are observations.
 
         Returns
         -------
         Tensor ``(B, 3 D, R)``: trends, intensities, transients less trends. Channels without any
         observation are zero.
         """
-        # squared (B, D or 1, R, L)
-        x = torch.where(valid, x, 0.0)
-        squared = self._distance(t).square()
-        hidden = ~valid[..., None, :]
-        rate = self.rate[:, None, None]
-        log_intensity, smooth = _weighted_mean(-rate * squared, x, hidden)
-        _, transient = _weighted_mean(-TRANSIENT * rate * squared, x, hidden)
-        intensity = log_intensity.exp()
-        n_valid = valid.sum(-1, keepdim=True).clamp_min(1)
-        mean = x.sum(-1, keepdim=True) / n_valid
+        n, n_groups = t.shape[:2]
+        x = x.unflatten(1, (-1, n_groups))
+        rate = self.rate.view(-1, n_groups)
+        farther, nearest = self._distances(t, valid)
+        weighed = torch.stack([valid[:, None].expand_as(x).to(x.dtype), x], dim=-1)
+        weighed = torch.where(valid[:, None, ..., None], weighed, 0.0)
+        # sums of weights and of weighted values (B, D / G, G, R, 2), over the weight of the nearest
+        total, of_values = _KernelSums.apply(rate, farther, weighed).unbind(-1)
+        sharp, of_sharp = _KernelSums.apply(TRANSIENT * rate, farther, weighed).unbind(-1)
+        there = valid.any(-1)[:, None, :, None]
+        smooth = of_values / total.clamp_min(1.0)
+        log_intensity = total.clamp_min(1.0).log() - rate[..., None] * nearest[:, None]
+        log_intensity = torch.where(there, log_intensity, -torch.inf).flatten(1, 2)
+        mean = weighed[..., 1].sum(-1) / weighed[..., 0].sum(-1).clamp_min(1.0)
         # shares of channels at a reference time, without the underflow of their intensities
-        share = log_intensity.softmax(1)
-        others = torch.einsum("de,ber->bdr", self.cross, share * (smooth - mean))
-        there = valid.any(-1, keepdim=True)
-        trend = torch.where(there, mean + others, 0.0)
-        transient = torch.where(there, transient - trend, 0.0)
-        outputs = [trend, intensity, transient] if self.intensity else [trend, transient]
+        share = log_intensity.clamp_min(_NOTHING).softmax(1)
+        off = share * (smooth - mean[..., None]).flatten(1, 2)
+        trend = mean.flatten(1)[..., None] + torch.einsum("de,ber->bdr", self.cross, off)
+        there = there.expand_as(smooth).flatten(1, 2)
+        trend = torch.where(there, trend, 0.0)
+        transient = (of_sharp / sharp.clamp_min(1.0)).flatten(1, 2) - trend
+        outputs = [trend, log_intensity.exp(), transient] if self.intensity else [trend, transient]
         return torch.cat(outputs, dim=1)
 
-    def _distance(self, t: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _distances(self, t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances ``(B, G, R, L)`` of references to times, less the least, and that."""
         distance = self.references[:, None] - t[..., None, :]
-        if not self.periodic:
-            return distance
-        distance = distance.abs()
-        return torch.minimum(distance, 1.0 - distance)
+        if self.periodic:
+            distance = distance.abs_()
+            distance = torch.minimum(distance, 1.0 - distance)
+        squared, hidden = distance.square_(), ~valid[..., None, :]
+        nearest = squared.masked_fill(hidden, torch.inf).amin(-1, keepdim=True)
+        nearest = nearest.masked_fill_(nearest.isinf(), 0.0)
+        return (squared - nearest).masked_fill_(hidden, 0.0), nearest[..., 0]
 
 
-def _weighted_mean(log_weights: Tensor, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the sum of weights, and the weighted mean of ``x`` ``(B, D, L)``, each ``(B, D, R)``.
+class _KernelSums(torch.autograd.Function):
+    """``exp(-rate d) @ columns``; its derivative keeps one large matrix where autograd keeps three.
 
-    ``log_weights`` and ``hidden`` are broadcast to ``(B, D, R, L)``; hidden ones weigh nothing.
+    rate ``(M, G)``  d ``(B, G, R, L)``  columns ``(B, M, G, L, C)``  sums ``(B, M, G, R, C)``
     """
-    # finite: a channel without observations would be 0 / 0
-    log_weights = log_weights.masked_fill(hidden, -1e30)
-    total = log_weights.logsumexp(-1)
-    weights = (log_weights - total[..., None]).exp()
-    return total, (weights @ x[..., None]).squeeze(-1)
+
+    @staticmethod
+    def forward(ctx, rate: Tensor, distance: Tensor, columns: Tensor) -> Tensor:
+        weights = torch.mul(distance[:, None], -rate[..., None, None]).exp_()
+        ctx.save_for_backward(distance, columns, weights)
+        return weights @ columns
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        distance, columns, weights = ctx.saved_tensors
+        of_columns = weights.mT @ grad if ctx.needs_input_grad[2] else None
+        falling = (weights * distance[:, None]) @ columns
+        return -(grad * falling).sum((0, 3, 4)), None, of_columns
