@@ -170,6 +170,16 @@ def test_folded_curves_repeat_by_their_period_from_their_epoch():
     np.testing.assert_allclose(again, mean, rtol=1e-4)
 
 
+def test_phases_may_be_asked_for():
+    adata = curves()
+    model = model_of(adata, setup={"epoch_key": "epoch"})
+    phase = model.get_phases(indices=[2])
+    assert np.array_equal(np.isfinite(phase), adata.obsm["valid"][2:3])
+    mean = model.interpolate(np.nan_to_num(phase), indices=[2], phases=True, return_sd=False)
+    there, expected = np.isfinite(phase), model.get_reconstruction(indices=[2])
+    np.testing.assert_allclose(mean[there], expected[there], atol=1e-4)
+
+
 def test_users_path(tmp_path):
     adata = curves()
     adata.obs["label"] = adata.obs["label"].astype(object).where(np.arange(18) % 3 > 0, "Unknown")

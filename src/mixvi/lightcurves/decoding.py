@@ -28,6 +28,7 @@ class DecodingMixin:
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
+        phases: bool = False,
         return_sd: bool = True,
         batch_size: int | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -40,6 +41,8 @@ class DecodingMixin:
         ----------
         times
             In the unit of the registered ones, ``(T,)`` of all curves alike, or ``(n_obs, T)``.
+        phases
+            ``times`` are phases instead.
         return_sd
             Whether standard deviations are returned, too.
 
@@ -56,6 +59,8 @@ class DecodingMixin:
         adata = self._validate_anndata(adata)
         chosen = self._check_indices(adata, indices)
         start, length = (part[chosen] for part in time_scale(adata, self._setup_args))
+        if phases:
+            start, length = np.zeros(len(chosen)), np.ones(len(chosen))
         folded = self._setup_args["fold"]
         phase = requested_phases(times, len(chosen), start, length, folded)
         parts, done = [], 0

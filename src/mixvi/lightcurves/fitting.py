@@ -57,7 +57,7 @@ class CurveFittingMixin(StepwiseFittingMixin):
         Parameters
         ----------
         max_epochs
-            Passes over the curves, 200 by default.
+            Passes over the curves. ``None``: 200, or so many that there are 2,000 updates.
         lr
             Adam's learning rate (Astorga 2021, section 9.4); a dict has one for each network by
             name. It falls to a third and to a ninth in the second and the last third of the epochs,
@@ -150,7 +150,8 @@ class CurveFittingMixin(StepwiseFittingMixin):
         return np.where(codes < self.module.n_classes, codes, -1)
 
     def _default_epochs(self, n_minibatches: int) -> int:
-        return 200
+        # few curves are passed over more often than many
+        return max(200, math.ceil(2_000 / n_minibatches))
 
     def _default_pretraining(self) -> int:
         """Epochs of the autoencoder alone unless told."""

@@ -21,9 +21,11 @@ from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.fitting import CurveFittingMixin
 from mixvi.lightcurves.module import CurveModule
+from mixvi.lightcurves.observations import as_stored, read_observations
 from mixvi.lightcurves.setup import (
     CENTRE_KEY,
     FEATURES_KEY,
+    PHASE_KEY,
     SPREAD_KEY,
     curve_fields,
     resolve_curves,
@@ -185,6 +187,19 @@ class LightCurveModel(CurveFittingMixin, AnnDataModel):
         ]
         names = adata.obs_names[self._check_indices(adata, indices)]
         return torch.cat(parts).numpy(), names
+
+    def get_phases(
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Phases of the registered times, in their shape; NaN where there is no observation."""
+        adata = self._validate_anndata(adata)
+        chosen = self._check_indices(adata, indices)
+        phase = np.where(
+            read_observations(adata, self._setup_args).valid[chosen],
+            self.get_anndata_manager(adata, required=True).get_from_registry(PHASE_KEY)[chosen],
+            np.nan,
+        )
+        return as_stored(phase, self.n_bands)
 
     @abstractmethod
     def _class_probabilities(self, curves: Curves) -> Tensor:

@@ -5,12 +5,14 @@ from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
+from mixvi.pl.light_curves import folded_curve, strangest_curves
 from mixvi.pl.satellite import image_series, pixel_series, segmentation
 from mixvi.pl.training import loss_terms
 
 __all__ = [
     "component_heatmap",
     "confidence",
+    "folded_curve",
     "hybrid_umap",
     "image_grid",
     "image_series",
@@ -23,4 +25,5 @@ __all__ = [
     "reconstructions",
     "reliability",
     "segmentation",
+    "strangest_curves",
 ]
