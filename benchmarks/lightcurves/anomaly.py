@@ -105,7 +105,7 @@ def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool =
 
 def _svdd(case: str, seed: int) -> dict:
     held = hold_out(*case.split(", "), seed)
-    epochs = ceil(SETTINGS["updates"] / (held.train.n_obs // SETTINGS["batch_size"]))
+    epochs = ceil(SETTINGS["updates"] * SETTINGS["batch_size"] / held.train.n_obs)
     options = {"width": SETTINGS["width"], "epochs": epochs, "setup": SETTINGS["setup"]}
     return figures(held.strange, deep_svdd(held.train, held.test, seed, **options))
 

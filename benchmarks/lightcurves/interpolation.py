@@ -62,10 +62,8 @@ def _figures(test: AnnData, hidden: np.ndarray, mean: np.ndarray, sd: np.ndarray
     off = (test.obsm["magnitude"] - mean)[hidden]
     spread = np.nanstd(np.where(test.obsm["valid"], test.obsm["magnitude"], np.nan), axis=1)
     relative = off / np.repeat(spread, hidden.sum(1))
-    found = {
-        "rmse": float(np.sqrt(np.mean(relative**2))),
-        "median": float(np.median(abs(relative))),
-    }
+    rmse, median = np.sqrt(np.mean(relative**2)), np.median(np.abs(relative))
+    found = {"rmse": float(rmse), "median": float(median)}
     if sd is not None:
         factor = norm.ppf(0.5 + SETTINGS["coverage"] / 2)
         found["inside_90"] = float(np.mean(abs(off) < factor * sd[hidden]))

@@ -10,7 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from mixvi.core.data.loading import inference_loader
 from mixvi.lightcurves import FEATURES, curve_features
+from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.lcvade import CurveVAE
 
 # what a period says by itself
@@ -55,33 +57,38 @@ def deep_svdd(
     not trained puts the class on average (Ruff et al. 2018; Perez-Carrasco et al. 2023).
     """
     torch.manual_seed(seed)
-    train = train.copy()
-    # the model that is not trained gives encoder, minibatches and standardisation
-    CurveVAE.setup_anndata(train, labels_key="label", **setup)
-    model = CurveVAE(train, width=width)
-    model.is_trained_ = True
-    module, codes = model.module, model._label_codes()
-    head = torch.nn.Linear(12 + len(model.features), 32, bias=False)
+    # models that are not trained give minibatches, standardised by the first
+    models = []
+    for adata in (train, test):
+        CurveVAE.setup_anndata(adata, labels_key="label", **setup)
+        models.append(CurveVAE(adata, width=width))
+    module = models[0].module
+    head = torch.nn.Linear(12 + len(models[0].features), 32, bias=False)
 
-    def embed(curves) -> torch.Tensor:
+    def batches(model: CurveVAE, rows: np.ndarray):
+        for tensors in inference_loader(model.adata_manager, rows, 128):
+            yield module.seen(module.rows(tensors))
+
+    def embed(curves: Curves) -> torch.Tensor:
         return head(torch.cat([module.encode(curves)[0], curves.features], dim=1))
 
+    rows = np.arange(train.n_obs)
     with torch.no_grad():
-        first = torch.cat([embed(module.seen(c)) for c in model._batches(train, None, 256)])
-    centres = torch.stack([first[codes == k].mean(0) for k in range(codes.max() + 1)])
+        seen = [(embed(curves), curves.labels) for curves in batches(models[0], rows)]
+    first, codes = (torch.cat(part) for part in zip(*seen, strict=True))
+    centres = torch.stack([first[codes == k].mean(0) for k in codes.unique()])
     weights = [*module.encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(weights, lr=1e-3, weight_decay=1e-6)
     rng = np.random.default_rng(seed)
     for _ in range(epochs):
-        rows = rng.permutation(train.n_obs)
-        for curves in model._batches(train, rows, 128):
-            module.train()
-            loss = (embed(module.seen(curves)) - centres[curves.labels]).square().sum(1).mean()
+        for curves in batches(models[0], rng.permutation(rows)):
+            loss = (embed(curves) - centres[curves.labels]).square().sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    module.eval()
     with torch.no_grad():
-        found = torch.cat([embed(module.seen(c)) for c in model._batches(test, None, 256)])
+        found = torch.cat([embed(c) for c in batches(models[1], np.arange(test.n_obs))])
     return torch.cdist(found, centres).amin(1).numpy()
 
 

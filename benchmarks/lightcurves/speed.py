@@ -1,4 +1,4 @@
-"""One epoch of 10,000 curves of 200 points, the shares of its parts, and memory by number of curves.
+"""One epoch of 10,000 curves of 200 points, what its parts take, and memory by number of curves.
 
 On one thread, in processor time of the process, which other work on the machine does not count in.
 """
@@ -15,17 +15,26 @@ from benchmarks.record import TRAINER, add_device, quiet, use_device, write
 
 from mixvi.datasets import synthetic_light_curves
 from mixvi.lightcurves import LCVaDE, expected_log_likelihood
+from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.gaussian_process import GaussianProcessDecoder
+from mixvi.lightcurves.networks import CurveEncoder, InductionDecoder
 
 
 def parts(width: int, n_repeats: int = 5) -> dict[str, float]:
     """Seconds of each part of an update of 128 curves, the least of some."""
-    adata = synthetic_light_curves(16, n_points=(200, 200))
-    LCVaDE.setup_anndata(adata, labels_key="label")
-    model = LCVaDE(adata, width=width)
-    module, curves = model.module, next(iter(model._inputs(adata, None, 128)))
-    module.train()
-    encoder, decoder, runs = module.encoder, module.decoder, []
+    shape, zeros = (128, 1, 200), torch.zeros(128, 1)
+    curves = Curves(
+        phase=torch.rand(shape),
+        x=torch.randn(shape),
+        error=torch.full(shape, 0.1),
+        valid=torch.ones(shape, dtype=torch.bool),
+        centre=zeros,
+        spread=zeros + 1,
+        features=zeros,
+        known=zeros > 0,
+        labels=zeros[:, 0],
+    )
+    encoder, decoder, runs = CurveEncoder(1, 12, width), InductionDecoder(1, width=width), []
     for _ in range(n_repeats + 1):
         t = [time.process_time()]
         z, log_var = encoder(curves)
