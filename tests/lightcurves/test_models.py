@@ -204,6 +204,8 @@ def test_users_path(tmp_path):
             loaded.get_anomaly_score(kind=kind), model.get_anomaly_score(kind=kind)
         )
     np.testing.assert_array_equal(loaded.interpolate([0.5])[1], model.interpolate([0.5])[1])
+    alone = LCVaDE.load(tmp_path / "model", adata=False)
+    assert alone.sample(2, cluster="EW", times=[0.0, 0.1]).obsm["magnitude"].shape == (2, 2)
 
 
 @pytest.mark.parametrize("backbone", ["gp", "rnn"])

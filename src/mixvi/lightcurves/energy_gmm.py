@@ -22,7 +22,6 @@ from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.steps import Loss, Step
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.gaussian_process import GaussianProcessDecoder, expected_log_likelihood
-from mixvi.lightcurves.lcvade import check_network_sizes
 from mixvi.lightcurves.model import LightCurveModel
 from mixvi.lightcurves.module import CurveModule
 from mixvi.lightcurves.networks import CurveEncoder, InductionDecoder
@@ -278,8 +277,10 @@ class EnergyGMM(LightCurveModel):
             ("classification_ratio", classification_ratio),
         ):
             check_weight(name, value)
-        n_latent = n_latent or (12 if backbone == "gp" else 64)
-        width = width or (64 if backbone == "gp" else 96)
+        if n_latent is None:
+            n_latent = 12 if backbone == "gp" else 64
+        if width is None:
+            width = 64 if backbone == "gp" else 96
         module = EnergyGMMModule(
             self._autoencoder(backbone, n_latent, width),
             n_latent,
@@ -295,7 +296,8 @@ class EnergyGMM(LightCurveModel):
         self._standardise_by(adata)
 
     def _autoencoder(self, backbone: str, n_latent: int, width: int) -> nn.Module:
-        check_network_sizes(n_latent, 1, width)
+        check_positive("n_latent", n_latent)
+        check_positive("width", width)
         if backbone == "rnn":
             if self.n_bands > 1:
                 raise ValueError(

@@ -20,14 +20,26 @@ _N_INIT = 5
 _N_HIDDEN = 128
 
 
-def check_network_sizes(n_representation: int, n_kernel: int, width: int) -> None:
-    """Raise ValueError unless networks can have these sizes."""
-    for name, value in (
-        ("n_representation", n_representation),
-        ("n_kernel", n_kernel),
-        ("width", width),
-    ):
+def curve_networks(
+    n_bands: int, n_representation: int, n_kernel: int, width: int, n_induction: int, periodic: bool
+) -> dict[str, nn.Module]:
+    """Encoder and decoder of curves.
+
+    Raises
+    ------
+    ValueError
+        If networks cannot have these sizes.
+    """
+    sizes = {"n_representation": n_representation, "n_kernel": n_kernel, "width": width}
+    for name, value in sizes.items():
         check_positive(name, value)
+    n_latent = n_representation + n_kernel
+    return {
+        "encoder": CurveEncoder(n_bands, n_latent, width, periodic=periodic),
+        "decoder": InductionDecoder(
+            n_bands, n_representation, n_kernel, width, n_induction, periodic
+        ),
+    }
 
 
 def classifier_network(n_latent: int, n_features: int, n_classes: int) -> nn.Module:
@@ -52,8 +64,7 @@ class LCVaDE(ElboCurveModel):
     n_representation, n_kernel
         Entries of z that decide the induction points, and the kernel.
     width
-        Channels of the residual networks; the thesis has 288, which takes four times as long as the
-        64 here.
+        Channels of the residual networks; the thesis has 288, which takes several times as long.
     n_induction
         Induction points a band, a multiple of 8.
     classifier
@@ -90,18 +101,14 @@ class LCVaDE(ElboCurveModel):
         super().__init__(adata, registry)
         n_classes = len(self.classes)
         n = n_classes if n_clusters is None else n_clusters
-        check_network_sizes(n_representation, n_kernel, width)
         check_choice("classifier", classifier, CLASSIFIERS)
         check_weight("classification_ratio", classification_ratio)
         check_count("warmup", warmup)
         self._check_components(n_clusters, n, n_classes, classifier)
+        networks = curve_networks(
+            self.n_bands, n_representation, n_kernel, width, n_induction, periodic
+        )
         n_latent = n_representation + n_kernel
-        networks: dict[str, nn.Module] = {
-            "encoder": CurveEncoder(self.n_bands, n_latent, width, periodic=periodic),
-            "decoder": InductionDecoder(
-                self.n_bands, n_representation, n_kernel, width, n_induction, periodic
-            ),
-        }
         if classifier == "mlp":
             networks["classifier"] = classifier_network(n_latent, len(self.features), n_classes)
         module = LCVaDEModule(
@@ -211,16 +218,12 @@ class CurveVAE(ElboCurveModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        check_network_sizes(n_representation, n_kernel, width)
         check_weight("classification_ratio", classification_ratio)
         check_count("warmup", warmup)
+        networks = curve_networks(
+            self.n_bands, n_representation, n_kernel, width, n_induction, periodic
+        )
         n_latent = n_representation + n_kernel
-        networks: dict[str, nn.Module] = {
-            "encoder": CurveEncoder(self.n_bands, n_latent, width, periodic=periodic),
-            "decoder": InductionDecoder(
-                self.n_bands, n_representation, n_kernel, width, n_induction, periodic
-            ),
-        }
         if self.classes:
             sizes = n_latent, len(self.features), len(self.classes)
             networks["classifier"] = classifier_network(*sizes)

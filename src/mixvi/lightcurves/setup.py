@@ -11,7 +11,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 
-from mixvi.core.arguments import check_positive
+from mixvi.core.arguments import check_positive, near_matches
 from mixvi.core.data import checks
 from mixvi.core.data.fields import ArrayField, DerivedField, QueryLabelsField
 from mixvi.lightcurves.features import centre_and_spread, check_features, feature_table
@@ -100,7 +100,7 @@ def _check_folding(adata: AnnData, args: dict[str, Any]) -> None:
         return
     key = args["period_key"]
     if key is None or key not in adata.obs:
-        near = checks.near_matches(str(key), adata.obs.columns)
+        near = near_matches(str(key), adata.obs.columns)
         raise KeyError(
             f"Curves are folded by their periods, but period_key={key!r} is not in adata.obs. "
             f"{near} Find periods by mixvi.lightcurves.find_periods(adata), or pass fold=False."
