@@ -129,6 +129,20 @@ def test_land_cover_on_the_satellite_page():
     assert names["maps"].shape == names["entropy"].shape == (4, 16, 16)
 
 
+def test_light_curves_page():
+    """Its code runs; tables of its own are not there."""
+    text = (ROOT / "docs" / "lightcurves.md").read_text()
+    _, model, parts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert model.count("max_epochs=2") == model.count("LCVaDE(adata)") == 1
+    small = model.replace("LCVaDE(adata)", "LCVaDE(adata, width=8)")
+    names = {}
+    exec(small.replace("max_epochs=2", "max_epochs=1, accelerator='cpu'"), names)
+    assert names["mean"].shape == names["sd"].shape == (60, 3)
+    assert names["new"].n_obs == 5 and "lcvade_anomaly" in names["adata"].obs
+    exec(parts, names)
+    assert names["variance"].shape == (5, 200)
+
+
 def test_page_for_users_of_scvi_tools():
     """Its code runs, on one epoch, and its table of defaults is true."""
     text = (ROOT / "docs" / "from_scvi_tools.md").read_text()

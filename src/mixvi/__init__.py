@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mixvi import cells, datasets, images, metrics, pl, satellite
+    from mixvi import cells, datasets, images, lightcurves, metrics, pl, satellite
     from mixvi.cells import AE, CGMVAE, CVAE, GMVAE, VAE
     from mixvi.core.data.backed import read_backed
     from mixvi.core.settings import settings
@@ -25,6 +25,7 @@ __all__ = [
     "cells",
     "datasets",
     "images",
+    "lightcurves",
     "metrics",
     "pl",
     "read_backed",

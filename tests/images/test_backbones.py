@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mixvi.core.maths.spectral import ConditionalBatchNorm
 from mixvi.images.backbones import make_backbone
-from mixvi.images.blocks import ConditionalBatchNorm, DownBlock, UpBlock, standing_statistics
+from mixvi.images.blocks import DownBlock, UpBlock, standing_statistics
 
 
 def n_weights(network: nn.Module) -> int:

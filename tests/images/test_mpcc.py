@@ -10,10 +10,10 @@ from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.images import AIMMPCC, MPCC, Backbone, ConditionalMPCC, GenerativeInference, mpcc_recipe
 from mixvi.images.backbones import BACKBONES, Critic, MLPBackbone, make_backbone
 from mixvi.images.cluster_networks import ProjectionCritic, Slots, cluster_networks
-from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc_module import MPCCModule
 from mixvi.metrics import hungarian_accuracy
 

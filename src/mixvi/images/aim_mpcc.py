@@ -6,8 +6,8 @@ import torch
 from anndata import AnnData
 from torch import Tensor, nn
 
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.steps import Step
-from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import MPCCNetworks
 from mixvi.images.mpcc_module import MPCCModule
 

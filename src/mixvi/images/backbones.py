@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixvi.core import arguments
+from mixvi.core.maths.spectral import linear
 from mixvi.images.blocks import (
     UPSAMPLING,
     DownBlock,
@@ -25,7 +26,6 @@ from mixvi.images.blocks import (
     PlainBlock,
     UpBlock,
     conv3,
-    linear,
 )
 
 BACKBONES: dict[str, type[Backbone]] = {}

@@ -11,19 +11,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-INIT_STD = 0.02
+from mixvi.core.maths.spectral import ConditionalBatchNorm, linear, normed
+
 UPSAMPLING = ("bilinear", "nearest")
-
-
-def normed(layer: nn.Module, spectral: bool = True) -> nn.Module:
-    """A linear or convolutional layer that starts from N(0, 0.02), with spectral norm."""
-    nn.init.normal_(layer.weight, std=INIT_STD)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return spectral_norm(layer, eps=1e-8) if spectral else layer
 
 
 def conv3(n_in: int, n_out: int) -> nn.Module:
@@ -34,36 +26,6 @@ def conv3(n_in: int, n_out: int) -> nn.Module:
 def conv1(n_in: int, n_out: int) -> nn.Module:
     """1 x 1 convolution."""
     return normed(nn.Conv2d(n_in, n_out, 1))
-
-
-def linear(n_in: int, n_out: int, bias: bool = True) -> nn.Module:
-    """Linear map."""
-    return normed(nn.Linear(n_in, n_out, bias=bias))
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm of which gain and bias are linear in a condition (a latent, say).
-
-    Parameters
-    ----------
-    n_channels
-        Channels of the features.
-    n_condition
-        Size of the condition.
-    spectral
-        Whether the two maps have spectral norm.
-    """
-
-    def __init__(self, n_channels: int, n_condition: int, spectral: bool = True):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(n_channels, eps=1e-5, affine=False)
-        self.gain = normed(nn.Linear(n_condition, n_channels, bias=False), spectral)
-        self.bias = normed(nn.Linear(n_condition, n_channels, bias=False), spectral)
-
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Features ``(B, n_channels, H, W)`` under conditions ``(B, n_condition)``."""
-        gain, bias = 1.0 + self.gain(condition), self.bias(condition)
-        return torch.addcmul(bias[:, :, None, None], self.norm(h), gain[:, :, None, None])
 
 
 class UpBlock(nn.Module):

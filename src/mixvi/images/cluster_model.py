@@ -14,7 +14,7 @@ from scvi import REGISTRY_KEYS
 from mixvi.core import arguments
 from mixvi.core.arguments import shown
 from mixvi.core.data.annotations import Annotations
-from mixvi.images.mixture_prior import GaussianMixturePrior
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
 from mixvi.metrics import used_components
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from mixvi.core import arguments
+from mixvi.core.maths.spectral import INIT_STD, ConditionalBatchNorm, linear
 from mixvi.images.backbones import (
     Backbone,
     ConvBackbone,
@@ -27,13 +28,10 @@ from mixvi.images.backbones import (
     hidden,
 )
 from mixvi.images.blocks import (
-    INIT_STD,
-    ConditionalBatchNorm,
     DownBlock,
     PlainBlock,
     UpBlock,
     conv3,
-    linear,
 )
 
 CONDITIONING = ("split", "copy", "class_norm")

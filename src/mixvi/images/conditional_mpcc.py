@@ -12,7 +12,7 @@ from mixvi.core.arguments import told_by_class
 from mixvi.core.data import checks
 from mixvi.core.data.fields import QueryLabelsField
 from mixvi.core.data.setup import LOADING
-from mixvi.images.mixture_prior import GaussianMixturePrior
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.images.mpcc import SIGMA_FLOOR, MixtureMPCC
 from mixvi.images.mpcc_module import MPCCModule
 from mixvi.images.setup import image_field

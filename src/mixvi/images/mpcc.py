@@ -17,11 +17,11 @@ from torch import nn
 
 from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.images.backbones import make_backbone
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.cluster_networks import ProjectionCritic, cluster_networks
-from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import ImageModel
 from mixvi.images.mpcc_module import MPCCModule
 from mixvi.images.teaching import TaughtModel
@@ -186,7 +186,7 @@ class MPCC(TaughtModel, MixtureMPCC):
     latent_ll_to_prior
         Whether L_q moves the prior, too, at the first encoder step, as in the author's code.
     legacy_sigma
-        See :class:`mixvi.images.mixture_prior.GaussianMixturePrior`.
+        See :class:`mixvi.core.maths.mixture_prior.GaussianMixturePrior`.
     ema_decay, ema_start
         See :class:`mixvi.images.GenerativeInference`.
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from mixvi.core import arguments
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import critic_loss, generator_loss
 from mixvi.images.cluster_networks import ProjectionCritic
 from mixvi.images.likelihoods import encoder_loss
-from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.teaching import TaughtModule
 
 

@@ -13,11 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from mixvi.core.data.splitting import Split
 from mixvi.core.maths.clustering import leiden_clusters
-from mixvi.core.training.fitting import Fit
-from mixvi.core.training.resuming import TrainingRun
-from mixvi.core.training.steps import Step
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.model import drawn_seed
 from mixvi.images.module import ImageModule
@@ -28,18 +24,7 @@ _N_PCS = 50
 
 
 class TaughtModule(ImageModule):
-    """A module whose steps depend on the part of training: ``"training"``, unless it is told."""
-
-    _part = "training"
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Steps are those of ``name``, such as ``"teaching"``, meanwhile."""
-        self._part = name
-        try:
-            yield
-        finally:
-            self._part = "training"
+    """A module whose steps depend on the part of training, one of which may be ``"teaching"``."""
 
     def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Images, and in teaching the cluster of each ``(B,)``."""
@@ -56,14 +41,6 @@ class TaughtModel(ClusterModel):
 
     def _further_rows(self) -> dict[str, np.ndarray] | None:
         return None if self._taught is None else {CLUSTERS_KEY: self._taught[:, None]}
-
-    def _steps(self, part: str) -> tuple[Step, ...]:
-        with self.module.part(part):
-            return super()._steps(part)
-
-    def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
-        with self.module.part(fit.part):
-            return super()._fit(fit, run)
 
     @torch.inference_mode()
     def _codes(self, rows: np.ndarray | None) -> np.ndarray:

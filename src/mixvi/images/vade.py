@@ -18,12 +18,12 @@ from torch import Tensor
 from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
 from mixvi.core.maths.mixture import reparameterise
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.likelihoods import LIKELIHOODS, encoder_loss, image_loss, log_normaliser
-from mixvi.images.mixture_prior import GaussianMixturePrior
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
 

@@ -14,6 +14,7 @@ from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
+from mixvi.pl.light_curves import folded_curve, strangest_curves
 from mixvi.pl.satellite import image_series, pixel_series, segmentation
 from mixvi.pl.training import loss_terms
 
@@ -24,6 +25,7 @@ __all__ = [
     "component_tree",
     "confidence",
     "domain_shift",
+    "folded_curve",
     "hybrid_umap",
     "image_grid",
     "image_series",
@@ -41,6 +43,7 @@ __all__ = [
     "robustness",
     "sample_efficiency",
     "segmentation",
+    "strangest_curves",
     "tradeoff",
     "traversals",
 ]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data.fields import BaseAnnDataField, ObsmField
+from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core.data import checks
+from mixvi.core.data.fields import ArrayField, DerivedField
 from mixvi.core.data.keys import UNLABELLED, VOID
 
 OBSERVED_KEY = "observed"
@@ -195,43 +195,10 @@ def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
     return np.full((*lead, *shape[3:]), UNLABELLED, dtype=np.int16)
 
 
-class SeriesField(ObsmField):
-    """An array ``(n, ...)`` of obsm as it is, and what is known of it."""
-
-    def __init__(self, registry_key: str, attr_key: str, known: dict[str, Any] | None = None):
-        super().__init__(registry_key, attr_key, correct_data_format=False)
-        self._known = known or {}
-
-    def register_field(self, adata: AnnData) -> dict:
-        """Number the second axis, as scvi-tools does columns."""
-        self.validate_field(adata)
-        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1]), **self._known}
-
-    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
-        """Keep what is known of the first."""
-        kept = {
-            name: state_registry[name] for name in ("shape", "label_mode") if name in state_registry
-        }
-        return self.register_field(adata_target) | kept
-
-
-class DerivedField(SeriesField):
-    """An array that is made of the registered ones, anew at every use."""
-
-    def __init__(self, registry_key: str, made: Callable[[AnnData], np.ndarray]):
-        super().__init__(registry_key, f"_scvi_{registry_key}")
-        self._made = made
-
-    def register_field(self, adata: AnnData) -> dict:
-        """Write it beside the others."""
-        adata.obsm[self.attr_key] = self._made(adata)
-        return super().register_field(adata)
-
-
 def series_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDataField]:
     """The fields of what :func:`resolve_series` found."""
     fields = [
-        SeriesField(REGISTRY_KEYS.X_KEY, args["series_key"], known),
+        ArrayField(REGISTRY_KEYS.X_KEY, args["series_key"], known),
         DerivedField(OBSERVED_KEY, partial(observed_values, args=args)),
         DerivedField(FRAME_KEY, partial(acquired, args=args)),
         DerivedField(TIME_KEY, partial(dates, args=args)),

@@ -187,3 +187,12 @@ def test_the_split_keeps_the_labelled_share(counts):
     data.setup()
     for batch in data.train_dataloader():
         assert int(batch["extra_continuous_covs"].sum()) == 5
+
+
+def test_groups_are_drawn_alike_and_others_come_once():
+    groups = np.array([0] * 90 + [1] * 9 + [2] * 1 + [-1] * 20)
+    rows = np.concatenate(list(MinibatchSampler(np.arange(120), 16, groups=groups)))
+    assert len(rows) == 120
+    assert sorted(rows[groups[rows] < 0]) == list(range(100, 120))
+    counts = np.bincount(groups[rows][groups[rows] >= 0])
+    assert counts.sum() == 100 and counts.min() > 15

@@ -6,7 +6,7 @@ text, as a file gives it, fits a model that was trained on integers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -234,6 +234,37 @@ class QuerySoftLabelsField(ObsmField):
             values = np.where(known > 0.5, values / known.clip(0.5), 0.0).astype(np.float32)
         adata_target.obsm[self.attr_key] = values
         return {self.COLUMN_NAMES_KEY: names, self.SOURCE_COLUMNS_KEY: source}
+
+
+class ArrayField(ObsmField):
+    """An array ``(n, ...)`` of obsm as it is, and what is known of it."""
+
+    def __init__(self, registry_key: str, attr_key: str, known: dict[str, Any] | None = None):
+        super().__init__(registry_key, attr_key, correct_data_format=False)
+        self._known = known or {}
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Number the second axis, as scvi-tools does columns."""
+        self.validate_field(adata)
+        return {self.COLUMN_NAMES_KEY: np.arange(adata.obsm[self.attr_key].shape[1]), **self._known}
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Keep what is known of the first."""
+        found = self.register_field(adata_target)
+        return state_registry | {self.COLUMN_NAMES_KEY: found[self.COLUMN_NAMES_KEY]}
+
+
+class DerivedField(ArrayField):
+    """An array that is made of the registered ones, anew at every use."""
+
+    def __init__(self, registry_key: str, made: Callable[[AnnData], np.ndarray]):
+        super().__init__(registry_key, f"_scvi_{registry_key}")
+        self._made = made
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Write it beside the others."""
+        adata.obsm[self.attr_key] = self._made(adata)
+        return super().register_field(adata)
 
 
 def soft_table(values: pd.DataFrame | np.ndarray, names: Sequence[str] | None = None):

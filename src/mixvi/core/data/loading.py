@@ -113,6 +113,10 @@ class MinibatchSampler(Sampler[np.ndarray]):
     rank, n_ranks
         Which of how many processes asks. All draw the same order and take rows of their own from
         it, in the same number of minibatches; their numbers of rows differ by one at most.
+    groups
+        Codes of all rows that there are, of classes say, below zero of rows in none. An epoch draws
+        those in groups with replacement, each group alike, and as many as there are; others come
+        once.
     generator
         What orders are drawn from; the same in every process. ``None``: torch's global one.
 
@@ -133,12 +137,14 @@ class MinibatchSampler(Sampler[np.ndarray]):
         rank: int = 0,
         n_ranks: int = 1,
         generator: torch.Generator | None = None,
+        groups: np.ndarray | None = None,
     ):
         self.indices = np.asarray(indices)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self._rank, self._n_ranks = rank, n_ranks
         self._generator = generator
+        self._groups = groups
         self._labelled = self._unlabelled = None
         if labelled_fraction is not None:
             self._labelled = self.indices[labelled]
@@ -193,7 +199,20 @@ class MinibatchSampler(Sampler[np.ndarray]):
     def _order(self, indices: np.ndarray) -> np.ndarray:
         if not self.shuffle:
             return indices
+        if self._groups is not None:
+            indices = self._balanced(indices)
         return indices[torch.randperm(len(indices), generator=self._generator).numpy()]
+
+    def _balanced(self, indices: np.ndarray) -> np.ndarray:
+        """As many rows, of which each group has about as many."""
+        codes = self._groups[indices]
+        grouped = codes >= 0
+        if not grouped.any():
+            return indices
+        _, places, counts = np.unique(codes[grouped], return_inverse=True, return_counts=True)
+        weights = torch.from_numpy(1.0 / counts[places])
+        drawn = torch.multinomial(weights, len(places), True, generator=self._generator)
+        return np.concatenate([indices[~grouped], indices[grouped][drawn.numpy()]])
 
     def _recycled(self, n: int) -> np.ndarray:
         rounds = -(-n // len(self._labelled))
@@ -270,7 +289,7 @@ class MinibatchModule(pl.LightningDataModule):
         The model's AnnData manager.
     split
         Which rows train and which are validated.
-    batch_size, labelled, labelled_fraction
+    batch_size, labelled, labelled_fraction, groups
         See :class:`MinibatchSampler`; ``labelled`` is a mask over all rows of the AnnData.
     extra
         Further arrays ``(n_obs, ...)`` to read beside the fields or in their place.
@@ -287,6 +306,7 @@ class MinibatchModule(pl.LightningDataModule):
         labelled_fraction: float | None = None,
         extra: dict[str, np.ndarray] | None = None,
         data_on: str = "auto",
+        groups: np.ndarray | None = None,
     ):
         super().__init__()
         self._manager = manager
@@ -296,6 +316,7 @@ class MinibatchModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self._labelled = labelled
         self._labelled_fraction = labelled_fraction
+        self._groups = groups
         self._rank, self._n_ranks = 0, 1
         self._generator: torch.Generator | None = None
         self.split = split
@@ -355,6 +376,7 @@ class MinibatchModule(pl.LightningDataModule):
             "batch_size": self.batch_size,
             "labelled": None if self._labelled is None else self._labelled[self.split.train],
             "labelled_fraction": self._labelled_fraction,
+            "groups": self._groups,
         }
         rows = self._placed()
         if isinstance(rows, BackedRows):

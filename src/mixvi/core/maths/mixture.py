@@ -51,6 +51,19 @@ def gaussian_log_prob(x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     return -0.5 * ((x - mu).square() * (-log_var).exp() + log_var + LOG_2PI).sum(-1)
 
 
+def expected_gaussian_log_prob(mu: Tensor, var: Tensor, mu_p: Tensor, var_p: Tensor) -> Tensor:
+    """E log N(x; mu_p, var_p) for x ~ N(mu, var), elementwise (minus a cross-entropy), in nats.
+
+    Parameters
+    ----------
+    mu, var
+        Mean and variance of the first Gaussian; all four are broadcast with each other.
+    mu_p, var_p
+        Mean and variance of the second.
+    """
+    return -0.5 * (LOG_2PI + var_p.log() + (var + (mu - mu_p).square()) / var_p)
+
+
 def component_kl(mu: Tensor, log_var: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
     """KL of one Gaussian per row to each of its K components.
 

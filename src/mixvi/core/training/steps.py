@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scvi.module.base import BaseModuleClass
@@ -64,6 +65,18 @@ class StepwiseModule(BaseModuleClass):
         self.network_names = tuple(networks)
         for name, network in networks.items():
             self.add_module(name, network)
+
+    # the part of training whose steps are taken
+    _part = "training"
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Steps are those of a part of training such as ``"pretraining"`` meanwhile."""
+        self._part = name
+        try:
+            yield
+        finally:
+            self._part = "training"
 
     @abstractmethod
     def steps(self) -> tuple[Step, ...]:

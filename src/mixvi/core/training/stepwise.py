@@ -41,6 +41,8 @@ class StepwiseTrainingPlan(pl.LightningModule):
         (AdamW), or is part of the gradient.
     lr_decay, decay_epochs
         Factor of the learning rates each time that so many epochs have passed.
+    clip_norm
+        Largest norm of the gradient of all networks that a step updates; ``None``: any.
     batch_size
         Rows a minibatch; a shorter one at the end of an epoch is left out of training.
     """
@@ -57,6 +59,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         decoupled: bool = False,
         lr_decay: float = 1.0,
         decay_epochs: int = 10,
+        clip_norm: float | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -69,6 +72,7 @@ class StepwiseTrainingPlan(pl.LightningModule):
         self._adam = {"eps": eps, "weight_decay": weight_decay}
         self._adam_class = torch.optim.AdamW if decoupled else torch.optim.Adam
         self._decay = (lr_decay, decay_epochs)
+        self._clip_norm = clip_norm
         self._batch_size = batch_size
         self._steps = module.steps()
         self._parameters_of = {
@@ -130,6 +134,8 @@ class StepwiseTrainingPlan(pl.LightningModule):
                     optimizers[name].zero_grad()
                 # gradients of these networks alone, however the loss came about
                 self.manual_backward(loss, inputs=inputs)
+                if self._clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(inputs, self._clip_norm)
                 for name in step.updates:
                     optimizers[name].step()
                 self.module.after_step(step)
@@ -222,6 +228,8 @@ def stepwise_settings(
     for name, integer in (("eps", False), ("lr_decay", False), ("decay_epochs", True)):
         if name in options:
             arguments.check_positive(name, options[name], integer=integer)
+    if options.get("clip_norm") is not None:
+        arguments.check_positive("clip_norm", options["clip_norm"], integer=False)
     return options | {"lr": rates}
 
 

@@ -98,14 +98,15 @@ class StepwiseFittingMixin(RunnerMixin):
         data = MinibatchModule(
             self.adata_manager, fit.split, **fit.minibatches, extra=self._further_rows()
         )
-        self._run(
-            StepwiseTrainingPlan(self.module, **fit.plan),
-            data,
-            part=fit.part,
-            max_epochs=fit.max_epochs,
-            checkpoints=run and run.phase(fit.part),
-            **fit.trainer,
-        )
+        with self.module.part(fit.part):
+            self._run(
+                StepwiseTrainingPlan(self.module, **fit.plan),
+                data,
+                part=fit.part,
+                max_epochs=fit.max_epochs,
+                checkpoints=run and run.phase(fit.part),
+                **fit.trainer,
+            )
         return data.split
 
     def _check_loss_tells(self) -> None:
@@ -136,7 +137,8 @@ class StepwiseFittingMixin(RunnerMixin):
 
     def _steps(self, part: str) -> tuple[Step, ...]:
         """What is done at a minibatch of a part of training."""
-        return self.module.steps()
+        with self.module.part(part):
+            return self.module.steps()
 
     def _default_lr(self) -> float | dict[str, float]:
         """Learning rates where ``train`` is given none."""

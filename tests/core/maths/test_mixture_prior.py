@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.images.likelihoods import bernoulli_loss
-from mixvi.images.mixture_prior import GaussianMixturePrior
 
 K, J = 3, 4
 

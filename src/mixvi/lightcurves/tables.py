@@ -1,0 +1,292 @@
+"""Tables of observations as an AnnData of light curves, one object a row."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from mixvi.core.arguments import near_matches
+from mixvi.core.data.light_curves import counted_curves, padded_curves
+from mixvi.lightcurves.observations import Observations, by_band, check_coverage, check_values
+
+# of a magnitude for a relative error of flux: 2.5 / ln 10
+_POGSON = 2.5 / np.log(10.0)
+_MJD_ZERO = np.datetime64("1858-11-17")
+# warnings name the line outside that called
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def from_tables(
+    tables: Any,
+    *,
+    object_key: str = "object_id",
+    time_key: str = "time",
+    magnitude_key: str = "magnitude",
+    error_key: str = "error",
+    band_key: str | None = None,
+    bands: Sequence[str] | None = None,
+    objects: pd.DataFrame | None = None,
+    drop_missing: bool = False,
+) -> AnnData:
+    """Light curves of a table of observations, or of one table an object.
+
+    Parameters
+    ----------
+    tables
+        In long format, one row an observation: a pandas DataFrame, or an astropy Table or
+        TimeSeries. Or several of them, one an object, as a dict by name or as a list; lightkurve's
+        light curves are such tables, and become magnitudes relative to their median flux.
+    object_key
+        Column that names the object, of a table of several.
+    time_key, magnitude_key, error_key
+        Columns of times, magnitudes and their standard errors. astropy's times keep their own scale
+        if they are numbers, and are Julian dates otherwise; dates of pandas become modified Julian
+        dates.
+    band_key
+        Column that names the band; ``None``: there is one.
+    bands
+        Names of the bands, in the order that arrays are to have. ``None``: sorted.
+    objects
+        What else is known of the objects, one row each, by name as index or in a column
+        ``object_key``: periods and classes, say. It becomes ``obs``; the AnnData has the objects
+        of the observations alone.
+    drop_missing
+        Leave observations out of which a time, magnitude or error is NaN or masked, rather than
+        refusing them.
+
+    Returns
+    -------
+    AnnData: ``obsm["time"]`` float64, ``obsm["magnitude"]`` and ``obsm["error"]`` float32, NaN
+    beyond a curve's end, ``obsm["valid"]`` bool, each ``(n, L)`` or ``(n, L, n_bands)``, in the
+    order of time; ``uns["bands"]`` with several bands.
+
+    Raises
+    ------
+    KeyError
+        If a column or a band is missing.
+    TypeError
+        If there is nothing in ``tables`` that could be read.
+    ValueError
+        If curves have missing values, errors that are not positive, or fewer than five points;
+        they are counted, and the first is named.
+
+    Warns
+    -----
+    UserWarning
+        If times of curves were not in order or repeated: they are sorted, and observations of one
+        time and band are joined by the weights of their errors. If curves lack a band.
+    """
+    columns = {"time": time_key, "magnitude": magnitude_key, "error": error_key}
+    if band_key is not None:
+        columns["band"] = band_key
+    table = _long(tables, object_key, columns)
+    if drop_missing:
+        table = table[np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)]
+    if not len(table):
+        raise ValueError("tables has no observation.")
+    codes, found = pd.factorize(table["object"])
+    names = pd.Index(found.astype(str), name=None)
+    band_codes, bands = _band_codes(table, band_key, bands)
+    n_bands = len(bands or ("",))
+    flat = {name: table[name].to_numpy(np.float64) for name in ("time", "magnitude", "error")}
+    options = {"n_objects": len(names), "n_bands": n_bands}
+    check_values(_laid(codes, flat, bands=band_codes, **options), names)
+    codes, band_codes, flat = _merged(codes, band_codes, flat, names, n_bands)
+    arrays = padded_curves(codes, **flat, bands=band_codes, **options)
+    check_coverage(_laid(codes, flat, bands=band_codes, **options), names)
+    adata = AnnData(obs=_known(objects, names, object_key), obsm=arrays)
+    if bands is not None:
+        adata.uns["bands"] = list(bands)
+    return adata
+
+
+def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame:
+    """Columns object, time, magnitude, error and band, whatever was given."""
+    if isinstance(tables, pd.DataFrame) or _is_table(tables):
+        if hasattr(tables, "flux") and object_key not in tables.colnames:
+            return _of_object(tables, _label(tables, "0"), columns)
+        table = _of_object(tables, "", columns)
+        names = _column(tables, object_key, "object_key")
+        if pd.isna(names).any():
+            raise ValueError(
+                f"{int(pd.isna(names).sum())} rows have no name of an object in {object_key!r} "
+                "(object_key)."
+            )
+        return table.assign(object=names)
+    if isinstance(tables, str) or not isinstance(tables, Iterable):
+        raise TypeError(
+            f"tables is a {type(tables).__name__}. Pass a pandas DataFrame or an astropy Table of "
+            "all observations, or a dict or list of tables, one an object."
+        )
+    parts = [_of_object(part, name, columns) for name, part in _named(tables)]
+    if not parts:
+        raise ValueError("tables is empty: there is no light curve.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it has the columns of an astropy Table; astropy itself need not be there."""
+    return hasattr(value, "colnames")
+
+
+def _named(tables: Iterable) -> Iterator[tuple[str, Any]]:
+    if isinstance(tables, Mapping):
+        yield from tables.items()
+        return
+    seen = set()
+    for i, part in enumerate(tables):
+        name = _label(part, str(i))
+        name = str(i) if name in seen else name
+        seen.add(name)
+        yield name, part
+
+
+def _label(table: Any, otherwise: str) -> str:
+    """What lightkurve calls the object."""
+    meta = getattr(table, "meta", None) or {}
+    return str(meta.get("LABEL") or meta.get("OBJECT") or otherwise)
+
+
+def _of_object(table: Any, name: str, columns: dict[str, str]) -> pd.DataFrame:
+    if not (isinstance(table, pd.DataFrame) or _is_table(table)):
+        raise TypeError(
+            f"The table of {name!r} is a {type(table).__name__}; a pandas DataFrame, an astropy "
+            "Table or TimeSeries, or a light curve of lightkurve is needed."
+        )
+    has_flux = hasattr(table, "flux") and hasattr(table, "flux_err")
+    if has_flux and columns["magnitude"] not in list(getattr(table, "colnames", table)):
+        return pd.DataFrame({"object": name, **_magnitudes_of_flux(table, columns["time"])})
+    values = {key: _column(table, column, f"{key}_key") for key, column in columns.items()}
+    return pd.DataFrame({"object": name, **values})
+
+
+def _magnitudes_of_flux(table: Any, time_key: str) -> dict[str, np.ndarray]:
+    flux = _column(table, "flux", "flux")
+    relative = flux / np.nanmedian(flux)
+    # there is no magnitude of a flux that is not positive
+    relative = np.where(relative > 0, relative, np.nan)
+    error = _POGSON * _column(table, "flux_err", "flux_err") / np.abs(flux)
+    time = _column(table, time_key, "time_key")
+    return {"time": time, "magnitude": -2.5 * np.log10(relative), "error": error}
+
+
+def _column(table: Any, column: str, argument: str) -> np.ndarray:
+    """A column as numbers or names, NaN where it is masked."""
+    known = list(table.columns) if isinstance(table, pd.DataFrame) else list(table.colnames)
+    if column not in known:
+        raise KeyError(
+            f"{argument}={column!r} is not a column of the table. {near_matches(column, known)}"
+        )
+    values = table[column]
+    if hasattr(values, "jd") and hasattr(values, "scale"):
+        own = values.value
+        own = own if np.asarray(own).dtype.kind in "iuf" else values.jd
+        values = own
+    values = getattr(values, "value", values) if hasattr(values, "unit") else values
+    if isinstance(values, np.ma.MaskedArray):
+        numbers = values.dtype.kind in "iuf"
+        values = values.astype(np.float64).filled(np.nan) if numbers else values.filled()
+    elif hasattr(values, "filled") and hasattr(values, "mask"):
+        values = values.filled(np.nan)
+    values = np.asarray(values)
+    if values.dtype.kind == "M":
+        values = (values - _MJD_ZERO) / np.timedelta64(1, "D")
+    if argument not in ("object_key", "band_key"):
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{argument}={column!r} holds {values.dtype}, not numbers.") from error
+    return values
+
+
+def _band_codes(
+    table: pd.DataFrame, band_key: str | None, bands: Sequence[str] | None
+) -> tuple[np.ndarray, list[str] | None]:
+    if band_key is None:
+        return np.zeros(len(table), np.int64), None
+    column = table["band"].astype(str)
+    names = sorted(column.unique()) if bands is None else [str(band) for band in bands]
+    codes = pd.Index(names).get_indexer(column)
+    if (codes < 0).any():
+        other = column[codes < 0].iloc[0]
+        raise KeyError(
+            f"{int((codes < 0).sum())} observations are in bands that bands={names} has not, such "
+            f"as {other!r}."
+        )
+    return codes, names
+
+
+def _laid(codes: np.ndarray, flat: dict[str, np.ndarray], **options: Any) -> Observations:
+    arrays = padded_curves(codes, **flat, **options)
+    return Observations(*(by_band(arrays[k]) for k in ("time", "magnitude", "error", "valid")))
+
+
+def _merged(
+    codes: np.ndarray,
+    bands: np.ndarray,
+    flat: dict[str, np.ndarray],
+    names: pd.Index,
+    n_bands: int,
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """One observation a time, object and band; one warning of what was done."""
+    rows, time = codes * n_bands + bands, flat["time"]
+    grouped = np.argsort(rows, kind="stable")
+    same = np.diff(rows[grouped]) == 0
+    backwards = same & (np.diff(time[grouped]) < 0)
+    order = np.lexsort((time, rows))
+    again = (np.diff(rows[order]) == 0) & (np.diff(time[order]) == 0)
+    if not (backwards.any() or again.any()):
+        return codes, bands, flat
+    told = []
+    for what, mask, by in (
+        ("have times that are not in order", backwards, grouped),
+        ("have times that repeat", again, order),
+    ):
+        affected = np.zeros(len(names), bool)
+        affected[codes[by[1:][mask]]] = True
+        if affected.any():
+            told.append(f"{counted_curves(affected, names)} {what}")
+    joined = int(again.sum())
+    warnings.warn(
+        f"{', and '.join(told)}: they were sorted"
+        + (f", and {joined} observations joined with others of their time." if joined else "."),
+        UserWarning,
+        skip_file_prefixes=(_PACKAGE,),
+    )
+    starts = np.flatnonzero(np.concatenate([[True], ~again]))
+    weights = 1.0 / np.square(flat["error"][order])
+    total = np.add.reduceat(weights, starts)
+    # from the first of each group, so that single observations stay as they are to the last bit
+    first = flat["magnitude"][order][starts]
+    sizes = np.diff(np.append(starts, len(order)))
+    off = flat["magnitude"][order] - np.repeat(first, sizes)
+    joined_values = {
+        "time": time[order][starts],
+        "magnitude": first + np.add.reduceat(weights * off, starts) / total,
+        "error": 1.0 / np.sqrt(total),
+    }
+    return codes[order][starts], bands[order][starts], joined_values
+
+
+def _known(objects: pd.DataFrame | None, names: pd.Index, object_key: str) -> pd.DataFrame:
+    """What is known of the objects, in the order of the curves."""
+    if objects is None:
+        return pd.DataFrame(index=names)
+    if _is_table(objects):
+        objects = objects.to_pandas()
+    if object_key in objects.columns:
+        objects = objects.set_index(object_key)
+    objects = objects.set_axis(objects.index.astype(str))
+    if not objects.index.is_unique:
+        twice = objects.index[objects.index.duplicated()][0]
+        raise ValueError(f"objects has more than one row of {twice!r}.")
+    missing = ~names.isin(objects.index)
+    if missing.any():
+        raise KeyError(f"{counted_curves(missing, names)} have no row in objects.")
+    return objects.reindex(names)
