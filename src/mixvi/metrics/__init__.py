@@ -23,6 +23,18 @@ from mixvi.metrics.counterfactual import (
     responding_genes,
     variance_ratio,
 )
+from mixvi.metrics.differential import de_auprc, de_direction_match, de_overlap, de_table
+from mixvi.metrics.distances import PermutationTest, energy_distance, mmd, permutation_test
+from mixvi.metrics.effects import (
+    centroid_accuracy,
+    change_cosine,
+    change_norm_ratio,
+    change_pearson,
+    change_r2,
+    change_rmse,
+    de_weights,
+    normalised_score,
+)
 from mixvi.metrics.generated_images import KID, InceptionScore, fid, inception_score, kid
 from mixvi.metrics.image_manifolds import ManifoldScores, manifold_scores
 from mixvi.metrics.imputation import gap_lengths, imputation_scores
@@ -36,10 +48,8 @@ from mixvi.metrics.information import (
 )
 from mixvi.metrics.populations import (
     MarkerOverlap,
-    energy_distance,
     knn_agreement,
     marker_overlap,
-    mmd,
     top_de_genes,
 )
 from mixvi.metrics.probe import linear_probe
@@ -53,6 +63,20 @@ from mixvi.metrics.segmentation import (
 
 __all__ = [
     "KID",
+    "PermutationTest",
+    "centroid_accuracy",
+    "change_cosine",
+    "change_norm_ratio",
+    "change_pearson",
+    "change_r2",
+    "change_rmse",
+    "de_auprc",
+    "de_direction_match",
+    "de_overlap",
+    "de_table",
+    "de_weights",
+    "normalised_score",
+    "permutation_test",
     "ImageClassifier",
     "InceptionScore",
     "ManifoldScores",

@@ -2,6 +2,7 @@
 
 from mixvi.pl.clusters import component_heatmap, confidence, reliability
 from mixvi.pl.components import component_path, component_tree
+from mixvi.pl.effects import counterfactual_metrics
 from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
@@ -14,6 +15,7 @@ __all__ = [
     "component_path",
     "component_tree",
     "confidence",
+    "counterfactual_metrics",
     "hybrid_umap",
     "image_grid",
     "image_series",
