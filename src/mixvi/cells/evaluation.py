@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 
-from mixvi.cells.mean_shift import FEWEST_CELLS
+from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data import checks
 from mixvi.core.data.support import support_of

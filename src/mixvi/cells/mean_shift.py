@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_choice, check_positive, check_weight, shown
 from mixvi.core.data import checks
 from mixvi.core.data.support import support_of
@@ -19,8 +20,6 @@ from mixvi.metrics import class_mean_baseline
 from mixvi.metrics.pairs import dense, matrix
 
 WEIGHTS = ("own", "similar", "nearest", "mean")
-FEWEST_CELLS = 5
-"""Cells of a label under a condition, of which a mean is taken."""
 _MOST_CELLS = 2000
 
 # change of a label of the given name and mean, (G,)

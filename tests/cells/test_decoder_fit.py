@@ -1,0 +1,207 @@
+"""What the decoder misses of a change is learned from the training cells, or left out."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mixvi import CGMVAE
+from mixvi.cells.decoder_fit import DecoderFit
+from mixvi.cells.shifting import ConditionMeans
+
+SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
+
+
+def fitted(missed, variance=0.0, n_cells=100.0):
+    """Five components in a row, of which the last was not seen under the target."""
+    missed = torch.as_tensor(missed, dtype=torch.float32)
+    bias = torch.stack([torch.zeros_like(missed), missed])
+    fit = DecoderFit(bias, torch.full_like(bias, variance), torch.zeros(2))
+    cells = torch.full((2, 5), n_cells)
+    cells[1, 4] = 0.0
+    places = torch.arange(5.0).view(1, 5, 1).expand(2, 5, 1)
+    means = ConditionMeans(cells, places * cells.unsqueeze(-1))
+
+    def decode(z, _):
+        return torch.zeros(len(z), missed.shape[1])
+
+    return fit.corrections(means, decode, 0, 1)
+
+
+def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
+    shared = np.tile([1.0, -2.0, 0.5], (5, 1))
+    found = fitted(shared)
+    torch.testing.assert_close(found.change, torch.tensor(shared, dtype=torch.float32))
+    assert float(found.shrinkage) == pytest.approx(1.0)
+    assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
+    # the nearer a component, the more it says: distances 4, 3, 2 and 1
+    own = np.zeros((5, 3))
+    own[3] = [1.0, -2.0, 0.5]
+    weight = 1 / (1 / 16 + 1 / 9 + 1 / 4 + 1)
+    found = fitted(own)
+    expected = float(found.shrinkage) * weight * torch.tensor(own[3], dtype=torch.float32)
+    torch.testing.assert_close(found.change[4], expected)
+
+
+def test_what_does_not_help_components_left_out_is_not_added():
+    # each misses something of its own
+    found = fitted(np.eye(5))
+    assert float(found.shrinkage) == 0.0
+    assert not found.change[4].any() and float(found.change[0, 0]) == 1.0
+    assert float(found.variance[4].max()) > 0
+    # opposite to what neighbours miss
+    assert float(fitted([[1.0], [-1.0], [1.0], [-1.0], [0.0]]).shrinkage) == 0.0
+
+
+def test_chance_is_shrunk():
+    missed = np.full((5, 4), 0.3)
+    # the means of ten cells on each side vary by 2 / 10 of that of one
+    found = fitted(missed, variance=0.9, n_cells=10.0)
+    assert not found.change[:4].any()
+    half = fitted(missed, variance=0.225, n_cells=10.0)
+    np.testing.assert_allclose(half.change[0], 0.15, rtol=1e-4)
+    np.testing.assert_allclose(half.variance[0], 0.045, rtol=1e-4)
+
+
+@pytest.fixture
+def model(toy, fit):
+    """Not trained to the end: the decoder misses much."""
+    return fit(CGMVAE, toy, epochs=15, setup=SETUP, n_components=5, likelihood="mse")
+
+
+@pytest.fixture
+def control(toy):
+    return toy[toy.obs["condition"] == "condition 0"].copy()
+
+
+def errors(converted, toy):
+    of, real = converted.obs["cell_type"], toy[toy.obs["condition"] == "condition 1"]
+    return [
+        np.abs(
+            converted.X[(of == name).to_numpy()].mean(axis=0)
+            - real.X[(real.obs["cell_type"] == name).to_numpy()].mean(axis=0)
+        ).mean()
+        for name in toy.obs["cell_type"].cat.categories
+    ]
+
+
+@pytest.mark.parametrize("keep", [True, False, "centred"])
+def test_means_of_seen_types_are_those_of_their_cells(toy, model, control, keep):
+    options = {"to": "condition 1", "keep_residual": keep}
+    plain = errors(model.counterfactual(control, **options), toy)
+    calibrated = errors(model.counterfactual(control, calibrate=True, **options), toy)
+    assert max(calibrated) < 0.25 * np.mean(plain)
+
+
+def test_own_condition_changes_nothing(model, control):
+    same = model.counterfactual(control, to="condition 0", calibrate=True)
+    np.testing.assert_allclose(same.X, control.X, atol=1e-4)
+
+
+def test_an_unseen_type_comes_nearer(toy, fit, control):
+    """The decoder misses a change that all types have."""
+    toy.X[(toy.obs["condition"] == "condition 1").to_numpy(), :10] += 3.0
+    unseen = (toy.obs["cell_type"] == "type 0") & (toy.obs["condition"] == "condition 1")
+    train = {"indices": np.flatnonzero(~unseen)}
+    model = fit(CGMVAE, toy, epochs=6, setup=SETUP, n_components=5, train=train)
+    first = control[control.obs["cell_type"] == "type 0"].copy()
+    real = toy[unseen.to_numpy()].X.mean(axis=0)
+    off = {}
+    for calibrate in (False, True):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "100 % of the converted cells")
+            converted = model.counterfactual(first, to="condition 1", calibrate=calibrate)
+        off[calibrate] = np.abs(converted.X.mean(axis=0) - real)[:10].mean()
+    assert off[True] < 0.8 * off[False]
+
+
+def test_saved_models_calibrate_alike(model, control, tmp_path):
+    options = {"to": "condition 1", "calibrate": True}
+    expected = model.counterfactual(control.copy(), **options)
+    intervals = model.get_mean_change(control.copy(), "condition 1")
+    model.save(tmp_path / "model")
+    for cells in (False, control[:7].copy()):
+        loaded = CGMVAE.load(tmp_path / "model", cells)
+        got = loaded.counterfactual(control.copy(), **options)
+        np.testing.assert_allclose(got.X, expected.X, atol=1e-4)
+        np.testing.assert_allclose(got.obs["support"], expected.obs["support"], rtol=1e-3)
+        again = loaded.get_mean_change(control.copy(), "condition 1")
+        np.testing.assert_allclose(again["lower"], intervals["lower"], atol=1e-4)
+    query = control[:30].copy()
+    mapped = CGMVAE.load_query_data(query, model)
+    np.testing.assert_allclose(
+        mapped.counterfactual(query, **options).X, expected.X[:30], atol=1e-4
+    )
+
+
+def test_counts_stay_counts(counts, fit):
+    setup = {"layer": "counts", "labels_key": "kind", "condition_key": "condition"}
+    model = fit(CGMVAE, counts, setup=setup, n_components=2, likelihood="nb")
+    control = (counts.obs["condition"] == "ctrl").to_numpy()
+    real = counts.layers["counts"][~control].toarray()
+    rates = real.sum(axis=0) / real.sum()
+    off = []
+    for calibrate in (False, True):
+        x = model.counterfactual(to="stim", indices=control, calibrate=calibrate).X
+        assert (x >= 0).all() and not (x % 1).any()
+        off.append(np.abs(x.sum(axis=0) / x.sum() - rates).mean())
+    assert off[1] < off[0]
+
+
+def test_support_is_told(model, control):
+    converted = model.counterfactual(control, to="condition 1")
+    assert converted.obs["within_support"].mean() > 0.9
+    control.obs["note"] = 1
+    model.counterfactual(control, to="condition 1", key_added="there")
+    np.testing.assert_allclose(control.obs["there_support"], converted.obs["support"], rtol=1e-5)
+    far = control.copy()
+    far.X = far.X * 3 + 20
+    with pytest.warns(UserWarning, match="100 % .*'condition 1' .*extrapolation"):
+        outside = model.counterfactual(far, to="condition 1")
+    assert not outside.obs["within_support"].any()
+    assert outside.obs["support"].max() < converted.obs["support"].min()
+
+
+def test_intervals_hold_the_changes(toy, fit):
+    """Trained on half of the cells, compared with the other half."""
+    half = np.arange(toy.n_obs) % 2 == 0
+    train = {"indices": np.flatnonzero(half)}
+    model = fit(CGMVAE, toy, epochs=15, setup=SETUP, n_components=5, train=train)
+    rest = toy[~half].copy()
+    control = rest[rest.obs["condition"] == "condition 0"].copy()
+    real = rest[rest.obs["condition"] == "condition 1"]
+    options = {"to": "condition 1", "groupby": "cell_type"}
+    found = model.get_mean_change(control, n_real=25, **options)
+    assert list(found) == ["group", "gene", "change", "lower", "upper"]
+    held = []
+    for name, table in found.groupby("group"):
+        after, before = (x[(x.obs["cell_type"] == name).to_numpy()].X for x in (real, control))
+        change = after.mean(axis=0) - before.mean(axis=0)
+        held.append(((table["lower"] <= change) & (change <= table["upper"])).mean())
+    assert 0.8 < np.mean(held) < 0.98
+    width = (found["upper"] - found["lower"]).mean()
+    expected = model.get_mean_change(control, **options)
+    assert (expected["upper"] - expected["lower"]).mean() < width
+    wider = model.get_mean_change(control, n_real=25, level=0.99, **options)
+    assert (wider["upper"] - wider["lower"]).mean() > 1.3 * width
+
+
+def test_what_does_not_go_together_is_said(model, control):
+    for options in ({"route": "w"}, {"use_mean": False}):
+        with pytest.raises(ValueError, match="route='shift' and use_mean=True"):
+            model.counterfactual(control, to="condition 1", calibrate=True, **options)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        model.get_mean_change(control, "condition 1", level=90)
+    with pytest.raises(ValueError, match="Name the target condition"):
+        model.get_mean_change(control)
+
+
+def test_labels_with_a_handful_of_cells_are_named(toy, fit, control):
+    first = (toy.obs["cell_type"] == "type 0") & (toy.obs["condition"] == "condition 1")
+    train = {"indices": np.flatnonzero(~first | (first.cumsum() <= 3))}
+    model = fit(CGMVAE, toy, epochs=2, setup=SETUP, n_components=5, train=train)
+    with pytest.warns(UserWarning, match=r"Fewer than 5 .* 'condition 1': 'type 0' \(3\)"):
+        model.counterfactual(control, to="condition 1")
