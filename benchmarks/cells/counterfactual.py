@@ -30,16 +30,19 @@ def splitter(cells: AnnData):
     stimulated = (cells.obs["condition"] == "stim").to_numpy()
 
     def split(case: str, seed: int) -> effects.Task:
+        duplicate = None
         if case == "held-out cells":
             test = held_out(cells, HELD_OUT, seed)
             sides = ~test, test & ~stimulated, test & stimulated, ~test & ~stimulated
+            duplicate = cells[~test & stimulated].copy()
         else:
             own = (cells.obs["cell_type"] == case.removeprefix("without ")).to_numpy()
             # its control cells are there to learn from: no others are left
             control = own & ~stimulated
             sides = ~(own & stimulated), control, own & stimulated, control
         parts = (cells[side].copy() for side in sides)
-        return effects.Task(*parts, ["stim"], "cell_type", "condition", "cell_type")
+        of = ["stim"], "cell_type", "condition", "cell_type"
+        return effects.Task(*parts, *of, duplicate=duplicate)
 
     return split
 

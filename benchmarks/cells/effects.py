@@ -69,6 +69,8 @@ class Task(NamedTuple):
     groupby: str
     """Column by which figures are taken: of types, or the condition itself."""
     batch_key: str | None = None
+    duplicate: AnnData | None = None
+    """Training cells under the target, which are the ceiling; None: half of the real cells."""
     has_labels: bool = True
     """Whether labels are types that a model takes; a batch that stands in for them is none."""
 
@@ -215,6 +217,7 @@ def figures(task: Task, predicted: Predictions, seed: int) -> dict[str, dict[str
         others,
         groupby=task.groupby,
         reference=reference,
+        duplicate=task.duplicate,
         n_permutations=0,
         seed=seed,
     )

@@ -56,14 +56,15 @@ def test_what_does_not_help_components_left_out_is_not_added():
     assert float(fitted([[1.0], [-1.0], [1.0], [-1.0], [0.0]]).shrinkage) == 0.0
 
 
-def test_chance_is_shrunk():
+def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():
     missed = np.full((5, 4), 0.3)
-    # the means of ten cells on each side vary by 2 / 10 of that of one
+    # the means of ten cells on each side vary by 2 / 10 of what one does
     found = fitted(missed, variance=0.9, n_cells=10.0)
-    assert not found.change[:4].any()
-    half = fitted(missed, variance=0.225, n_cells=10.0)
-    np.testing.assert_allclose(half.change[0], 0.15, rtol=1e-4)
-    np.testing.assert_allclose(half.variance[0], 0.045, rtol=1e-4)
+    np.testing.assert_allclose(found.variance[:4], 0.18, rtol=1e-4)
+    np.testing.assert_allclose(found.variance[4], 0.0, atol=1e-6)
+    # of four components, each off by one from what the others say, and a prior worth four more
+    apart = fitted([[1.0], [-1.0], [1.0], [-1.0], [0.0]], variance=0.9, n_cells=10.0)
+    np.testing.assert_allclose(apart.variance[4], 1.0, rtol=1e-4)
 
 
 @pytest.fixture

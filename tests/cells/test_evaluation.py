@@ -123,6 +123,20 @@ def test_floors_and_ceilings(table):
     )
 
 
+def test_other_real_cells_may_be_the_ceiling(sides):
+    train, control, real, other = sides
+    first = real[real.obs["kind"].isin(list("ab"))]
+    duplicate = train[(train.obs["condition"] == "stim") & (train.obs["kind"] == "a")]
+    found = evaluate_counterfactual(
+        control, first, other, groupby="kind", duplicate=duplicate, **(FEW | {"n_permutations": 0})
+    )
+    r2 = found[found["metric"] == "r2"].set_index("group")["ceiling"]
+    theirs = first[first.obs["kind"] == "a"]
+    assert r2["a"] == pytest.approx(metrics.mean_expression_r2(duplicate, theirs))
+    # of halves of the real cells, whose means vary more
+    assert r2["b"] < r2["a"]
+
+
 def test_p_values_are_of_distances(table):
     p = table.pivot_table("p_value", "metric", "method")
     assert set(p.index) == {"energy", "mmd", "energy_pca", "mmd_pca"}

@@ -73,6 +73,7 @@ def test_average_precision_by_hand():
     assert np.isnan(metrics.de_auprc(real, table([1, 1, 1, 1])))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_figures_of_cell_eval():
     """Equal numbers on the same cells and the same tables of genes."""
     cell_eval = pytest.importorskip("cell_eval")

@@ -10,11 +10,7 @@ from mixvi.cells.baselines import (
 from mixvi.cells.calibration import Calibration
 from mixvi.cells.cgmvae import CGMVAE
 from mixvi.cells.cvae import CVAE
-from mixvi.cells.evaluation import (
-    TrainingReference,
-    evaluate_counterfactual,
-    training_reference,
-)
+from mixvi.cells.evaluation import evaluate_counterfactual
 from mixvi.cells.exact import train_exact
 from mixvi.cells.gmvae import GMVAE
 from mixvi.cells.guiding import Guidance, cluster_cells, spread_labels, train_guided
@@ -26,6 +22,7 @@ from mixvi.cells.mean_shift import (
 )
 from mixvi.cells.rebalancing import balanced_indices, rebalance, train_alternating
 from mixvi.cells.recipes import RECIPES, Recipe, recipe
+from mixvi.cells.reference import TrainingReference, training_reference
 from mixvi.cells.separation import ComponentTree, component_tree
 from mixvi.cells.transfer import Transfer, join_studies, transfer_labels
 from mixvi.cells.vae import VAE

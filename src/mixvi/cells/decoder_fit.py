@@ -57,14 +57,9 @@ class DecoderFit(NamedTuple):
         if source == target:
             return Corrections(own, none, none, own.new_zeros(()))
         seen = means.enough[source] & means.enough[target]
-        noise = self.variance[[source, target]] / means.cells[[source, target], :, None].clamp_min(
-            1
-        )
-        noise = noise.sum(0)
+        n = means.cells[[source, target], :, None].clamp_min(1.0)
+        noise = (self.variance[[source, target]] / n).sum(0)
         missed = self.bias[target] - own
-        # where each was seen: shrunk by how much of it is chance (James and Stein 1961)
-        chance = noise.sum(-1) / missed.square().sum(-1).clamp_min(_TINY)
-        keep = (1.0 - chance).clamp_min(0.0).unsqueeze(-1)
         if not seen.any():
             return Corrections(own * means.enough[source].unsqueeze(-1), none, noise, none.sum())
         # what would have been missed of each, had it moved as the others do on average
@@ -84,7 +79,7 @@ class DecoderFit(NamedTuple):
         known = seen.unsqueeze(-1)
         return Corrections(
             own * means.enough[source].unsqueeze(-1),
-            torch.where(known, keep * missed, shrinkage * expected),
+            torch.where(known, missed, shrinkage * expected),
             torch.where(known, noise, unseen.expand_as(noise)),
             shrinkage,
         )

@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.spatial.distance import pdist
-from sklearn.decomposition import PCA
 
-from mixvi.cells.shifting import FEWEST_CELLS
-from mixvi.core.arguments import check_positive, near_matches, shown
+from mixvi.cells.reference import TrainingReference, comparable
+from mixvi.core.arguments import check_positive
 from mixvi.core.data import checks
-from mixvi.core.data.support import support_of
 from mixvi.metrics import (
     centroid_accuracy,
     change_cosine,
@@ -36,7 +34,6 @@ from mixvi.metrics import (
 from mixvi.metrics.pairs import common_layer, dense, pair
 
 _FEWEST_GROUPS = 5
-_COUNTS_PER_CELL = 1e4
 # adjusted p-values below it are of genes that differ
 _DIFFERS = 0.05
 # figures that a prediction without any change has by chance
@@ -50,104 +47,6 @@ _CHANCE = {
 }
 
 
-@dataclass(frozen=True)
-class TrainingReference:
-    """What an evaluation takes from training cells, so that no cell that is scored chooses it."""
-
-    mean_change: pd.Series
-    """Mean of the changes of all groups, ``(G,)``: what perturbed cells have in common."""
-    de_scores: pd.DataFrame
-    """Size of the score of each gene within each group, ``(n_groups, G)``."""
-    components: np.ndarray
-    """Principal components of the cells, ``(n_pcs, G)``."""
-
-    def scores(self, group: str) -> pd.Series:
-        """Of the genes within a group; of one that was not seen, the mean over the others."""
-        if group in self.de_scores.index:
-            return self.de_scores.loc[group]
-        return self.de_scores.mean()
-
-    def top_genes(self, group: str, n_genes: int) -> list[str]:
-        """The genes that differ most within a group, up or down."""
-        return list(self.scores(group).nlargest(n_genes).index)
-
-
-def training_reference(
-    train: AnnData,
-    *,
-    groupby: str,
-    condition_key: str,
-    control: str,
-    to: str | None = None,
-    method: str = "t-test_overestim_var",
-    n_pcs: int = 20,
-    layer: str | None = None,
-) -> TrainingReference:
-    """Genes that differ, the change that groups share, and components, from training cells alone.
-
-    Parameters
-    ----------
-    train
-        Training cells.
-    groupby
-        Column of ``obs``: labels, each compared between its own cells of two conditions; or the
-        ``condition_key``, and each condition is compared with the control.
-    condition_key, control
-        Column of the condition, and the condition before the change.
-    to
-        The target condition; ``None`` if conditions are the groups.
-    method
-        Of the test, see :func:`mixvi.metrics.de_table`.
-    n_pcs
-        Number of principal components, for distances.
-    layer
-        Layer of the cells; ``None``: ``X``. Counts are read as log1p of counts per 10,000.
-
-    Returns
-    -------
-    :class:`TrainingReference` over the groups with 5 cells or more on both sides.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If a column or layer is missing, a condition unknown, or no group has enough cells.
-    """
-    checks.check_categories(train, groupby, "groupby")
-    checks.check_categories(train, condition_key, "condition_key")
-    conditions = train.obs[condition_key].astype(str).to_numpy()
-    for name, value in (("control", control), ("to", to)):
-        if value is not None and value not in conditions:
-            raise ValueError(
-                f"{name}={shown(value)} is no condition of the training cells. "
-                f"{near_matches(value, np.unique(conditions))}"
-            )
-    if (to is None) != (groupby == condition_key):
-        raise ValueError(
-            "Name the target condition (to=...) where groups are labels, and none where each "
-            "condition is a group (groupby=condition_key)."
-        )
-    groups = train.obs[groupby].astype(str).to_numpy()
-    x = _comparable(dense(train, layer))
-    changes, scores = {}, {}
-    for group in np.unique(groups):
-        before, after = conditions == control, groups == group
-        if to is not None:
-            before, after = before & after, after & (conditions == to)
-        if group == control or min(before.sum(), after.sum()) < FEWEST_CELLS:
-            continue
-        table = de_table(x[after], x[before], method)
-        changes[group], scores[group] = table["change"], table["score"].abs()
-    if not changes:
-        raise ValueError(
-            f"No group of obs[{groupby!r}] has {FEWEST_CELLS} training cells or more before and "
-            "after the change."
-        )
-    genes = train.var_names
-    mean = pd.DataFrame(changes).mean(axis=1).set_axis(genes)
-    scores = pd.DataFrame(scores).T.set_axis(genes, axis=1)
-    return TrainingReference(mean, scores, _components(x, n_pcs))
-
-
 def evaluate_counterfactual(
     predicted: AnnData | Mapping[str, AnnData],
     real: AnnData,
@@ -155,6 +54,7 @@ def evaluate_counterfactual(
     *,
     groupby: str | None = None,
     reference: TrainingReference | None = None,
+    duplicate: AnnData | None = None,
     n_top: int = 100,
     k: int = 50,
     method: str = "wilcoxon",
@@ -181,6 +81,10 @@ def evaluate_counterfactual(
     reference
         Of :func:`training_reference`: without it there are no figures of top genes, of weighted
         genes, from the mean of perturbed cells, or on principal components.
+    duplicate
+        Other real cells under the target, such as training cells or those of another replicate:
+        the ceiling is their figure, in groups that they have. ``None``: that of half of the real
+        cells for the other half, which a good prediction may surpass where cells are few.
     n_top
         Training cells' top genes that ``r2_top`` is of.
     k, method
@@ -202,11 +106,11 @@ def evaluate_counterfactual(
     DataFrame with a row a group, method and metric, and columns ``group``, ``method``, ``metric``,
     ``value``, ``floor``, ``ceiling``, ``score`` and ``p_value``. ``floor`` is the figure of control
     cells left as they are, or of chance where they have none (a change of zero has no correlation);
-    from the mean of perturbed cells, that of this mean. ``ceiling`` is that of half the real cells
-    against the other half. ``score`` is 0 at the floor and 1 at the ceiling, of ``norm_ratio`` by
-    its distance from 1. ``p_value`` is of distances: small where predicted and real cells can be
-    told apart. Rows of the group ``"all"`` are means over groups, where there are several. Metrics
-    that cannot be had of a group are NaN.
+    from the mean of perturbed cells, that of this mean. For ``ceiling`` see ``duplicate``.
+    ``score`` is 0 at the floor and 1 at the ceiling, of ``norm_ratio`` by its distance from 1.
+    ``p_value`` is of distances: small where predicted and real cells can be told apart. Rows of the
+    group ``"all"`` are means over groups, where there are several. Metrics that cannot be had of a
+    group are NaN.
 
     Raises
     ------
@@ -225,7 +129,9 @@ def evaluate_counterfactual(
         pair(cells, control, (name, "control"), own)
         pair(cells, real, (name, "real"), own)
         if own not in truths:
-            truths[own] = _Truth(real, control, groupby, reference, settings, own, n_splits)
+            truths[own] = _Truth(
+                real, control, groupby, reference, settings, own, n_splits, duplicate
+            )
         rows += truths[own].rows(name, cells)
     return _with_means(pd.DataFrame(rows))
 
@@ -252,21 +158,32 @@ class _Truth:
         settings: _Settings,
         layer: str | None,
         n_splits: int,
+        duplicate: AnnData | None,
     ):
         self.groupby, self.layer = groupby, layer
         self.sides: dict[str, _Group] = {}
-        x, before = _comparable(dense(real, layer)), _comparable(dense(control, layer))
+        x, before = comparable(dense(real, layer)), comparable(dense(control, layer))
         of_real, of_control = _groups(real, groupby, "real"), _groups(control, groupby, "control")
         for group in np.unique(of_real):
             own = before[of_control == group] if group in of_control else before
             self.sides[group] = _Group(group, x[of_real == group], own, reference, settings)
-        self.bounds = {group: side.bounds(n_splits) for group, side in self.sides.items()}
+        best = {}
+        if duplicate is not None:
+            pair(duplicate, real, ("duplicate", "real"), layer)
+            values = comparable(dense(duplicate, layer))
+            of = _groups(duplicate, groupby, "duplicate")
+            best = {g: values[of == g] for g in self.sides if (of == g).sum() > 1}
+        self.deals = {
+            group: [(best[group], side.x)] if group in best else side.halves(n_splits)
+            for group, side in self.sides.items()
+        }
+        self.bounds = {group: side.bounds(self.deals[group]) for group, side in self.sides.items()}
         if len(self.sides) >= _FEWEST_GROUPS:
-            self._add_centroid_bounds(n_splits)
+            self._add_centroid_bounds()
 
     def rows(self, method: str, cells: AnnData) -> list[dict]:
         """Of one method."""
-        x, groups = _comparable(dense(cells, self.layer)), _groups(cells, self.groupby, method)
+        x, groups = comparable(dense(cells, self.layer)), _groups(cells, self.groupby, method)
         missing = set(self.sides) - set(groups)
         if missing:
             raise ValueError(
@@ -298,11 +215,11 @@ class _Truth:
         )
         return centroid_accuracy(ours, theirs, list(self.sides), list(self.sides))
 
-    def _add_centroid_bounds(self, n_splits: int) -> None:
+    def _add_centroid_bounds(self) -> None:
         found = []
-        for split in range(n_splits):
-            halves = {group: side.halves(split) for group, side in self.sides.items()}
-            first, second = ({g: both[i] for g, both in halves.items()} for i in (0, 1))
+        for split in range(max(map(len, self.deals.values()))):
+            dealt = {group: deals[split % len(deals)] for group, deals in self.deals.items()}
+            first, second = ({g: both[i] for g, both in dealt.items()} for i in (0, 1))
             found.append(self._centroid_accuracy(first, second))
         ceiling = pd.DataFrame(found).mean()
         for group, bounds in self.bounds.items():
@@ -364,13 +281,14 @@ class _Group:
                 found[name + suffix] = test.p_value
         return found
 
-    def halves(self, split: int) -> tuple[np.ndarray, np.ndarray]:
-        """Real cells dealt into two halves."""
-        order = np.random.default_rng([self.settings.seed, split]).permutation(len(self.x))
-        return self.x[order[::2]], self.x[order[1::2]]
+    def halves(self, n_splits: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Real cells dealt into two halves, several times."""
+        seeds = ([self.settings.seed, split] for split in range(n_splits))
+        orders = (np.random.default_rng(seed).permutation(len(self.x)) for seed in seeds)
+        return [(self.x[order[::2]], self.x[order[1::2]]) for order in orders]
 
-    def bounds(self, n_splits: int) -> dict[str, tuple[float, float]]:
-        """Floor and ceiling of each metric."""
+    def bounds(self, deals: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[float, float]]:
+        """Floor and ceiling of each metric; the latter that of the first sides for the second."""
         control, differ = self.control, self.differing["p_adjusted"] < _DIFFERS
         floor = self._of_means(control, self.x) | self._of_distances(control, self.x) | _CHANCE
         floor["de_overlap"] = self.k / len(differ)
@@ -379,8 +297,7 @@ class _Group:
             at = change_r2(self.perturbed, self.x, self.perturbed, self.weights)
             floor["weighted_r2_perturbed"] = at
         found = []
-        for split in range(n_splits):
-            one, other = self.halves(split)
+        for one, other in deals:
             tables = (de_table(half, control, self.settings.method) for half in (one, other))
             figures = self._of_means(one, other) | self._of_genes(*tables)
             found.append(figures | self._of_distances(one, other))
@@ -432,12 +349,6 @@ def _score(metric: str, value: float, floor: float, ceiling: float) -> float:
     return normalised_score(value, floor, ceiling)
 
 
-def _components(x: np.ndarray, n: int) -> np.ndarray:
-    """Principal components of cells ``(n, G)``, ``(<= n, G)``."""
-    check_positive("n_pcs", n)
-    return PCA(min(n, *x.shape), random_state=0).fit(x).components_
-
-
 def _within(x: np.ndarray, space: np.ndarray | None) -> np.ndarray:
     """Cells ``(n, G)`` in coordinates of ``space`` ``(G, D)``; None: of the genes."""
     return x if space is None else x @ space
@@ -451,14 +362,6 @@ def _groups(cells: AnnData, groupby: str | None, name: str) -> np.ndarray:
         return np.full(cells.n_obs, None)
     checks.check_categories(cells, groupby, f"groupby, of {name}")
     return cells.obs[groupby].astype(str).to_numpy()
-
-
-def _comparable(x: np.ndarray) -> np.ndarray:
-    """Counts as log1p of counts per 10,000, anything else as it is, ``(n, G)``."""
-    if support_of(x) != "count":
-        return x
-    total = x.sum(axis=1, keepdims=True)
-    return np.log1p(x / np.where(total > 0, total, 1) * _COUNTS_PER_CELL)
 
 
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:
