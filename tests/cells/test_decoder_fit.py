@@ -15,56 +15,56 @@ from mixvi.cells.shifting import ConditionMeans
 SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
 
 
-def fitted(missed, variance=0.0, n_cells=100.0):
-    """Five components in a row, of which the last was not seen under the target."""
-    missed = torch.as_tensor(missed, dtype=torch.float32)
-    bias = torch.stack([torch.zeros_like(missed), missed])
-    fit = DecoderFit(bias, torch.full_like(bias, variance), torch.zeros(2))
+def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
+    """Five components at 0 to 4, of which the last was not seen under the target."""
+    changes = torch.as_tensor(np.asarray(changes), dtype=torch.float32)
+    decode = decode or (lambda z, _: torch.zeros(len(z), changes.shape[1]))
+    places = torch.arange(5.0).view(5, 1)
+    mean = torch.stack([torch.zeros_like(changes), changes])
+    decoded = torch.stack([decode(places, code) for code in (0, 1)])
+    fit = DecoderFit(mean, decoded, torch.full_like(mean, variance), torch.zeros(2))
     cells = torch.full((2, 5), n_cells)
     cells[1, 4] = 0.0
-    places = torch.arange(5.0).view(1, 5, 1).expand(2, 5, 1)
     means = ConditionMeans(cells, places * cells.unsqueeze(-1))
-
-    def decode(z, _):
-        return torch.zeros(len(z), missed.shape[1])
-
     return fit.corrections(means, decode, 0, 1)
 
 
 def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
     shared = np.tile([1.0, -2.0, 0.5], (5, 1))
     found = fitted(shared)
-    torch.testing.assert_close(found.change, torch.tensor(shared, dtype=torch.float32))
-    assert float(found.shrinkage) == pytest.approx(1.0)
+    np.testing.assert_allclose(found.change, shared, rtol=1e-5)
     assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
     # the nearer a component, the more it says: distances 4, 3, 2 and 1
     own = np.zeros((5, 3))
     own[3] = [1.0, -2.0, 0.5]
-    weight = 1 / (1 / 16 + 1 / 9 + 1 / 4 + 1)
     found = fitted(own)
-    expected = float(found.shrinkage) * weight * torch.tensor(own[3], dtype=torch.float32)
-    torch.testing.assert_close(found.change[4], expected)
+    np.testing.assert_allclose(found.change[3], own[3], rtol=1e-5)
+    weight = 1 / (1 / 16 + 1 / 9 + 1 / 4 + 1)
+    np.testing.assert_allclose(found.change[4], weight * own[3], rtol=1e-5)
 
 
-def test_what_does_not_help_components_left_out_is_not_added():
-    # each misses something of its own
-    found = fitted(np.eye(5))
-    assert float(found.shrinkage) == 0.0
-    assert not found.change[4].any() and float(found.change[0, 0]) == 1.0
-    assert float(found.variance[4].max()) > 0
-    # opposite to what neighbours miss
-    assert float(fitted([[1.0], [-1.0], [1.0], [-1.0], [0.0]]).shrinkage) == 0.0
+def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
+    places = torch.arange(5.0).view(5, 1)
+    law = places.square() * torch.tensor([[1.0, -1.0, 2.0]])
+    able = fitted(law, lambda z, code: code * z.square() * torch.tensor([[1.0, -1.0, 2.0]]))
+    assert able.reliance == 1.0
+    np.testing.assert_allclose(able.change, 0.0, atol=1e-4)
+    # it has learned the opposite of what is particular to each
+    wrong = fitted(law, lambda z, code: -code * z.square() * torch.tensor([[1.0, -1.0, 2.0]]))
+    assert wrong.reliance == 0.0
+    none = fitted(law)
+    predicted = [of.change[4] + decoded for of, decoded in ((wrong, -law[4]), (none, 0.0))]
+    np.testing.assert_allclose(*predicted, rtol=1e-4)
 
 
 def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():
-    missed = np.full((5, 4), 0.3)
     # the means of ten cells on each side vary by 2 / 10 of what one does
-    found = fitted(missed, variance=0.9, n_cells=10.0)
+    found = fitted(np.full((5, 4), 0.3), variance=0.9, n_cells=10.0)
     np.testing.assert_allclose(found.variance[:4], 0.18, rtol=1e-4)
     np.testing.assert_allclose(found.variance[4], 0.0, atol=1e-6)
-    # of four components, each off by one from what the others say, and a prior worth four more
-    apart = fitted([[1.0], [-1.0], [1.0], [-1.0], [0.0]], variance=0.9, n_cells=10.0)
-    np.testing.assert_allclose(apart.variance[4], 1.0, rtol=1e-4)
+    # one gene in which components differ, and one in which they do not
+    apart = fitted(np.array([[1.0, 3], [-1, 3], [1, 3], [-1, 3], [0, 0]]), variance=0.9)
+    assert apart.variance[4, 0] > 2 * apart.variance[4, 1] > 0
 
 
 @pytest.fixture

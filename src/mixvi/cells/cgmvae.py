@@ -131,9 +131,10 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             route ``"shift"`` and means; the thesis's routes give the decoder's means.
         calibrate
             Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
-            and means only): of a component that was seen under both conditions, its own change; of
-            another, what was missed of the others, weighted by how near they lie in the latent
-            space and shrunk by how much that helps each of them when it is left out.
+            and means only). The mean of a component that was seen under both conditions changes as
+            that of its cells does; of another, as those of the components do that lie near in the
+            latent space, and beyond that as the decoder tells them apart, as far as leaving each
+            of them out shows that it can.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 

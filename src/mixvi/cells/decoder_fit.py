@@ -1,8 +1,9 @@
 """What the decoder misses of a change, learned from the training cells of each component.
 
-A decoder smooths: means of its training groups differ from those of the cells. The difference is
-known where a component was seen under both conditions, and elsewhere like that of components which
-lie near in the latent space, as far as leaving each of them out says that this helps.
+A decoder smooths: means of its training groups differ from those of the cells. Where a component
+was seen under both conditions, the change of its cells' means is known. Elsewhere it is taken from
+components that lie near in the latent space, and the decoder says how this one differs from them,
+as far as leaving each of them out shows that it can tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _TINY = 1e-12
 _SHARE_OUTSIDE = 0.01
 # how many components an unseen one's variance is worth, by which those of few are steadied
 _PRIOR_COMPONENTS = 4.0
+_RELIANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 # mean of z of each component, their condition: the decoder's means, (K, D) -> (K, G)
 Decode = Callable[[Tensor, int], Tensor]
@@ -31,8 +33,10 @@ class DecoderFit(NamedTuple):
     Of counts, values are those at a library size (or size factor) of one.
     """
 
-    bias: Tensor
-    """Mean of the cells minus that of their reconstruction, ``(C, K, G)``."""
+    mean: Tensor
+    """Of the cells, ``(C, K, G)``."""
+    decoded: Tensor
+    """Mean of their reconstruction, ``(C, K, G)``."""
     variance: Tensor
     """Of the cells around their mean, ``(C, K, G)``."""
     floors: Tensor
@@ -53,35 +57,38 @@ class DecoderFit(NamedTuple):
         source, target
             Codes of the conditions.
         """
-        own, none = self.bias[source], torch.zeros_like(self.bias[source])
+        bias = self.mean - self.decoded
+        none = torch.zeros_like(bias[source])
+        own = bias[source] * means.enough[source].unsqueeze(-1)
         if source == target:
-            return Corrections(own, none, none, own.new_zeros(()))
+            return Corrections(own, none, none, 0.0)
         seen = means.enough[source] & means.enough[target]
         n = means.cells[[source, target], :, None].clamp_min(1.0)
         noise = (self.variance[[source, target]] / n).sum(0)
-        missed = self.bias[target] - own
+        missed = bias[target] - bias[source]
         if not seen.any():
-            return Corrections(own * means.enough[source].unsqueeze(-1), none, noise, none.sum())
-        # what would have been missed of each, had it moved as the others do on average
-        without = (
-            missed
-            + decode(means.z[target], target)
-            - decode(means.z[source] + means.shifts_without_own(source, target), target)
+            return Corrections(own, none, noise, 1.0)
+        change, decoded = (of[target] - of[source] for of in (self.mean, self.decoded))
+        # the decoder's changes, had each component moved as the others do on average
+        moved = means.z[source] + means.shifts_without_own(source, target)
+        unseen = decode(moved, target) - decode(means.z[source], source)
+        known = seen.unsqueeze(-1)
+        alone = torch.where(
+            known, decoded - decode(means.z[target], target) + decode(moved, target), unseen
         )
         weights = _likeness(means.z[source], seen)
-        expected = weights @ without
-        shrinkage = _shrinkage(without[seen], expected[seen])
-        left = (without - shrinkage * expected)[seen].square()
+        expected, particular = weights @ change, alone - weights @ decoded
+        reliance = _reliance(change[seen], expected[seen], particular[seen])
+        expected = expected + reliance * particular
+        left = (change - expected)[seen].square()
         spread = noise[seen].mean(0)
         spread = spread * (left.mean() / spread.mean().clamp_min(_TINY))
-        unseen = left.sum(0) + _PRIOR_COMPONENTS * spread
-        unseen = unseen / (_PRIOR_COMPONENTS + len(left))
-        known = seen.unsqueeze(-1)
+        variance = (left.sum(0) + _PRIOR_COMPONENTS * spread) / (_PRIOR_COMPONENTS + len(left))
         return Corrections(
-            own * means.enough[source].unsqueeze(-1),
-            torch.where(known, missed, shrinkage * expected),
-            torch.where(known, noise, unseen.expand_as(noise)),
-            shrinkage,
+            own,
+            torch.where(known, missed, expected - unseen),
+            torch.where(known, noise, variance.expand_as(noise)),
+            reliance,
         )
 
 
@@ -94,8 +101,8 @@ class Corrections(NamedTuple):
     """To be added to the decoder's change, ``(K, G)``."""
     variance: Tensor
     """Of the mean change that results, ``(K, G)``."""
-    shrinkage: Tensor
-    """Share of the neighbours' correction that unseen components get, in [0, 1]."""
+    reliance: float
+    """How far the decoder tells unseen components from their neighbours, in [0, 1]."""
 
 
 class FitSums:
@@ -144,7 +151,7 @@ class FitSums:
         found = [torch.cat(of).double().cpu().numpy() for of in self.densities]
         floors = [np.quantile(of, _SHARE_OUTSIDE) if len(of) else -np.inf for of in found]
         floors = torch.as_tensor(floors, dtype=torch.float32)
-        return DecoderFit((mean - self.decoded / n).float(), variance.float(), floors)
+        return DecoderFit(mean.float(), (self.decoded / n).float(), variance.float(), floors)
 
 
 def _likeness(z: Tensor, seen: Tensor) -> Tensor:
@@ -158,10 +165,16 @@ def _likeness(z: Tensor, seen: Tensor) -> Tensor:
     return inverse / inverse.sum(-1, keepdim=True).clamp_min(_TINY)
 
 
-def _shrinkage(found: Tensor, expected: Tensor) -> Tensor:
-    """Least-squares factor of ``expected`` for ``found``, each ``(n, G)``, within [0, 1]."""
-    if len(found) < 2:
-        # nothing was left out and found again
-        return found.new_ones(())
-    size = expected.square().sum().clamp_min(_TINY)
-    return ((found * expected).sum() / size).clamp(0.0, 1.0)
+def _reliance(change: Tensor, expected: Tensor, particular: Tensor) -> float:
+    """Factor of ``particular`` by which ``expected`` comes to ``change``, each ``(n, G)``.
+
+    The smallest whose error is not clearly above the best one's (by a standard error of the
+    components' differences): a network that has seen what is left out flatters itself.
+    """
+    if len(change) < 2:
+        return 0.0
+    left = (change - expected - a * particular for a in _RELIANCES)
+    errors = torch.stack([of.square().sum(-1) for of in left])
+    worse = errors - errors[errors.mean(-1).argmin()]
+    allowed = worse.std(-1) / len(change) ** 0.5
+    return _RELIANCES[int((worse.mean(-1) <= allowed + _TINY).float().argmax())]
