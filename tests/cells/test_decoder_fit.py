@@ -22,7 +22,8 @@ def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
     places = torch.arange(5.0).view(5, 1)
     mean = torch.stack([torch.zeros_like(changes), changes])
     decoded = torch.stack([decode(places, code) for code in (0, 1)])
-    fit = DecoderFit(mean, decoded, torch.full_like(mean, variance), torch.zeros(2))
+    examples = places.view(1, 5, 1, 1).expand(2, 5, 3, 1)
+    fit = DecoderFit(mean, decoded, torch.full_like(mean, variance), examples, torch.zeros(2))
     cells = torch.full((2, 5), n_cells)
     cells[1, 4] = 0.0
     means = ConditionMeans(cells, places * cells.unsqueeze(-1))
@@ -44,17 +45,18 @@ def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
 
 
 def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
-    places = torch.arange(5.0).view(5, 1)
-    law = places.square() * torch.tensor([[1.0, -1.0, 2.0]])
-    able = fitted(law, lambda z, code: code * z.square() * torch.tensor([[1.0, -1.0, 2.0]]))
-    assert able.reliance == 1.0
-    np.testing.assert_allclose(able.change, 0.0, atol=1e-4)
-    # it has learned the opposite of what is particular to each
-    wrong = fitted(law, lambda z, code: -code * z.square() * torch.tensor([[1.0, -1.0, 2.0]]))
-    assert wrong.reliance == 0.0
+    genes = torch.tensor([[1.0, -1.0, 2.0]])
+    law = torch.arange(5.0).view(5, 1).square() * genes
     none = fitted(law)
-    predicted = [of.change[4] + decoded for of, decoded in ((wrong, -law[4]), (none, 0.0))]
-    np.testing.assert_allclose(*predicted, rtol=1e-4)
+    able = fitted(law, lambda z, code: code * z.square() * genes)
+    # half of what leaving out says: the decoder has seen what is left out
+    assert float(able.reliance) == pytest.approx(0.5)
+    decoded, near = law[4], none.change[4]
+    np.testing.assert_allclose(able.change[4] + decoded, (near + law[4]) / 2, rtol=1e-4)
+    # it has learned the opposite of what is particular to each
+    wrong = fitted(law, lambda z, code: -code * z.square() * genes)
+    assert float(wrong.reliance) == 0.0
+    np.testing.assert_allclose(wrong.change[4] - law[4], near, rtol=1e-4)
 
 
 def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():

@@ -126,6 +126,7 @@ class TrainingMeansMixin:
         one = torch.ones_like(rows.library)
         return self.module.likelihood.mean(self.module.decode(z, rows), one)
 
+    @torch.inference_mode()
     def _corrections(self, source: int, target: int) -> Corrections:
         """What the decoder misses of the training cells' change, see :class:`DecoderFit`."""
 
@@ -221,7 +222,8 @@ class TrainingMeansMixin:
                 seen = means.enough[rows.condition, own] & means.enough[target, own]
                 found = means.log_density(moved, target)
                 densities[:, target] = torch.where(seen, found, torch.nan)
-            sums.add(x, self._at_library_one(z, rows), weights, rows.condition, densities)
+            decoded = self._at_library_one(z, rows)
+            sums.add(x, decoded, z, weights, rows.condition, densities)
         return sums.fit()
 
     def _forget_training_cells(self) -> None:
