@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -61,6 +62,8 @@ def test_training_on_moves_the_means(model, control, tmp_path):
     torch.testing.assert_close(model._condition_means.total, fresh.total)
 
 
+# what was kept after the first epoch is not that of the weights after the second
+@pytest.mark.filterwarnings("ignore:.*% of the converted cells")
 def test_a_checkpoint_within_training_is_not_remembered(toy, control):
     from lightning.pytorch.callbacks import Callback
 
@@ -85,9 +88,16 @@ def test_directories_without_means_are_read_and_say_so(model, control, tmp_path)
     for name in ("condition_means", "support", "hurdle"):
         del record["state"][name]
     path.write_text(json.dumps(record))
+    weights = tmp_path / "model" / "weights.pt"
+    kept = torch.load(weights)
+    torch.save({k: v for k, v in kept.items() if not k.startswith("training_cells.")}, weights)
+    record["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    path.write_text(json.dumps(record))
     old = CGMVAE.load(tmp_path / "model", control)
     with pytest.raises(ValueError, match="saved by a version that did not keep them"):
         old.counterfactual(to="condition 1")
+    with pytest.raises(ValueError, match="did not keep them"):
+        old.get_mean_change(to="condition 1")
     expected = model.counterfactual(control.copy(), to="condition 1", route="w").X
     np.testing.assert_allclose(
         old.counterfactual(to="condition 1", route="w").X, expected, atol=1e-5

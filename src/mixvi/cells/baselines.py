@@ -1,4 +1,4 @@
-"""Simple predictions of a treatment's effect, to hold a counterfactual against."""
+"""Predictions of a treatment's effect by simpler models, to hold a counterfactual against."""
 
 from __future__ import annotations
 
@@ -7,66 +7,12 @@ import pandas as pd
 from anndata import AnnData
 
 from mixvi.cells.cvae import CVAE
+from mixvi.cells.mean_shift import carried_over, check_columns, check_residual
 from mixvi.cells.vae import VAE
 from mixvi.core.arguments import shown
 from mixvi.core.data import checks
-from mixvi.core.data.support import support_of
-from mixvi.core.model.counterfactual import converted_cells
-from mixvi.metrics import class_mean_baseline
-from mixvi.metrics.pairs import matrix
-
-
-def predict_class_means(
-    train: AnnData,
-    cells: AnnData,
-    *,
-    labels_key: str,
-    condition_key: str,
-    to: str,
-    layer: str | None = None,
-) -> AnnData:
-    """Every cell becomes the mean of its label under the target condition.
-
-    A label that the training cells lack under the target gets the mean of all of them there.
-
-    Parameters
-    ----------
-    train
-        Cells to take means of.
-    cells
-        Cells to convert, with the same genes in the same order.
-    labels_key, condition_key
-        Columns of ``obs`` of both.
-    to
-        The target condition.
-    layer
-        Layer of the training cells; ``None``: ``X``. To hold against a model, the one it reads.
-
-    Returns
-    -------
-    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If a column, the layer or the target condition is missing, or genes differ.
-    """
-    _check_both(train, cells, labels_key, condition_key)
-    values = matrix(train, layer)
-    labels, conditions = train.obs[labels_key].astype(str), train.obs[condition_key].astype(str)
-    means = class_mean_baseline(values, labels, conditions, to)
-    overall = class_mean_baseline(values, np.full(train.n_obs, "all"), conditions, to)["all"]
-    x = np.stack([means.get(label, overall) for label in cells.obs[labels_key].astype(str)])
-    return converted_cells(
-        x.astype(np.float32),
-        cells,
-        np.arange(cells.n_obs),
-        condition_key,
-        to,
-        source="class means",
-        layer=layer,
-        scale=support_of(values),
-    )
+from mixvi.core.model.counterfactual import converted_cells, match_group_means
+from mixvi.metrics.pairs import dense
 
 
 def predict_latent_shift(
@@ -77,6 +23,7 @@ def predict_latent_shift(
     condition_key: str,
     to: str,
     balance: bool = True,
+    keep_residual: bool | str = False,
     seed: int = 0,
 ) -> AnnData:
     """Add the mean difference of the conditions in the latent space to z, as scGen does.
@@ -94,13 +41,16 @@ def predict_latent_shift(
     balance
         Draw labels evenly within each condition and both conditions alike before the difference is
         taken, as scGen does, over the labels that have both.
+    keep_residual
+        Apply the change of the decoder's mean to the cell's own expression, as
+        :func:`mixvi.cells.predict_mean_shift` does (``"centred"``: by label). False, as in scGen:
+        the decoder's means.
     seed
-        Of those draws.
+        Of those draws, and of those of residuals.
 
     Returns
     -------
-    AnnData ``(cells.n_obs, n_vars)`` of the decoder's means, like that of
-    :meth:`mixvi.CGMVAE.counterfactual`.
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
 
     Raises
     ------
@@ -112,7 +62,7 @@ def predict_latent_shift(
     Source: Lotfollahi, Wolf and Theis 2019, "Methods".
     """
     train = model.adata
-    _check_both(train, cells, labels_key, condition_key)
+    check_columns(train, cells, labels_key, condition_key)
     of = cells.obs[condition_key].astype(str).unique()
     if len(of) != 1:
         raise ValueError(f"cells are of several conditions ({', '.join(of)}); convert one a call.")
@@ -127,9 +77,34 @@ def predict_latent_shift(
         sides = [_even(rows[np.isin(labels[rows], list(both))], labels, rng) for rows in sides]
     z = model.get_latent_representation()
     delta = z[sides[0]].mean(axis=0) - z[sides[1]].mean(axis=0)
-    shifted = model.get_latent_representation(cells) + delta
-    x = model.decode_latent(shifted, cells)
+    own = model.get_latent_representation(cells)
+    x = model.decode_latent(own + delta, cells)
+    if keep_residual:
+        labels = cells.obs[labels_key].astype(str).to_numpy()
+        x = _with_residual(
+            model, cells, (model.decode_latent(own, cells), x), labels, keep_residual, seed
+        )
     return _converted(model, x, cells, condition_key, to)
+
+
+def _with_residual(
+    model: VAE,
+    cells: AnnData,
+    means: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
+    keep_residual: bool | str,
+    seed: int,
+) -> np.ndarray:
+    """Cells with the decoder's means replaced, by how its training cells spread around theirs."""
+    check_residual(keep_residual, model.support_)
+    layer = model.registry["setup_args"]["layer"]
+    train = dense(model.adata, layer), model.get_reconstruction()
+    x = carried_over(dense(cells, layer), *means, train, model.support_, seed)
+    if keep_residual == "centred":
+        nonnegative = model.support_ != "real"
+        wanted = np.maximum(means[1], 0.0) if nonnegative else means[1]
+        x = match_group_means(x, wanted, labels, nonnegative)
+    return x
 
 
 def _converted(model: VAE, x: np.ndarray, cells: AnnData, condition_key: str, to: str) -> AnnData:
@@ -188,7 +163,14 @@ def train_label_condition_cvae(
 
 
 def predict_label_condition_cvae(
-    model: CVAE, cells: AnnData, *, labels_key: str, condition_key: str, to: str
+    model: CVAE,
+    cells: AnnData,
+    *,
+    labels_key: str,
+    condition_key: str,
+    to: str,
+    keep_residual: bool | str = False,
+    seed: int = 0,
 ) -> AnnData:
     """Cells encoded under their own label and condition, decoded under the target condition.
 
@@ -202,11 +184,12 @@ def predict_label_condition_cvae(
         Columns of ``obs``.
     to
         The target condition.
+    keep_residual, seed
+        As in :func:`predict_latent_shift`.
 
     Returns
     -------
-    AnnData ``(cells.n_obs, n_vars)`` of the decoder's means, like that of
-    :meth:`mixvi.CGMVAE.counterfactual`.
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
 
     Raises
     ------
@@ -217,6 +200,11 @@ def predict_label_condition_cvae(
     x = np.zeros(cells.shape, dtype=np.float32)
     for label, rows in pairs.obs.groupby(labels_key, observed=True).indices.items():
         x[rows] = model.counterfactual(pairs, to=f"{label}{_BETWEEN}{to}", indices=rows).X
+    if keep_residual:
+        labels = cells.obs[labels_key].astype(str).to_numpy()
+        x = _with_residual(
+            model, cells, (model.get_reconstruction(pairs), x), labels, keep_residual, seed
+        )
     return _converted(model, x, cells, condition_key, to)
 
 
@@ -230,14 +218,3 @@ def _with_pair(adata: AnnData, labels_key: str, condition_key: str) -> AnnData:
     labels, conditions = cells.obs[labels_key].astype(str), cells.obs[condition_key].astype(str)
     cells.obs[_PAIR] = pd.Categorical(labels + _BETWEEN + conditions)
     return cells
-
-
-def _check_both(train: AnnData, cells: AnnData, *keys: str) -> None:
-    for key, name in zip(keys, ("labels_key", "condition_key"), strict=True):
-        checks.check_categories(train, key, name)
-        checks.check_categories(cells, key, name)
-    if not train.var_names.equals(cells.var_names):
-        raise ValueError(
-            "cells and training cells name their genes differently or in another order. Reorder "
-            "first: cells = cells[:, train.var_names]."
-        )

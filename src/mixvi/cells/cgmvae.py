@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.gmvae import GMVAE
-from mixvi.cells.shifting import ConditionMeans
+from mixvi.cells.training_means import TrainingMeansMixin
 from mixvi.core import arguments
 from mixvi.core.data.annotations import check_key_added
 from mixvi.core.maths.mixture import reparameterise
@@ -24,7 +27,7 @@ from mixvi.core.model.module import Rows
 ROUTES = ("shift", "w", "z")
 
 
-class CGMVAE(GMVAE):
+class CGMVAE(TrainingMeansMixin, GMVAE):
     """Conditional Gaussian-mixture VAE: clusters across conditions, and cells under another one.
 
     Parameters
@@ -43,7 +46,6 @@ class CGMVAE(GMVAE):
     """
 
     _needs_condition = True
-    _condition_means: ConditionMeans | None = None
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class CGMVAE(GMVAE):
         labels: str = "auto",
         use_mean: bool = True,
         keep_residual: bool | str = "auto",
+        calibrate: bool = False,
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -126,6 +129,12 @@ class CGMVAE(GMVAE):
             averages of each component's converted cells are those of the decoder's means, free of
             the noise of few cells (not for counts). Needs ``use_mean=True``. ``"auto"``: True with
             route ``"shift"`` and means; the thesis's routes give the decoder's means.
+        calibrate
+            Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
+            and means only). The mean of a component that was seen under both conditions changes as
+            that of its cells does; of another, as those of the components do that lie near in the
+            latent space, and beyond that as the decoder tells them apart, as far as leaving each
+            of them out shows that it can.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 
@@ -133,46 +142,66 @@ class CGMVAE(GMVAE):
         -------
         AnnData of the cells converted, on the scale of the registered matrix (in ``X`` and its
         layer; count likelihoods: at the cell's own library size), with ``original_condition`` and
-        ``target_condition`` in ``obs``; or None. The model's verbs take it.
+        ``target_condition`` in ``obs``; or None. The model's verbs take it. Route ``"shift"`` also
+        writes ``support``, the log density of the moved z under the target's components, and
+        ``within_support``: whether it is above what 1 % of the training cells have, of components
+        seen there, when they are moved alike (with ``key_added``: into ``adata.obs``, behind that
+        name).
 
         Raises
         ------
         ValueError
             If the condition is unknown, observed labels are asked of a model trained without,
-            residuals are to be kept of draws, or route ``"shift"`` of a model that was saved
-            before the means of its training cells were kept.
+            residuals are to be kept of draws, calibration is asked of another route or of draws,
+            or route ``"shift"`` or calibration of a model that was saved before the means of its
+            training cells were kept.
+
+        Warns
+        -----
+        UserWarning
+            If most of the cells lie outside the support, or a label has fewer than 5 training
+            cells under the target.
         """
         target = self._target_condition(to)
         observed = self._by_observed_labels(labels)
-        keep_residual = self._check_route(route, use_mean, keep_residual)
+        keep_residual = self._check_route(route, use_mean, keep_residual, calibrate)
         adata = self._validate_anndata(adata)
-        shifts = None
+        shifts, densities = None, []
         if route == "shift":
             shifts = self._training_means().shifts(target)
+            self._warn_of_few(target)
+        scored = route == "shift" and self._keeps_fit
         parts, means, groups = [], [], []
         for rows in self._batches(adata, indices, batch_size):
             there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
             weights = self._route_weights(rows, observed, use_mean)
             here, z = self._along(route, rows, there, weights, shifts, use_mean)
             decoded = self.module.decode(z, there)
+            added = self._added(rows, weights, target) if calibrate else (0.0, 0.0)
             if keep_residual:
-                x = self._carried_over(rows, self.module.decode(here, rows), decoded)
+                x = self._carried_over(rows, self.module.decode(here, rows), decoded, added)
             else:
-                x = self._drawn(decoded, there, use_mean)
+                x = self._drawn(decoded, there, use_mean, added[1])
             parts.append(x.cpu())
             if keep_residual == "centred":
-                means.append(self._drawn(decoded, there, use_mean=True).cpu())
+                means.append(self._drawn(decoded, there, True, added[1]).cpu())
                 groups.append(weights.argmax(-1).cpu())
+            if scored:
+                densities.append(self._training_means().log_density(z, target).cpu())
         x = torch.cat(parts).numpy()
         if keep_residual == "centred":
             x = self._centred(x, torch.cat(means).numpy(), torch.cat(groups).numpy())
         chosen = self._check_indices(adata, indices)
         if key_added is not None:
             write_counterfactual(adata, x, chosen, key_added, self._note["layer"])
-            return None
-        return converted_cells(
-            x, adata, chosen, self.condition_key, self.conditions[target], **self._note
-        )
+            obs, name, converted = adata.obs, f"{key_added}_", None
+        else:
+            to = self.conditions[target]
+            converted = converted_cells(x, adata, chosen, self.condition_key, to, **self._note)
+            obs, name = converted.obs, ""
+        if scored:
+            self._write_support(obs, torch.cat(densities).numpy(), target, name)
+        return converted
 
     def _target_condition(self, to: str | None) -> int:
         if to is None:
@@ -191,10 +220,17 @@ class CGMVAE(GMVAE):
             )
         return labels != "predicted" and self.trained_with_labels_
 
-    def _check_route(self, route: str, use_mean: bool, keep_residual: bool | str) -> bool | str:
+    def _check_route(
+        self, route: str, use_mean: bool, keep_residual: bool | str, calibrate: bool
+    ) -> bool | str:
         """Raise for settings that do not go together; whether residuals are kept."""
         arguments.check_choice("route", route, ROUTES)
         arguments.check_choice("keep_residual", keep_residual, ("auto", False, True, "centred"))
+        if calibrate and (route != "shift" or not use_mean):
+            raise ValueError(
+                "calibrate=True corrects the decoder's means of cells that move as their component "
+                "does: it goes with route='shift' and use_mean=True."
+            )
         if keep_residual == "auto":
             return route == "shift" and use_mean
         if keep_residual and not use_mean:
@@ -248,43 +284,19 @@ class CGMVAE(GMVAE):
         here = (weights.unsqueeze(-1) * module.component_parameters(w, rows.condition)[0]).sum(1)
         return here, (weights.unsqueeze(-1) * means).sum(1)
 
-    def _training_means(self) -> ConditionMeans:
-        """Mean z of the training cells, by their labels if the model was trained with labels."""
-        self._check_if_trained()
-        if self._condition_means is None:
-            if not self._has_training_cells:
-                raise ValueError(
-                    "route='shift' needs the means of the training cells, and this model was saved "
-                    "by a version that did not keep them. Train it anew, or use route='w' or 'z'."
-                )
-            self._condition_means = self._means_of_training_cells()
-        return ConditionMeans(*(part.to(self.module.device) for part in self._condition_means))
-
-    @torch.inference_mode()
-    def _means_of_training_cells(self) -> ConditionMeans:
-        parts = []
-        for rows in self._batches(self.adata, self.train_indices, None):
-            weights = self._route_weights(rows, self.trained_with_labels_, use_mean=True)
-            z, n = self._z(rows, use_mean=True), len(self.conditions)
-            parts.append(ConditionMeans.of(z, weights, rows.condition, n))
-        return ConditionMeans(*map(sum, zip(*parts, strict=True)))
-
-    def _forget_training_cells(self) -> None:
-        super()._forget_training_cells()
-        self._condition_means = None
-
-    def _saved_state(self) -> dict:
-        kept = self._condition_means
-        if kept is None and self._has_training_cells and self.is_trained_:
-            kept = self._means_of_training_cells()
-        values = kept and [part.cpu().numpy() for part in kept]
-        return super()._saved_state() | {"condition_means": values}
-
-    def _restore_state(self, state: dict) -> None:
-        super()._restore_state(state)
-        # directories of version 0.1.0 have none
-        kept = state.get("condition_means")
-        self._condition_means = kept and ConditionMeans(*map(torch.as_tensor, kept))
+    def _write_support(self, obs: pd.DataFrame, density: np.ndarray, target: int, key: str) -> None:
+        """Add to ``obs`` how likely the converted cells' z is, and warn where most is not."""
+        within = density >= float(self._training_fit().floors[target])
+        obs[f"{key}support"], obs[f"{key}within_support"] = density, within
+        if within.mean() < 0.5:
+            to = arguments.shown(self.conditions[target])
+            warnings.warn(
+                f"{100 * (1 - within.mean()):.0f} % of the converted cells lie farther out than "
+                f"training cells do when they are moved to {to} "
+                f"(obs[{key + 'within_support'!r}]): their prediction is an extrapolation.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def annotate(
         self,

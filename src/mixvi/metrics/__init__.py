@@ -24,8 +24,20 @@ from mixvi.metrics.counterfactual import (
     responding_genes,
     variance_ratio,
 )
+from mixvi.metrics.differential import de_auprc, de_direction_match, de_overlap, de_table
+from mixvi.metrics.distances import PermutationTest, energy_distance, mmd, permutation_test
 from mixvi.metrics.domain_shift import domain_shift, flipped_pixels, inverted, triangle
 from mixvi.metrics.downstream import DownstreamScore, downstream_probe
+from mixvi.metrics.effects import (
+    centroid_accuracy,
+    change_cosine,
+    change_norm_ratio,
+    change_pearson,
+    change_r2,
+    change_rmse,
+    de_weights,
+    normalised_score,
+)
 from mixvi.metrics.factors import FactorScore
 from mixvi.metrics.fixed_factors import beta_vae_score, factor_vae_score
 from mixvi.metrics.generated_images import KID, InceptionScore, fid, inception_score, kid
@@ -45,10 +57,8 @@ from mixvi.metrics.information_gap import mig, modularity
 from mixvi.metrics.model_selection import UDRScore, udr
 from mixvi.metrics.populations import (
     MarkerOverlap,
-    energy_distance,
     knn_agreement,
     marker_overlap,
-    mmd,
     top_de_genes,
 )
 from mixvi.metrics.predictability import DCIScore, dci, sap
@@ -72,6 +82,20 @@ __all__ = [
     "DCIScore",
     "DownstreamScore",
     "FactorScore",
+    "PermutationTest",
+    "centroid_accuracy",
+    "change_cosine",
+    "change_norm_ratio",
+    "change_pearson",
+    "change_r2",
+    "change_rmse",
+    "de_auprc",
+    "de_direction_match",
+    "de_overlap",
+    "de_table",
+    "de_weights",
+    "normalised_score",
+    "permutation_test",
     "ImageClassifier",
     "InceptionScore",
     "KID",

@@ -16,7 +16,7 @@ from mixvi.core.data.alignment import names_of
 from mixvi.metrics.pairs import common_layer, dense, of_each_cell, pair
 
 
-def _columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
+def gene_columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     """Column numbers of genes given by number, by mask or (of an AnnData) by name."""
     if genes is None or isinstance(genes, slice):
         return slice(None) if genes is None else genes
@@ -56,7 +56,7 @@ def mean_expression_r2(
         If the genes differ, one of ``genes`` is unknown, a side has no cells, or the sides are
         not on one scale: predicted cells say which theirs is.
     """
-    columns = _columns(genes, predicted, real)
+    columns = gene_columns(genes, predicted, real)
     predicted, real = pair(predicted, real, layer=layer)
     x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
     return float(linregress(x, y).rvalue ** 2)
@@ -91,7 +91,7 @@ def mean_expression_table(
     ValueError
         As :func:`mean_expression_r2`; also if groups are missing or not one a cell.
     """
-    columns = _columns(genes, predicted, real)
+    columns = gene_columns(genes, predicted, real)
     names = names_of(predicted), names_of(real)
     predicted, real = pair(predicted, real, layer=layer)
     left = of_each_cell(predicted_groups, len(predicted), "predicted_groups", names[0])

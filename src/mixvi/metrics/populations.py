@@ -1,21 +1,20 @@
-"""Whether generated populations are distributed as real ones: distances, markers, neighbours."""
+"""Whether generated populations have the markers and the neighbours of real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier
 
-from mixvi.core.arguments import check_choice, check_positive, near_matches
+from mixvi.core.arguments import check_positive, near_matches
 from mixvi.core.data.alignment import names_of
 from mixvi.core.data.checks import check_key
 from mixvi.core.maths.sparse import distinct_entries
+from mixvi.metrics.differential import ranked_genes
 from mixvi.metrics.pairs import (
     common_layer,
     finite_pair,
@@ -23,82 +22,6 @@ from mixvi.metrics.pairs import (
     of_each_cell,
     on_components_of,
 )
-
-_METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
-
-
-def energy_distance(
-    predicted, real, n_cells: int = 2000, seed: int = 0, *, layer: str | None = "auto"
-) -> float:
-    """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely & Rizzo 2013), Euclidean.
-
-    The terms within a side run over pairs of different cells (the zeros of a cell with itself are
-    left out), so that the estimate has no bias: it is 0 on average for equal distributions and
-    may fall below.
-
-    Parameters
-    ----------
-    predicted, real
-        Cells by genes, dense, sparse or AnnData: ``(n, G)`` and ``(m, G)``.
-    n_cells
-        Cells a side at most; of more, a random subset.
-    seed
-        Of the subset.
-    layer
-        As in :func:`mean_expression_r2`.
-
-    Raises
-    ------
-    KeyError
-        If a side has no such layer.
-    ValueError
-        If the genes differ, a side has fewer than two cells, values are not finite, or the sides
-        are not on one scale.
-    """
-    x, y = _drawn(predicted, real, n_cells, seed, layer)
-    between = euclidean_distances(x, y).mean()
-    within = _mean_off_diagonal(euclidean_distances(x)) + _mean_off_diagonal(euclidean_distances(y))
-    return float(2 * between - within)
-
-
-def mmd(
-    predicted,
-    real,
-    bandwidths: float | Sequence[float] | None = None,
-    n_cells: int = 2000,
-    seed: int = 0,
-    *,
-    layer: str | None = "auto",
-) -> float:
-    """Squared maximum mean discrepancy (Gretton et al. 2012, unbiased, equation 3).
-
-    The kernel is the mean of Gaussians ``exp(-d² / (2 b²))`` over the bandwidths b. As for
-    :func:`energy_distance`, equal distributions give 0 on average.
-
-    Parameters
-    ----------
-    predicted, real
-        Cells by genes, dense, sparse or AnnData: ``(n, G)`` and ``(m, G)``.
-    bandwidths
-        One or several. ``None``: a half, one and two times the median distance between the
-        cells of both sides. That depends on the cells: to compare models, pass the same to all.
-    n_cells, seed, layer
-        As in :func:`energy_distance`.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As :func:`energy_distance`; also if a bandwidth is not positive or the median is zero.
-    """
-    x, y = _drawn(predicted, real, n_cells, seed, layer)
-    squared = euclidean_distances(np.vstack([x, y]), squared=True)
-    kernel = np.zeros_like(squared)
-    widths = _widths(bandwidths, squared)
-    for width in widths:
-        kernel += np.exp(-squared / (2 * width**2)) / len(widths)
-    n = len(x)
-    within = _mean_off_diagonal(kernel[:n, :n]) + _mean_off_diagonal(kernel[n:, n:])
-    return float(within - 2 * kernel[:n, n:].mean())
 
 
 @dataclass(frozen=True)
@@ -162,7 +85,7 @@ def marker_overlap(
     for name, side in (("real", real), ("predicted", predicted)):
         x, reference = finite_pair(side, control, (name, "control"), layer)
         genes = pd.RangeIndex(x.shape[1]) if named is None else named
-        ranked = _ranked(x, reference, genes.astype(str), n_genes, method, (name, "control"))
+        ranked = ranked_genes(x, reference, genes.astype(str), n_genes, method, (name, "control"))
         lists[name] = list(ranked["names"][ranked["scores"] > 0])
     return MarkerOverlap(**lists)
 
@@ -222,7 +145,7 @@ def top_de_genes(
         values = distinct_entries(values).tocsr()
     x, y = (values[(conditions == value).to_numpy()] for value in (target, reference))
     names = (f"target={target!r}", f"reference={reference!r}")
-    return list(_ranked(x, y, adata.var_names, n_genes, method, names)["names"])
+    return list(ranked_genes(x, y, adata.var_names, n_genes, method, names)["names"])
 
 
 def knn_agreement(
@@ -276,68 +199,3 @@ def knn_agreement(
     # scanpy's neighbour search would raise torch's thread count
     majority = KNeighborsClassifier(n_neighbors).fit(y, voters).predict(x)
     return float((majority == own).mean())
-
-
-def _drawn(
-    predicted, real, n_cells: int, seed: int, layer: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``n_cells`` random rows of each side, and at least two."""
-    check_positive("n_cells", n_cells)
-    rng = np.random.default_rng(seed)
-    sides = []
-    both = finite_pair(predicted, real, layer=layer)
-    for name, x in zip(("predicted", "real"), both, strict=True):
-        if min(len(x), n_cells) < 2:
-            raise ValueError(f"{name} needs two cells or more (and n_cells two or more).")
-        sides.append(x if len(x) <= n_cells else x[rng.choice(len(x), n_cells, replace=False)])
-    return sides[0], sides[1]
-
-
-def _mean_off_diagonal(square: np.ndarray) -> float:
-    n = len(square)
-    return (square.sum() - np.trace(square)) / (n * (n - 1))
-
-
-def _widths(bandwidths: float | Sequence[float] | None, squared: np.ndarray) -> np.ndarray:
-    if bandwidths is None:
-        median = np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
-        if median == 0:
-            raise ValueError("The median distance is zero (most cells are equal); pass bandwidths.")
-        return median * np.array([0.5, 1.0, 2.0])
-    widths = np.atleast_1d(np.asarray(bandwidths, dtype=float))
-    if widths.ndim > 1 or not widths.size or not ((widths > 0) & np.isfinite(widths)).all():
-        raise ValueError(f"bandwidths must be positive numbers, but are {bandwidths!r}.")
-    return widths
-
-
-def _ranked(
-    case, reference, genes: pd.Index, n_genes: int, method: str, names: tuple[str, str]
-) -> pd.DataFrame:
-    """``names`` and ``scores`` of the ``n_genes`` that score highest in case over reference."""
-    import scanpy as sc
-
-    check_choice("method", method, _METHODS)
-    check_positive("n_genes", n_genes)
-    if n_genes > len(genes):
-        raise ValueError(f"n_genes={n_genes}, but there are {len(genes)} genes; ask for fewer.")
-    for name, x in zip(names, (case, reference), strict=True):
-        if x.shape[0] < 2:
-            raise ValueError(f"{name} needs two cells or more for a ranking, but has one.")
-    both = (case, reference)
-    x = sparse.vstack(both, "csr") if sparse.issparse(case) else np.vstack(both)
-    group = pd.Categorical(np.repeat(["case", "reference"], [case.shape[0], reference.shape[0]]))
-    cells = AnnData(x, var=pd.DataFrame(index=genes))
-    cells.obs["group"] = group
-    # fold changes of negative means (which predictions may have) are NaN; ranks do not use them
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sc.tl.rank_genes_groups(
-            cells,
-            "group",
-            groups=["case"],
-            reference="reference",
-            n_genes=n_genes,
-            method=method,
-            use_raw=False,
-        )
-    found = cells.uns["rank_genes_groups"]
-    return pd.DataFrame({key: found[key]["case"] for key in ("names", "scores")})

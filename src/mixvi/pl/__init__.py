@@ -10,6 +10,7 @@ from mixvi.pl.comparison import (
     tradeoff,
 )
 from mixvi.pl.components import component_path, component_tree
+from mixvi.pl.effects import counterfactual_metrics
 from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
@@ -24,6 +25,7 @@ __all__ = [
     "component_path",
     "component_tree",
     "confidence",
+    "counterfactual_metrics",
     "domain_shift",
     "folded_curve",
     "hybrid_umap",

@@ -85,3 +85,17 @@ def test_genes_never_seen_are_no_fault():
     fitted = Hurdle.fit(torch.zeros(50, 2), mean)
     assert torch.isfinite(fitted.unit).all() and torch.isfinite(fitted.spread).all()
     assert (fitted.carry_over(torch.zeros(50, 2), mean, mean) == 0).all()
+
+
+@pytest.mark.parametrize("power", [0.0, 0.6])
+def test_spread_grows_with_the_level_as_it_does_in_the_data(power):
+    torch.manual_seed(0)
+    mean = 2 + 6 * torch.rand(5000, 4)
+    x = (mean + 0.3 * mean**power * torch.randn(5000, 4)).clamp_min(0.01)
+    fitted = Hurdle.fit(x, mean)
+    assert float(fitted.power) == pytest.approx(power, abs=0.1)
+    here, there = torch.full((5000, 4), 2.0), torch.full((5000, 4), 8.0)
+    before = 2 + 0.3 * 2**power * torch.randn(5000, 4)
+    moved = fitted.carry_over(before, here, there)
+    torch.testing.assert_close(moved.mean(0), there[0], rtol=0.02, atol=0)
+    assert float((moved.std(0) / before.std(0)).mean()) == pytest.approx(4**power, rel=0.15)

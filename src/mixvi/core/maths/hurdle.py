@@ -23,6 +23,8 @@ class Hurdle(NamedTuple):
     """Size of one count, ``(G,)``: about the smallest value seen. Near zero: no zeros."""
     spread: Tensor
     """Coefficient of variation of the positive values, ``(G,)``."""
+    power: Tensor = torch.zeros(())
+    """Power of the level by which positive values of a gene spread, ``()`` in [0, 1]."""
 
     @classmethod
     def fit(cls, x: Tensor, mean: Tensor) -> Hurdle:
@@ -51,7 +53,8 @@ class Hurdle(NamedTuple):
         if known.any():
             # of a gene hardly seen, as of the others
             spread = torch.where(known, spread, spread[known].median())
-        return cls(fitted.unit, spread.clamp_min(1e-3))
+        level = fitted.level(mean)
+        return cls(fitted.unit, spread.clamp_min(1e-3), _power(x - level, level, seen))
 
     def to(self, device: torch.device) -> Hurdle:
         """The same on another device."""
@@ -76,19 +79,42 @@ class Hurdle(NamedTuple):
 
         So many zeros turn positive, or positive values zero, as the probability changes; a
         positive value that stays moves with the mean of such values, up by addition and down by
-        scaling. Where the mean does not change, nothing does.
+        scaling; upwards its distance from the mean grows by the ``power`` of the rise. Where the
+        mean does not change, nothing does.
         """
         share, share_there = self.share(here), self.share(there)
         level, level_there = self.level(here), self.level(there)
         u = torch.rand_like(x)
         stays = u * share <= share_there
         appears = u * (1.0 - share) < share_there - share
-        moved = torch.where(
-            level_there < level, x * level_there / level.clamp_min(_TINY), x + level_there - level
-        )
+        ratio = level_there / level.clamp_min(_TINY)
+        up = level_there + (x - level) * ratio.clamp_min(1.0) ** self.power
+        moved = torch.where(level_there < level, x * ratio, up)
         return torch.where(x > 0, stays * moved, appears * self._positive(there))
 
     def _positive(self, mean: Tensor) -> Tensor:
         shape = self.spread.square().reciprocal().expand_as(mean)
         unit_mean = torch.distributions.Gamma(shape, shape).sample()
         return unit_mean * self.level(mean)
+
+
+def _power(residual: Tensor, level: Tensor, seen: Tensor) -> Tensor:
+    """By which power of its level a gene's positive values spread, ``()`` in [0, 1].
+
+    Least squares of log |residual| on log level within genes; 0 unless it is two standard errors
+    above, so that what no data show changes nothing.
+
+    Parameters
+    ----------
+    residual, level
+        Distance of each value from the level expected of it, and that level, ``(n, G)``.
+    seen
+        Which values are positive, ``(n, G)``.
+    """
+    n = seen.sum(0).clamp_min(1)
+    size, place = residual.abs().clamp_min(1e-6).log(), level.clamp_min(1e-6).log()
+    size, place = ((of - (of * seen).sum(0) / n) * seen for of in (size, place))
+    across = place.square().sum().clamp_min(_TINY)
+    slope = (size * place).sum() / across
+    error = ((size - slope * place).square().sum() / (across * n.sum())).sqrt()
+    return torch.where(slope > 2 * error, slope.clamp(0.0, 1.0), 0.0)

@@ -24,6 +24,7 @@ from mixvi.core.maths.counts import (
 )
 from mixvi.core.maths.mixture import LOG_2PI
 from mixvi.core.maths.networks import soft_clip
+from mixvi.core.maths.residuals import carried_counts, rate_excess
 
 OUTPUT_ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus}
 SIGMA_MODES = ("shared", "feature", "analytic")
@@ -93,17 +94,33 @@ class Likelihood(nn.Module):
         raw_there: Tensor,
         library: Tensor | None,
         batch: Tensor | None = None,
+        added: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
     ) -> Tensor:
         """``x`` as it would be had the decoder given ``raw_there`` instead of ``raw``, ``(B, G)``.
+
+        ``added`` corrects both means, each ``(B, G)``.
 
         What the decoder leaves unexplained of a cell is its own and stays (abduction, action,
         prediction: Pearl 2009, section 7.1). The difference of the means is added; where the data
         are never negative (an output activation), a decrease scales instead.
         """
-        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        here, there = self._means(raw, raw_there, library, added)
         if self.output_activation is None:
             return x + there - here
-        return torch.where(there < here, x * there / here, x + there - here)
+        here, there = here.clamp_min(0.0), there.clamp_min(0.0)
+        return torch.where(there < here, x * there / here.clamp_min(_TINY), x + there - here)
+
+    def _means(
+        self,
+        raw: Tensor,
+        raw_there: Tensor,
+        library: Tensor | None,
+        added: tuple[Tensor | float, Tensor | float],
+    ) -> tuple[Tensor, Tensor]:
+        """Corrected means, each ``(B, G)``."""
+        return tuple(
+            self.mean(of, library) + more for of, more in zip((raw, raw_there), added, strict=True)
+        )
 
 
 class Gaussian(Likelihood):
@@ -225,9 +242,10 @@ class Bernoulli(Likelihood):
         """See :meth:`Likelihood.sample`."""
         return torch.bernoulli(self.mean(raw, library))
 
-    def carry_over(self, x, raw, raw_there, library, batch=None):
+    def carry_over(self, x, raw, raw_there, library, batch=None, added=(0.0, 0.0)):
         """As :meth:`Likelihood.carry_over`; an increase scales the distance to one."""
-        here, there = self.mean(raw, library), self.mean(raw_there, library)
+        means = self._means(raw, raw_there, library, added)
+        here, there = (mean.clamp(_TINY, 1.0) for mean in means)
         return torch.where(
             there < here,
             x * there / here,
@@ -263,16 +281,17 @@ class _Count(Likelihood):
         """See :meth:`Likelihood.mean`."""
         return self.rate(raw, library)
 
-    def carry_over(self, x, raw, raw_there, library, batch=None):
-        """Whole counts: a lower rate thins the cell's own, a higher one adds to them.
+    def carry_over(self, x, raw, raw_there, library, batch=None, added=(0.0, 0.0)):
+        """Whole counts, see :func:`mixvi.core.maths.residuals.carried_counts`.
 
         The cell's own rate is its mean times what :meth:`_excess` draws from the posterior given
         its count, so that a cell above its mean stays above it.
         """
-        here, there = self.rate(raw, library), self.rate(raw_there, library)
-        kept = torch.binomial(x.round(), (there / here.clamp_min(_TINY)).clamp(0.0, 1.0))
-        more = (there - here).clamp_min(0.0) * self._excess(x, raw, library, batch)
-        return torch.where(there < here, kept, x + torch.poisson(more))
+        here, there = (
+            (self.rate(of, library) + more).clamp_min(0.0)
+            for of, more in zip((raw, raw_there), added, strict=True)
+        )
+        return carried_counts(x, here, there, self._excess(x, raw, library, batch))
 
     def _excess(
         self, x: Tensor, raw: Tensor, library: Tensor, batch: Tensor | None
@@ -347,9 +366,7 @@ class NegativeBinomialCounts(_Count):
         return self.distribution(raw, library, batch).sample()
 
     def _excess(self, x, raw, library, batch):
-        # NB(mu, theta) is Poisson(mu g) with g ~ Gamma(theta, theta): conjugate
-        theta = self._theta(batch)
-        return torch.distributions.Gamma(theta + x, theta + self.rate(raw, library)).sample()
+        return rate_excess(x, self.rate(raw, library), self._theta(batch))
 
 
 class ZeroInflatedNegativeBinomialCounts(NegativeBinomialCounts):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mixvi.core.arguments import told_by_class
 from mixvi.core.data.files import read_model
+from mixvi.core.model.saved_model import apart
 
 # name of a weight: the axis along which it grew, and how many of its last entries are free
 Columns = dict[str, tuple[int, int]]
@@ -69,8 +70,10 @@ class QueryMixin:
                 )
             registry, weights = reference_model.registry, reference_model.module.state_dict()
             init_params, state = reference_model.init_params_, reference_model._saved_state()
+            kept = reference_model._saved_tensors()
         else:
-            record, weights = read_model(reference_model, cls.__name__)
+            record, tensors = read_model(reference_model, cls.__name__)
+            weights, kept = apart(tensors)
             registry, init_params = record["registry"], record["init_params"]
             state = record["state"]
         cls.setup_anndata(
@@ -82,6 +85,7 @@ class QueryMixin:
         # the history and the cells of training are the reference's
         own = dict.fromkeys(_OF_TRAINING) | {"free_columns": free if freeze else None}
         model._restore_state(state | own)
+        model._restore_tensors(kept)
         model.module.eval()
         model._to(accelerator, device)
         return model

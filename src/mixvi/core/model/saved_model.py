@@ -15,6 +15,7 @@ import torch
 from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.model._utils import parse_device_args
+from torch import Tensor
 
 from mixvi.core.arguments import near_matches, told_by_class
 from mixvi.core.data.files import (
@@ -26,6 +27,15 @@ from mixvi.core.data.files import (
     read_record,
     write_model,
 )
+
+_KEPT = "training_cells."
+
+
+def apart(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of the module, and what was kept of the training cells, by name."""
+    weights = {name: of for name, of in tensors.items() if not name.startswith(_KEPT)}
+    kept = {name.removeprefix(_KEPT): tensors[name] for name in tensors.keys() - weights.keys()}
+    return weights, kept
 
 
 class SavedModelMixin:
@@ -40,6 +50,13 @@ class SavedModelMixin:
             "validation_indices": self.validation_indices_,
             "test_indices": self.test_indices_,
         }
+
+    def _saved_tensors(self) -> dict[str, Tensor]:
+        """What of the training cells is too large for JSON; subclasses add to it."""
+        return {}
+
+    def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what :meth:`_saved_tensors` gave."""
 
     def _restore_state(self, state: dict) -> None:
         self.is_trained_ = state["is_trained"]
@@ -97,7 +114,8 @@ class SavedModelMixin:
             with _writable(self.adata.uns):
                 self.adata.write_h5ad(path, **anndata_write_kwargs)
 
-        weights = self.module.state_dict()
+        kept = {f"{_KEPT}{name}": of for name, of in self._saved_tensors().items()}
+        weights = self.module.state_dict() | kept
         cells = write_cells if save_anndata else None
         write_model(dir_path, record, weights, overwrite, prefix or None, cells)
 
@@ -157,8 +175,10 @@ class SavedModelMixin:
         else:
             cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
             model = cls(adata, **record["init_params"])
+        weights, kept = apart(weights)
         model.module.load_state_dict(weights)
         model._restore_state(record["state"])
+        model._restore_tensors(kept)
         model.module.eval()
         model._to(accelerator, device)
         return model

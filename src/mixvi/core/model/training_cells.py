@@ -75,10 +75,15 @@ class TrainingCellsMixin:
             means.append(self.module.likelihood.mean(raw, rows.library))
         return Hurdle.fit(torch.cat(x), torch.cat(means))
 
-    def _drawn(self, raw: Tensor, rows: Rows, use_mean: bool) -> Tensor:
-        """Decoder means or draws of x, within the support of the training cells, ``(B, G)``."""
+    def _drawn(
+        self, raw: Tensor, rows: Rows, use_mean: bool, added: Tensor | float = 0.0
+    ) -> Tensor:
+        """Decoder means or draws of x, within the support of the training cells, ``(B, G)``.
+
+        ``added`` corrects the means, ``(B, G)``.
+        """
         likelihood = self.module.likelihood
-        mean = likelihood.mean(raw, rows.library)
+        mean = likelihood.mean(raw, rows.library) + added
         hurdle = self._training_hurdle()
         if use_mean:
             return mean if self.support_ in (None, "real") else mean.clamp_min(0.0)
@@ -86,13 +91,25 @@ class TrainingCellsMixin:
             return hurdle.sample(mean)
         return likelihood.sample(raw, rows.library, rows.batch)
 
-    def _carried_over(self, rows: Rows, raw: Tensor, raw_there: Tensor) -> Tensor:
-        """The cells themselves, had the decoder given ``raw_there`` for ``raw``, ``(B, G)``."""
-        likelihood = self.module.likelihood
+    def _carried_over(
+        self,
+        rows: Rows,
+        raw: Tensor,
+        raw_there: Tensor,
+        added: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
+    ) -> Tensor:
+        """The cells themselves, had the decoder given ``raw_there`` for ``raw``, ``(B, G)``.
+
+        ``added`` corrects both means, each ``(B, G)``.
+        """
+        likelihood, library = self.module.likelihood, rows.library
         hurdle = self._training_hurdle()
         if hurdle is None:
-            return likelihood.carry_over(rows.dense_x, raw, raw_there, rows.library, rows.batch)
-        here, there = (likelihood.mean(of, rows.library) for of in (raw, raw_there))
+            return likelihood.carry_over(rows.dense_x, raw, raw_there, library, rows.batch, added)
+        here, there = (
+            likelihood.mean(of, library) + more
+            for of, more in zip((raw, raw_there), added, strict=True)
+        )
         return hurdle.carry_over(rows.dense_x, here, there)
 
     def _centred(self, x: np.ndarray, means: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -1,0 +1,477 @@
+"""Predictions of a treatment's effect by arithmetic on means, to hold a counterfactual against."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from mixvi.cells.shifting import FEWEST_CELLS
+from mixvi.core.arguments import check_choice, check_positive, check_weight, shown
+from mixvi.core.data import checks
+from mixvi.core.data.support import support_of
+from mixvi.core.maths.residuals import Residuals
+from mixvi.core.model.counterfactual import converted_cells, match_group_means
+from mixvi.metrics import class_mean_baseline
+from mixvi.metrics.pairs import dense, matrix
+
+WEIGHTS = ("own", "similar", "nearest", "mean")
+_MOST_CELLS = 2000
+
+# change of a label of the given name and mean, (G,)
+_Change = Callable[[str, np.ndarray], np.ndarray]
+
+
+def predict_mean_shift(
+    train: AnnData,
+    cells: AnnData,
+    *,
+    labels_key: str,
+    condition_key: str,
+    to: str,
+    weights: str = "own",
+    keep_residual: bool | str = True,
+    layer: str | None = None,
+    seed: int = 0,
+) -> AnnData:
+    """Every cell changes as the mean of its label (or of others) changes between the conditions.
+
+    Parameters
+    ----------
+    train
+        Cells to take means of.
+    cells
+        Cells to convert, with the same genes in the same order.
+    labels_key, condition_key
+        Columns of ``obs`` of both.
+    to
+        The target condition.
+    weights
+        Whose change it is. ``"own"``: the label's, and as ``"similar"`` where it was not seen under
+        both conditions; ``"similar"``: the other labels', weighted by the inverse of the squared
+        distance of their means before the change (Shepard 1968); ``"nearest"``: that of the other
+        label whose mean is nearest; ``"mean"``: of all labels alike. A label is seen with 5 cells.
+    keep_residual
+        Add the change to the cell's own expression, within the support of the training cells
+        (counts stay counts, values that are never negative stay so and zeros stay likely: which
+        of them change is drawn), as :meth:`mixvi.CGMVAE.counterfactual` does. ``"centred"``: and
+        the averages of each label's converted cells are those that were learned, free of the noise
+        of few cells (not for counts). False: the mean.
+    layer
+        Layer of both; ``None``: ``X``. To hold against a model, the one it reads. Counts change by
+        their proportions, at the cell's own library size.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If a column, the layer or the target condition is missing, genes or scales differ, or no
+        label was seen under both conditions.
+
+    Warns
+    -----
+    UserWarning
+        Of labels with so few cells on a side that others' changes stand in.
+    """
+    check_choice("weights", weights, WEIGHTS)
+
+    def learned(means: _Means, source: str) -> _Change:
+        seen = means.seen(source, to)
+        changes, before = means.changes(source, to, seen), means.of(source, seen)
+
+        def change(label: str, mean: np.ndarray) -> np.ndarray:
+            if weights == "own" and label in seen:
+                return changes[seen.index(label)]
+            others = np.array([name != label or weights == "mean" for name in seen])
+            if not others.any():
+                raise ValueError(
+                    f"weights={weights!r} takes the change of other labels than {label!r}, and "
+                    f"none was seen under {shown(source)} and {shown(to)}. Use weights='own'."
+                )
+            squared = ((before - mean) ** 2).sum(axis=1)
+            return _mixed(weights, squared[others]) @ changes[others]
+
+        return change
+
+    return _by_means(
+        train,
+        cells,
+        (labels_key, condition_key, to),
+        learned,
+        source=f"mean shift ({weights})",
+        layer=layer,
+        keep_residual=keep_residual,
+        seed=seed,
+    )
+
+
+def predict_linear_shift(
+    train: AnnData,
+    cells: AnnData,
+    *,
+    labels_key: str,
+    condition_key: str,
+    to: str,
+    n_pcs: int = 10,
+    ridge: float = 0.1,
+    keep_residual: bool | str = True,
+    layer: str | None = None,
+    seed: int = 0,
+) -> AnnData:
+    """The change of a label as a linear function of its mean before, by PCA and ridge regression.
+
+    The linear model of Ahlmann-Eltze et al. 2025, with labels in the place of perturbations:
+    changes ``Y = b + G W P'``, where the genes' ``G`` are principal components of the changes,
+    the labels' ``P`` those of their means before, and ``W`` is the ridge solution on both sides.
+
+    Parameters
+    ----------
+    train, cells, labels_key, condition_key, to, keep_residual, layer, seed
+        As in :func:`predict_mean_shift`.
+    n_pcs
+        Principal components of genes and of labels at most.
+    ridge
+        Penalty of both sides.
+
+    Returns
+    -------
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As :func:`predict_mean_shift`.
+    """
+    check_positive("n_pcs", n_pcs)
+    check_weight("ridge", ridge)
+
+    def learned(means: _Means, source: str) -> _Change:
+        seen = means.seen(source, to)
+        changes, before = means.changes(source, to, seen), means.of(source, seen)
+        centre, average = before.mean(axis=0), changes.mean(axis=0)
+        sizes, directions = _components(changes - average, n_pcs)
+        genes, places = sizes[:, None] * directions, _components(before - centre, n_pcs)[1]
+        scores = (before - centre) @ places.T
+        left = _ridge_inverse(genes @ genes.T, ridge) @ genes
+        w = left @ (changes - average).T @ scores @ _ridge_inverse(scores.T @ scores, ridge)
+        return lambda _, mean: average + genes.T @ (w @ (places @ (mean - centre)))
+
+    return _by_means(
+        train,
+        cells,
+        (labels_key, condition_key, to),
+        learned,
+        source="linear shift",
+        layer=layer,
+        keep_residual=keep_residual,
+        seed=seed,
+    )
+
+
+def predict_no_change(
+    cells: AnnData, *, condition_key: str, to: str, layer: str | None = None
+) -> AnnData:
+    """The cells as they are, said to be of the target condition.
+
+    Parameters
+    ----------
+    cells
+        Cells to convert.
+    condition_key, to, layer
+        As in :func:`predict_mean_shift`.
+
+    Returns
+    -------
+    AnnData like that of :meth:`mixvi.CGMVAE.counterfactual`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the column or the layer is missing.
+    """
+    checks.check_categories(cells, condition_key, "condition_key")
+    x = dense(cells, layer)
+    return _converted(x, cells, condition_key, to, "no change", layer, support_of(x))
+
+
+def predict_class_means(
+    train: AnnData,
+    cells: AnnData,
+    *,
+    labels_key: str,
+    condition_key: str,
+    to: str,
+    layer: str | None = None,
+) -> AnnData:
+    """Every cell becomes the mean of its label under the target condition.
+
+    A label that the training cells lack under the target gets the mean of all of them there. With
+    each cell's residual, and for other labels with a change instead of a level, this is
+    :func:`predict_mean_shift`.
+
+    Parameters
+    ----------
+    train
+        Cells to take means of.
+    cells
+        Cells to convert, with the same genes in the same order.
+    labels_key, condition_key
+        Columns of ``obs`` of both.
+    to
+        The target condition.
+    layer
+        Layer of the training cells; ``None``: ``X``. To hold against a model, the one it reads.
+
+    Returns
+    -------
+    AnnData ``(cells.n_obs, n_vars)`` like that of :meth:`mixvi.CGMVAE.counterfactual`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If a column, the layer or the target condition is missing, or genes differ.
+    """
+    check_columns(train, cells, labels_key, condition_key)
+    values = matrix(train, layer)
+    labels, conditions = train.obs[labels_key].astype(str), train.obs[condition_key].astype(str)
+    means = class_mean_baseline(values, labels, conditions, to)
+    overall = class_mean_baseline(values, np.full(train.n_obs, "all"), conditions, to)["all"]
+    x = np.stack([means.get(label, overall) for label in cells.obs[labels_key].astype(str)])
+    return _converted(x, cells, condition_key, to, "class means", layer, support_of(values))
+
+
+class _Means(NamedTuple):
+    """Mean of each label's training cells under each condition; of counts, of proportions."""
+
+    labels: list[str]
+    conditions: list[str]
+    values: np.ndarray
+    """``(L, C, G)``; zero where there are no cells."""
+    n_cells: np.ndarray
+    """``(L, C)``."""
+
+    @classmethod
+    def taken(cls, x: np.ndarray, labels: np.ndarray, conditions: np.ndarray, counts: bool):
+        """Of cells ``(n, G)``, their labels and conditions, each ``(n,)``."""
+        names, codes = np.unique(labels, return_inverse=True)
+        kinds, columns = np.unique(conditions, return_inverse=True)
+        cell = codes * len(kinds) + columns
+        n = np.bincount(cell, minlength=len(names) * len(kinds))
+        sums = np.zeros((len(n), x.shape[1]))
+        np.add.at(sums, cell, x)
+        over = sums.sum(axis=1) if counts else n
+        values = sums / np.where(over > 0, over, 1)[:, None]
+        shape = len(names), len(kinds)
+        return cls(list(names), list(kinds), values.reshape(*shape, -1), n.reshape(shape))
+
+    def enough(self, condition: str) -> np.ndarray:
+        """Which labels have a mean under the condition, ``(L,)``."""
+        if condition not in self.conditions:
+            return np.zeros(len(self.labels), bool)
+        return self.n_cells[:, self.conditions.index(condition)] >= FEWEST_CELLS
+
+    def seen(self, source: str, target: str) -> list[str]:
+        """Labels with a mean under both conditions; an error if there are none."""
+        both = self.enough(source) & self.enough(target)
+        if not both.any():
+            raise ValueError(
+                f"No label has {FEWEST_CELLS} training cells or more both under {shown(source)} "
+                f"and under {shown(target)}, so that no change can be learned."
+            )
+        return [name for name, found in zip(self.labels, both, strict=True) if found]
+
+    def of(self, condition: str, labels: list[str]) -> np.ndarray:
+        """Means ``(len(labels), G)``."""
+        rows = [self.labels.index(label) for label in labels]
+        return self.values[rows, self.conditions.index(condition)]
+
+    def changes(self, source: str, target: str, labels: list[str]) -> np.ndarray:
+        """Differences of the means, ``(len(labels), G)``."""
+        return self.of(target, labels) - self.of(source, labels)
+
+    def warn_of_few(self, target: str, labels: np.ndarray) -> None:
+        """Warn of labels that have some cells under the target, but too few."""
+        n = self.n_cells[:, self.conditions.index(target)]
+        few = [
+            f"{name!r} ({k})"
+            for name, k in zip(self.labels, n, strict=True)
+            if name in labels and 0 < k < FEWEST_CELLS
+        ]
+        if few:
+            warnings.warn(
+                f"Fewer than {FEWEST_CELLS} training cells under {shown(target)}: "
+                f"{', '.join(few)}. The changes of other labels stand in for theirs.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _by_means(
+    train: AnnData,
+    cells: AnnData,
+    columns: tuple[str, str, str],
+    learned: Callable[[_Means, str], _Change],
+    *,
+    source: str,
+    layer: str | None,
+    keep_residual: bool | str,
+    seed: int,
+) -> AnnData:
+    """Cells moved by what ``learned`` says of each label and condition that they have."""
+    labels_key, condition_key, to = columns
+    check_columns(train, cells, labels_key, condition_key)
+    support = support_of(matrix(train, layer))
+    check_residual(keep_residual, support)
+    x, trained = dense(cells, layer), dense(train, layer)
+    check_same_support(support, x, layer)
+    labels, conditions = (
+        train.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key)
+    )
+    if to not in conditions:
+        raise ValueError(f"No training cell has the condition {shown(to)}.")
+    means = _Means.taken(trained, labels, conditions, support == "count")
+    own, of = (cells.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key))
+    pairs = np.array([f"{one} {other}" for one, other in zip(of, own, strict=True)])
+    sizes = x.sum(axis=1, keepdims=True) if support == "count" else np.ones((len(x), 1))
+    here, there = np.zeros_like(x), np.zeros_like(x)
+    for condition in np.unique(of):
+        change = None if condition == to else learned(means, condition)
+        for label in np.unique(own[of == condition]):
+            rows = (of == condition) & (own == label)
+            known = label in means.labels and means.enough(condition)[means.labels.index(label)]
+            mean = means.of(condition, [label])[0] if known else x[rows].sum(0) / sizes[rows].sum()
+            here[rows] = sizes[rows] * mean
+            there[rows] = here[rows] + (0 if change is None else sizes[rows] * change(label, mean))
+    if source.endswith("(own)"):
+        means.warn_of_few(to, own)
+    if support != "real":
+        there = np.maximum(there, 0.0)
+    if keep_residual:
+        expected = means.values[
+            np.searchsorted(means.labels, labels), np.searchsorted(means.conditions, conditions)
+        ]
+        if support == "count":
+            expected = expected * trained.sum(axis=1, keepdims=True)
+        means, training = there, (trained, expected)
+        there = carried_over(x, here, there, training, support, seed)
+        if keep_residual == "centred":
+            there = match_group_means(there, means, pairs, support != "real")
+    return _converted(there, cells, condition_key, to, source, layer, support)
+
+
+def carried_over(
+    x: np.ndarray,
+    here: np.ndarray,
+    there: np.ndarray,
+    training: tuple[np.ndarray, np.ndarray],
+    support: str,
+    seed: int,
+) -> np.ndarray:
+    """Cells with what is expected of them replaced, see :meth:`Residuals.carry_over`.
+
+    Parameters
+    ----------
+    x, here, there
+        Cells ``(n, G)``, and what is expected of them before and after.
+    training
+        Training cells ``(m, G)``, and what is expected of them: how values spread.
+    support
+        Of the training cells.
+    seed
+        Of the draws, which leave torch's generator as it was.
+    """
+    step = -(-len(training[0]) // _MOST_CELLS)
+    parts = [torch.as_tensor(part[::step], dtype=torch.float32) for part in training]
+    moved = [torch.as_tensor(part, dtype=torch.float32) for part in (x, here, there)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Residuals.fit(*parts, support).carry_over(*moved).numpy()
+
+
+def check_residual(keep_residual: bool | str, support: str) -> None:
+    """Raise for an unknown way of keeping residuals, or one that these values do not allow."""
+    check_choice("keep_residual", keep_residual, (False, True, "centred"))
+    if keep_residual == "centred" and support == "count":
+        raise ValueError(
+            "keep_residual='centred' would make fractions of counts. Use keep_residual=True."
+        )
+
+
+def check_columns(train: AnnData, cells: AnnData, *keys: str) -> None:
+    """Raise unless both have labels and conditions, and the same genes."""
+    for key, name in zip(keys, ("labels_key", "condition_key"), strict=True):
+        checks.check_categories(train, key, name)
+        checks.check_categories(cells, key, name)
+    if not train.var_names.equals(cells.var_names):
+        raise ValueError(
+            "cells and training cells name their genes differently or in another order. Reorder "
+            "first: cells = cells[:, train.var_names]."
+        )
+
+
+def check_same_support(support: str, x: np.ndarray, layer: str | None) -> None:
+    """Raise if cells hold values that the training cells, which are of ``support``, cannot."""
+    found = support_of(x)
+    order = ("count", "non-negative", "real")
+    if order.index(found) > order.index(support):
+        where = "X" if layer is None else f"layers[{layer!r}]"
+        raise ValueError(
+            f"{where} of the training cells has {support} values, but that of the cells {found} "
+            "ones. Bring both to one scale."
+        )
+
+
+def _mixed(weights: str, squared: np.ndarray) -> np.ndarray:
+    """Weight of each label by its squared distance, ``(L,)``."""
+    if weights == "mean":
+        return np.full(len(squared), 1 / len(squared))
+    if weights == "nearest":
+        return np.eye(len(squared))[squared.argmin()]
+    return likeness(squared)
+
+
+def likeness(squared: np.ndarray) -> np.ndarray:
+    """Inverse squared distances that sum to one, ``(L,)``; a distance of zero takes all."""
+    inverse = 1.0 / np.maximum(squared, 1e-12 * max(float(squared.max()), 1e-12))
+    return inverse / inverse.sum()
+
+
+def _components(x: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nonzero singular values ``(<= n,)`` and directions ``(<= n, G)`` of ``x`` ``(m, G)``."""
+    _, sizes, directions = np.linalg.svd(x, full_matrices=False)
+    n = min(n, int((sizes > 1e-9 * max(sizes.max(), 1e-30)).sum()))
+    return sizes[:n], directions[:n]
+
+
+def _ridge_inverse(square: np.ndarray, ridge: float) -> np.ndarray:
+    return np.linalg.pinv(square + ridge * np.eye(len(square)))
+
+
+def _converted(
+    x: np.ndarray,
+    cells: AnnData,
+    condition_key: str,
+    to: str,
+    source: str,
+    layer: str | None,
+    scale: str,
+) -> AnnData:
+    return converted_cells(
+        x.astype(np.float32),
+        cells,
+        np.arange(cells.n_obs),
+        condition_key,
+        to,
+        source=source,
+        layer=layer,
+        scale=scale,
+    )

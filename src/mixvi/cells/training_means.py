@@ -1,0 +1,255 @@
+"""What a conditional model keeps of its training cells' means, and what follows from it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy.stats import norm
+from torch import Tensor
+
+from mixvi.cells.decoder_fit import Corrections, DecoderFit, FitSums
+from mixvi.cells.shifting import FEWEST_CELLS, ConditionMeans
+from mixvi.core import arguments
+from mixvi.core.data import checks
+from mixvi.core.model.module import Rows
+
+
+class TrainingMeansMixin:
+    """Means of the training cells by condition and component, kept with the model."""
+
+    _condition_means: ConditionMeans | None = None
+    _decoder_fit: DecoderFit | None = None
+
+    @torch.inference_mode()
+    def get_mean_change(
+        self,
+        adata: AnnData | None = None,
+        to: str | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        groupby: str | None = None,
+        labels: str = "auto",
+        calibrate: bool = True,
+        level: float = 0.9,
+        n_real: int | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """How the mean of each gene changes under another condition, with an interval.
+
+        Of a component that was seen under both conditions, the interval is as wide as the means of
+        so many training cells vary by chance; of any other, as the changes of the seen ones were
+        missed when each was left out, so that it is the wider the more they differ. Draws of z
+        would tell neither: over many cells they average out.
+
+        Parameters
+        ----------
+        adata, indices
+            Cells to convert.
+        to
+            The target condition.
+        groupby
+            Column of ``obs``: changes of each group; ``None``: of all cells.
+        labels, calibrate
+            As in :meth:`counterfactual`.
+        level
+            Share of genes whose change the interval is to hold.
+        n_real
+            Number of cells under the target that the change will be compared with: chance in their
+            mean, and in that of the cells converted, then counts as well. ``None``: the interval
+            is of the expected change.
+
+        Returns
+        -------
+        DataFrame with a row a group and gene, and columns ``group``, ``gene``, ``change``,
+        ``lower`` and ``upper``; of counts, of their share of the cell's library.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As :meth:`counterfactual`; also for a level outside (0, 1).
+        """
+        target = self._target_condition(to)
+        arguments.check_share("level", level)
+        observed = self._by_observed_labels(labels)
+        adata = self._validate_anndata(adata)
+        chosen = self._check_indices(adata, indices)
+        groups = np.full(len(chosen), "all")
+        if groupby is not None:
+            checks.check_categories(adata, groupby, "groupby")
+            groups = adata.obs[groupby].astype(str).to_numpy()[chosen]
+        shifts = self._training_means().shifts(target)
+        changes, shares, codes = [], [], []
+        for rows in self._batches(adata, indices, batch_size):
+            there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
+            weights = self._route_weights(rows, observed, use_mean=True)
+            here, z = self._along("shift", rows, there, weights, shifts, True)
+            before, after = self._at_library_one(here, rows), self._at_library_one(z, there)
+            changes.append((after - before).cpu())
+            shares.append(weights.cpu())
+            codes.append(rows.condition.cpu())
+        changes, shares, codes = (torch.cat(of) for of in (changes, shares, codes))
+        found = {int(code): self._corrections(int(code), target) for code in codes.unique()}
+        wide, tables = norm.ppf(0.5 + level / 2), []
+        for group in np.unique(groups):
+            rows = torch.as_tensor(groups == group)
+            change, variance = changes[rows].mean(0), torch.zeros(changes.shape[1])
+            for code, corrections in found.items():
+                share = (shares[rows] * (codes[rows] == code).unsqueeze(-1)).mean(0)
+                variance += share.square() @ corrections.variance.cpu()
+                if calibrate:
+                    change = change + share @ corrections.change.cpu()
+                if n_real is not None:
+                    variance += share @ self._chance(code, target, n_real, int(rows.sum())).cpu()
+            half = wide * variance.sqrt()
+            columns = {"change": change, "lower": change - half, "upper": change + half}
+            columns = {name: of.numpy() for name, of in columns.items()}
+            tables.append(pd.DataFrame({"group": group, "gene": adata.var_names} | columns))
+        return pd.concat(tables, ignore_index=True)
+
+    def _chance(self, source: int, target: int, n_real: int, n: int) -> Tensor:
+        """Variance of the means of real and of converted cells by component, ``(K, G)``."""
+        fit, enough = self._training_fit(), self._training_means().enough
+        of = []
+        for code, n_cells in ((target, n_real), (source, n)):
+            known = enough[code].unsqueeze(-1)
+            average = (fit.variance[code] * known).sum(0) / known.sum().clamp_min(1)
+            of.append(torch.where(known, fit.variance[code], average) / n_cells)
+        return of[0] + of[1]
+
+    def _at_library_one(self, z: Tensor, rows: Rows) -> Tensor:
+        """The decoder's mean ``(B, G)``; of counts, at a library size or size factor of one."""
+        one = torch.ones_like(rows.library)
+        return self.module.likelihood.mean(self.module.decode(z, rows), one)
+
+    @torch.inference_mode()
+    def _corrections(self, source: int, target: int) -> Corrections:
+        """What the decoder misses of the training cells' change, see :class:`DecoderFit`."""
+
+        def decode(z: Tensor, code: int) -> Tensor:
+            condition = torch.full((len(z),), code, device=z.device)
+            rows = self.module.synthetic_rows(condition)
+            return self._at_library_one(z, rows)
+
+        return self._training_fit().corrections(self._training_means(), decode, source, target)
+
+    def _added(self, rows: Rows, weights: Tensor, target: int) -> tuple[Tensor, Tensor]:
+        """What calibration adds to the decoder's means here and there, each ``(B, G)``."""
+        here, there = (torch.zeros_like(rows.dense_x) for _ in range(2))
+        for code in rows.condition.unique().tolist():
+            found, of = self._corrections(code, target), rows.condition == code
+            own = weights[of] @ found.here
+            here[of], there[of] = own, own + weights[of] @ found.change
+        if not self.module.likelihood.is_count:
+            return here, there
+        return here * rows.library, there * rows.library
+
+    def _training_means(self) -> ConditionMeans:
+        """Mean z of the training cells, by their labels if the model was trained with labels."""
+        self._check_if_trained()
+        if self._condition_means is None:
+            if not self._has_training_cells:
+                raise ValueError(
+                    "route='shift' needs the means of the training cells, and this model was saved "
+                    "by a version that did not keep them. Train it anew, or use route='w' or 'z'."
+                )
+            self._condition_means = self._means_of_training_cells()
+        return ConditionMeans(*(part.to(self.module.device) for part in self._condition_means))
+
+    def _warn_of_few(self, target: int) -> None:
+        """Warn of labels with some training cells under the target, but too few for a mean."""
+        if not self.trained_with_labels_:
+            return
+        cells = self.module.class_components.cpu() @ self._training_means().cells[target].cpu()
+        few = [
+            f"{name!r} ({n:.0f})"
+            for name, n in zip(self.classes, cells.tolist(), strict=True)
+            if 0.5 < n < FEWEST_CELLS
+        ]
+        if few:
+            warnings.warn(
+                f"Fewer than {FEWEST_CELLS} training cells under "
+                f"{arguments.shown(self.conditions[target])}: {', '.join(few)}. They move as the "
+                "others do on average.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    @torch.inference_mode()
+    def _means_of_training_cells(self) -> ConditionMeans:
+        parts = []
+        for rows in self._batches(self.adata, self.train_indices, None):
+            weights = self._route_weights(rows, self.trained_with_labels_, use_mean=True)
+            z, n = self._z(rows, use_mean=True), len(self.conditions)
+            parts.append(ConditionMeans.of(z, weights, rows.condition, n))
+        return ConditionMeans(*map(sum, zip(*parts, strict=True)))
+
+    @property
+    def _keeps_fit(self) -> bool:
+        """Whether the model has, or can still learn, how its decoder fits the training cells."""
+        return self._decoder_fit is not None or self._has_training_cells
+
+    def _training_fit(self) -> DecoderFit:
+        """The decoder's means against those of the training cells."""
+        if self._decoder_fit is None:
+            if not self._has_training_cells:
+                raise ValueError(
+                    "calibrate=True needs means of the training cells' expression, and this model "
+                    "was saved by a version that did not keep them. Train it anew, or use "
+                    "calibrate=False."
+                )
+            self._decoder_fit = self._fit_to_training_cells()
+        return DecoderFit(*(part.to(self.module.device) for part in self._decoder_fit))
+
+    @torch.inference_mode()
+    def _fit_to_training_cells(self) -> DecoderFit:
+        module, means = self.module, self._training_means()
+        sizes = len(self.conditions), self.n_components, module.n_input
+        sums = FitSums(*sizes, module.device)
+        for rows in self._batches(self.adata, self.train_indices, None):
+            weights = self._route_weights(rows, self.trained_with_labels_, use_mean=True)
+            z, x = self._z(rows, use_mean=True), rows.dense_x
+            if module.likelihood.is_count:
+                x = x / rows.library.clamp_min(1e-12)
+            densities = torch.full((len(z), sizes[0]), torch.nan, device=z.device)
+            own = weights.argmax(-1)
+            for target in torch.nonzero(means.enough.any(1)).flatten().tolist():
+                moved = z + (weights.unsqueeze(-1) * means.shifts(target)[rows.condition]).sum(1)
+                seen = means.enough[rows.condition, own] & means.enough[target, own]
+                found = means.log_density(moved, target)
+                densities[:, target] = torch.where(seen, found, torch.nan)
+            decoded = self._at_library_one(z, rows)
+            sums.add(x, decoded, z, weights, rows.condition, densities)
+        return sums.fit()
+
+    def _forget_training_cells(self) -> None:
+        super()._forget_training_cells()
+        self._condition_means = self._decoder_fit = None
+
+    def _saved_state(self) -> dict:
+        kept = self._condition_means
+        if kept is None and self._has_training_cells and self.is_trained_:
+            kept = self._means_of_training_cells()
+        values = kept and [part.cpu().numpy() for part in kept if part is not None]
+        return super()._saved_state() | {"condition_means": values}
+
+    def _restore_state(self, state: dict) -> None:
+        super()._restore_state(state)
+        # directories of version 0.1.0 have none
+        kept = state.get("condition_means")
+        self._condition_means = kept and ConditionMeans(*map(torch.as_tensor, kept))
+
+    def _saved_tensors(self) -> dict[str, Tensor]:
+        fit = self._decoder_fit
+        if fit is None and self._has_training_cells and self.is_trained_:
+            fit = self._training_fit()
+        return super()._saved_tensors() | (fit._asdict() if fit is not None else {})
+
+    def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
+        super()._restore_tensors(tensors)
+        if all(name in tensors for name in DecoderFit._fields):
+            self._decoder_fit = DecoderFit(*(tensors[name] for name in DecoderFit._fields))

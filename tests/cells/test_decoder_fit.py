@@ -1,0 +1,210 @@
+"""What the decoder misses of a change is learned from the training cells, or left out."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mixvi import CGMVAE
+from mixvi.cells.decoder_fit import DecoderFit
+from mixvi.cells.shifting import ConditionMeans
+
+SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
+
+
+def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
+    """Five components at 0 to 4, of which the last was not seen under the target."""
+    changes = torch.as_tensor(np.asarray(changes), dtype=torch.float32)
+    decode = decode or (lambda z, _: torch.zeros(len(z), changes.shape[1]))
+    places = torch.arange(5.0).view(5, 1)
+    mean = torch.stack([torch.zeros_like(changes), changes])
+    decoded = torch.stack([decode(places, code) for code in (0, 1)])
+    examples = places.view(1, 5, 1, 1).expand(2, 5, 3, 1)
+    fit = DecoderFit(mean, decoded, torch.full_like(mean, variance), examples, torch.zeros(2))
+    cells = torch.full((2, 5), n_cells)
+    cells[1, 4] = 0.0
+    means = ConditionMeans(cells, places * cells.unsqueeze(-1))
+    return fit.corrections(means, decode, 0, 1)
+
+
+def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
+    shared = np.tile([1.0, -2.0, 0.5], (5, 1))
+    found = fitted(shared)
+    np.testing.assert_allclose(found.change, shared, rtol=1e-5)
+    assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
+    # the nearer a component, the more it says: distances 4, 3, 2 and 1
+    own = np.zeros((5, 3))
+    own[3] = [1.0, -2.0, 0.5]
+    found = fitted(own)
+    np.testing.assert_allclose(found.change[3], own[3], rtol=1e-5)
+    weight = 1 / (1 / 16 + 1 / 9 + 1 / 4 + 1)
+    np.testing.assert_allclose(found.change[4], weight * own[3], rtol=1e-5)
+
+
+def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
+    genes = torch.tensor([[1.0, -1.0, 2.0]])
+    law = torch.arange(5.0).view(5, 1).square() * genes
+    none = fitted(law)
+    able = fitted(law, lambda z, code: code * z.square() * genes)
+    # half of what leaving out says: the decoder has seen what is left out
+    assert float(able.reliance) == pytest.approx(0.5)
+    decoded, near = law[4], none.change[4]
+    np.testing.assert_allclose(able.change[4] + decoded, (near + law[4]) / 2, rtol=1e-4)
+    # it has learned the opposite of what is particular to each
+    wrong = fitted(law, lambda z, code: -code * z.square() * genes)
+    assert float(wrong.reliance) == 0.0
+    np.testing.assert_allclose(wrong.change[4] - law[4], near, rtol=1e-4)
+
+
+def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():
+    # the means of ten cells on each side vary by 2 / 10 of what one does
+    found = fitted(np.full((5, 4), 0.3), variance=0.9, n_cells=10.0)
+    np.testing.assert_allclose(found.variance[:4], 0.18, rtol=1e-4)
+    np.testing.assert_allclose(found.variance[4], 0.0, atol=1e-6)
+    # one gene in which components differ, and one in which they do not
+    apart = fitted(np.array([[1.0, 3], [-1, 3], [1, 3], [-1, 3], [0, 0]]), variance=0.9)
+    assert apart.variance[4, 0] > 2 * apart.variance[4, 1] > 0
+
+
+@pytest.fixture
+def model(toy, fit):
+    """Not trained to the end: the decoder misses much."""
+    return fit(CGMVAE, toy, epochs=15, setup=SETUP, n_components=5, likelihood="mse")
+
+
+@pytest.fixture
+def control(toy):
+    return toy[toy.obs["condition"] == "condition 0"].copy()
+
+
+def errors(converted, toy):
+    of, real = converted.obs["cell_type"], toy[toy.obs["condition"] == "condition 1"]
+    return [
+        np.abs(
+            converted.X[(of == name).to_numpy()].mean(axis=0)
+            - real.X[(real.obs["cell_type"] == name).to_numpy()].mean(axis=0)
+        ).mean()
+        for name in toy.obs["cell_type"].cat.categories
+    ]
+
+
+@pytest.mark.parametrize("keep", [True, False, "centred"])
+def test_means_of_seen_types_are_those_of_their_cells(toy, model, control, keep):
+    options = {"to": "condition 1", "keep_residual": keep}
+    plain = errors(model.counterfactual(control, **options), toy)
+    calibrated = errors(model.counterfactual(control, calibrate=True, **options), toy)
+    assert max(calibrated) < 0.25 * np.mean(plain)
+
+
+def test_own_condition_changes_nothing(model, control):
+    same = model.counterfactual(control, to="condition 0", calibrate=True)
+    np.testing.assert_allclose(same.X, control.X, atol=1e-4)
+
+
+def test_an_unseen_type_comes_nearer(toy, fit, control):
+    """The decoder misses a change that all types have."""
+    toy.X[(toy.obs["condition"] == "condition 1").to_numpy(), :10] += 3.0
+    unseen = (toy.obs["cell_type"] == "type 0") & (toy.obs["condition"] == "condition 1")
+    train = {"indices": np.flatnonzero(~unseen)}
+    model = fit(CGMVAE, toy, epochs=6, setup=SETUP, n_components=5, train=train)
+    first = control[control.obs["cell_type"] == "type 0"].copy()
+    real = toy[unseen.to_numpy()].X.mean(axis=0)
+    off = {}
+    for calibrate in (False, True):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "100 % of the converted cells")
+            converted = model.counterfactual(first, to="condition 1", calibrate=calibrate)
+        off[calibrate] = np.abs(converted.X.mean(axis=0) - real)[:10].mean()
+    assert off[True] < 0.8 * off[False]
+
+
+def test_saved_models_calibrate_alike(model, control, tmp_path):
+    options = {"to": "condition 1", "calibrate": True}
+    expected = model.counterfactual(control.copy(), **options)
+    intervals = model.get_mean_change(control.copy(), "condition 1")
+    model.save(tmp_path / "model")
+    for cells in (False, control[:7].copy()):
+        loaded = CGMVAE.load(tmp_path / "model", cells)
+        got = loaded.counterfactual(control.copy(), **options)
+        np.testing.assert_allclose(got.X, expected.X, atol=1e-4)
+        np.testing.assert_allclose(got.obs["support"], expected.obs["support"], rtol=1e-3)
+        again = loaded.get_mean_change(control.copy(), "condition 1")
+        np.testing.assert_allclose(again["lower"], intervals["lower"], atol=1e-4)
+    query = control[:30].copy()
+    mapped = CGMVAE.load_query_data(query, model)
+    np.testing.assert_allclose(
+        mapped.counterfactual(query, **options).X, expected.X[:30], atol=1e-4
+    )
+
+
+def test_counts_stay_counts(counts, fit):
+    setup = {"layer": "counts", "labels_key": "kind", "condition_key": "condition"}
+    model = fit(CGMVAE, counts, setup=setup, n_components=2, likelihood="nb")
+    control = (counts.obs["condition"] == "ctrl").to_numpy()
+    real = counts.layers["counts"][~control].toarray()
+    rates = real.sum(axis=0) / real.sum()
+    off = []
+    for calibrate in (False, True):
+        x = model.counterfactual(to="stim", indices=control, calibrate=calibrate).X
+        assert (x >= 0).all() and not (x % 1).any()
+        off.append(np.abs(x.sum(axis=0) / x.sum() - rates).mean())
+    assert off[1] < off[0]
+
+
+def test_support_is_told(model, control):
+    converted = model.counterfactual(control, to="condition 1")
+    assert converted.obs["within_support"].mean() > 0.9
+    control.obs["note"] = 1
+    model.counterfactual(control, to="condition 1", key_added="there")
+    np.testing.assert_allclose(control.obs["there_support"], converted.obs["support"], rtol=1e-5)
+    far = control.copy()
+    far.X = far.X * 3 + 20
+    with pytest.warns(UserWarning, match="100 % .*'condition 1' .*extrapolation"):
+        outside = model.counterfactual(far, to="condition 1")
+    assert not outside.obs["within_support"].any()
+    assert outside.obs["support"].max() < converted.obs["support"].min()
+
+
+def test_intervals_hold_the_changes(toy, fit):
+    """Trained on half of the cells, compared with the other half."""
+    half = np.arange(toy.n_obs) % 2 == 0
+    train = {"indices": np.flatnonzero(half)}
+    model = fit(CGMVAE, toy, epochs=15, setup=SETUP, n_components=5, train=train)
+    rest = toy[~half].copy()
+    control = rest[rest.obs["condition"] == "condition 0"].copy()
+    real = rest[rest.obs["condition"] == "condition 1"]
+    options = {"to": "condition 1", "groupby": "cell_type"}
+    found = model.get_mean_change(control, n_real=25, **options)
+    assert list(found) == ["group", "gene", "change", "lower", "upper"]
+    held = []
+    for name, table in found.groupby("group"):
+        after, before = (x[(x.obs["cell_type"] == name).to_numpy()].X for x in (real, control))
+        change = after.mean(axis=0) - before.mean(axis=0)
+        held.append(((table["lower"] <= change) & (change <= table["upper"])).mean())
+    assert 0.8 < np.mean(held) < 0.98
+    width = (found["upper"] - found["lower"]).mean()
+    expected = model.get_mean_change(control, **options)
+    assert (expected["upper"] - expected["lower"]).mean() < width
+    wider = model.get_mean_change(control, n_real=25, level=0.99, **options)
+    assert (wider["upper"] - wider["lower"]).mean() > 1.3 * width
+
+
+def test_what_does_not_go_together_is_said(model, control):
+    for options in ({"route": "w"}, {"use_mean": False}):
+        with pytest.raises(ValueError, match="route='shift' and use_mean=True"):
+            model.counterfactual(control, to="condition 1", calibrate=True, **options)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        model.get_mean_change(control, "condition 1", level=90)
+    with pytest.raises(ValueError, match="Name the target condition"):
+        model.get_mean_change(control)
+
+
+def test_labels_with_a_handful_of_cells_are_named(toy, fit, control):
+    first = (toy.obs["cell_type"] == "type 0") & (toy.obs["condition"] == "condition 1")
+    train = {"indices": np.flatnonzero(~first | (first.cumsum() <= 3))}
+    model = fit(CGMVAE, toy, epochs=2, setup=SETUP, n_components=5, train=train)
+    with pytest.warns(UserWarning, match=r"Fewer than 5 .* 'condition 1': 'type 0' \(3\)"):
+        model.counterfactual(control, to="condition 1")
