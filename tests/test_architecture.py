@@ -144,3 +144,9 @@ def test_no_catch_all_files(tmp_path):
     for name in ("utils/__init__.py", "helpers.py", "mixture.py"):
         (tmp_path / name).touch()
     assert catch_all_names(tmp_path) == ["helpers.py", str(Path("utils", "__init__.py"))]
+
+
+def test_test_files_have_names_of_their_own():
+    """Pytest knows a file by its name alone: of two that share one it collects the first."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []
