@@ -46,6 +46,13 @@ def fit():
 
 
 @pytest.fixture
+def lines(caplog):
+    """What scvi-tools' logger is given, by which mixvi speaks."""
+    caplog.set_level(logging.INFO, logger="scvi")
+    return lambda: [record.message for record in caplog.records if record.name == "scvi"]
+
+
+@pytest.fixture
 def counts():
     """The cells of :func:`small_counts`."""
     return small_counts()

@@ -73,6 +73,7 @@ def test_kept_in_files_and_for_queries(found, tmp_path):
     assert loaded.component_path.equals(model.component_path)
     query = mixvi.GMVAE.load_query_data(cells[::2].copy(), model)
     assert query.n_components == 3
+    assert mixvi.pl.component_path(model.component_path).get_xlabel() == "components"
     model.annotate(cells)
     assert cells.uns["gmvae"]["component_path"].equals(model.component_path)
     cells.write_h5ad(tmp_path / "cells.h5ad")
@@ -149,6 +150,29 @@ def test_one_population_is_not_told_apart():
     assert abs(centred.merges[0].agreement) < 0.25
 
 
+def test_of_many_cells_the_rare_stay(monkeypatch):
+    monkeypatch.setattr("mixvi.cells.separation._MAX_CELLS", 90)
+    cells = populations()
+    kind = np.searchsorted(list(SIZES), cells.obs["kind"])
+    # the first type cut in two
+    cut = np.where((kind == 0) & (np.arange(len(kind)) % 2 == 0), 3, kind)
+    tree = component_tree(cells.X, cut, is_count=True, seed=0)
+    assert tree.cut() == {0: 0, 1: 1, 2: 2, 3: 0}
+
+
+def test_a_mixture_of_one(lines):
+    """Noise alone is one component, which trains."""
+    x = np.random.default_rng(0).poisson(3, (120, 60)).astype(np.float32)
+    cells = anndata.AnnData(x)
+    model = built(cells)
+    model.train(**TRAIN | {"init_epochs": 2, "max_epochs": 2})
+    assert model.n_components == 1 and (model.predict() == 0).all()
+    assert lines()[-1].startswith("n_components=1: of ")
+    assert model.merge_components().merges == ()
+    with pytest.raises(ValueError, match="one component alone"):
+        mixvi.pl.component_tree(model.merge_components())
+
+
 def test_bad_input(toy, counts):
     with pytest.raises(ValueError, match="'auto' needs 50 cells.*but there are 49"):
         built(toy[:49].copy(), n_components="auto")
@@ -161,6 +185,8 @@ def test_bad_input(toy, counts):
     with pytest.raises(ValueError, match="n_components"):
         built(toy, n_components="many")
     mixvi.GMVAE.setup_anndata(counts, layer="counts", labels_key="kind")
+    with pytest.raises(ValueError, match="no halves"):
+        component_tree(np.zeros((60, 1)), np.arange(60) % 2, is_count=False, seed=0)
     with pytest.raises(ValueError, match="labels own their"):
         mixvi.GMVAE(counts, n_components="auto")
 

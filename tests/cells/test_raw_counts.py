@@ -1,7 +1,5 @@
 """The likelihood follows the data by default, and raw counts are noticed under another."""
 
-import logging
-
 import anndata
 import numpy as np
 import pytest
@@ -27,13 +25,6 @@ def raw(counts):
 def build(cls, adata, **options):
     cls.setup_anndata(adata, **({"condition_key": "condition"} if cls in (CVAE, CGMVAE) else {}))
     return cls(adata, n_hidden=8, n_layers=1, **options)
-
-
-@pytest.fixture
-def lines(caplog):
-    """What scvi-tools' logger is given, by which mixvi speaks."""
-    caplog.set_level(logging.INFO, logger="scvi")
-    return lambda: [record.message for record in caplog.records if record.name == "scvi"]
 
 
 @pytest.mark.parametrize("cls", [AE, VAE, CVAE, GMVAE, CGMVAE])

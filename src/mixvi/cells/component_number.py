@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from mixvi.core.data.annotations import check_key_added
 from mixvi.core.data.keys import CONDITION_KEY
 from mixvi.core.training.resuming import TrainingRun
 
+# that of scvi.settings.verbosity
+_LOGGER = logging.getLogger("scvi")
 AUTO = "auto"
 FEWEST_CELLS = 50
 _MOST_CLUSTERS = 30
@@ -69,7 +72,8 @@ class ComponentNumberMixin:
         if self._asked_components == AUTO:
             _check_enough_cells(n_rows)
             return True
-        return self._asked_components is None and n_rows >= FEWEST_CELLS
+        has_halves = self.summary_stats["n_vars"] > 1
+        return self._asked_components is None and n_rows >= FEWEST_CELLS and has_halves
 
     def _check_number_is_found(self, clustered: bool) -> None:
         """Raise ValueError if ``"auto"`` was asked for and no clusters are to find it."""
@@ -87,6 +91,10 @@ class ComponentNumberMixin:
         """Components of the rows ``indices`` of clusters, and a module with as many."""
         tree = self._tree_of(self.adata, codes, indices, seed)
         self._take_tree(tree)
+        _LOGGER.info(
+            f"n_components={self.n_components}: of {len(tree.components)} clusters, those that "
+            "halves of the genes do not tell apart are one. See model.component_path."
+        )
         groups = tree.cut()
         return np.array([groups[code] for code in codes])
 
@@ -164,11 +172,13 @@ class ComponentNumberMixin:
         seed = int(np.random.randint(2**31 - 1))
         tree = self._tree_of(adata, probs.argmax(axis=1), rows, seed)
         groups = tree.cut(n_groups, min_agreement)
+        # a component without cells goes where its probability lies
         shared = probs.T @ probs
-        nearest = [max(groups, key=lambda c: shared[j, c]) for j in range(self.n_components)]
-        of = np.array([groups.get(j, groups[nearest[j]]) for j in range(self.n_components)])
-        member = np.eye(len(set(groups.values())))[of]
-        summed = probs @ member
+        owners = [
+            j if j in groups else max(groups, key=shared[j].__getitem__)
+            for j in range(self.n_components)
+        ]
+        summed = probs @ np.eye(max(groups.values()) + 1)[[groups[j] for j in owners]]
         key = key_added or self._prefix
         group = np.full(adata.n_obs, -1)
         group[rows] = summed.argmax(axis=1)

@@ -46,6 +46,7 @@ class GMVAE(
         Number of components K. ``"auto"``, the default without labels: as many as the data carry.
         The start of training (:meth:`train`) makes more clusters than needed, up to 30, and merges
         those that two halves of the genes do not tell apart; the path is in ``component_path``.
+        Training in several processes needs ``scvi.settings.seed`` for that.
         With labels the default is twice their number: label t owns component t, and surplus
         components are for cells without a label.
     n_latent_z, n_latent_w

@@ -144,7 +144,8 @@ def component_tree(
     is_count
         Whether ``x`` holds counts.
     seed
-        Of the halves, the folds and, beyond 20,000 cells, the part of them that is looked at.
+        Of the halves, the folds and, beyond 20,000 cells, the part of the large clusters that is
+        looked at.
     batches
         Group of each row of ``x`` ``(n_obs,)`` within which genes are centred.
     indices
@@ -154,20 +155,30 @@ def component_tree(
     -------
     :class:`ComponentTree`.
 
+    Raises
+    ------
+    ValueError
+        If there is one gene alone.
+
     Notes
     -----
     Clusters of fewer than 10 cells first join the nearest other.
     """
+    if x.shape[1] < 2:
+        raise ValueError("There is one gene alone: it has no halves.")
     rng = np.random.default_rng(seed)
     indices = np.arange(x.shape[0]) if indices is None else indices
-    if len(codes) > _MAX_CELLS:
-        part = np.sort(rng.choice(len(codes), _MAX_CELLS, replace=False))
-        codes, indices = codes[part], indices[part]
     names, codes = np.unique(codes, return_inverse=True)
     components = tuple(names.tolist())
     if len(names) == 1:
         return ComponentTree(components, ())
-    folds = rng.permutation(len(codes)) % _N_FOLDS
+    # clusters weigh alike: of large ones a part will do, and of rare ones all cells stay
+    parts = [rng.permutation(np.flatnonzero(codes == i)) for i in range(len(names))]
+    if len(codes) > _MAX_CELLS:
+        parts = [rows[: _MAX_CELLS // len(names)] for rows in parts]
+    part = np.concatenate(parts)
+    folds = np.concatenate([np.arange(len(rows)) % _N_FOLDS for rows in parts])
+    codes, indices = codes[part], indices[part]
     halves = []
     for _ in range(_N_SPLITS):
         half = rng.permutation(x.shape[1]) % 2

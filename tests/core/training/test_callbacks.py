@@ -200,3 +200,16 @@ def test_unknown_arguments(model):
     with pytest.raises(ValueError, match="accelerator='tpu'.*accelerator='auto'"):
         model.train(2, accelerator="tpu", enable_progress_bar=False)
     assert not model.is_trained_
+
+
+def test_long_trainings_say_so(toy, lines, monkeypatch):
+    """Once for a part, after it has timed some minibatches; short ones say nothing."""
+    mixvi.VAE.setup_anndata(toy)
+    model = mixvi.VAE(toy, n_hidden=8, n_layers=1)
+    model.train(3, batch_size=100, **CPU)
+    assert not lines()
+    monkeypatch.setattr("mixvi.core.training.callbacks._LONG", 0.0)
+    model.train(3, batch_size=100, **CPU)
+    (line,) = lines()
+    assert line.startswith("This training takes about 0 minutes: 3 epochs of 5 minibatches.")
+    assert "max_epochs" in line
