@@ -6,6 +6,15 @@ import torch
 from mixvi import GMVAE
 
 
+def test_the_mean_of_draws_is_less_sure_than_they_are(toy, fit):
+    model = fit(GMVAE, toy, 10, n_components=5, dropout_rate=0.1, n_hidden=64)
+    single = [model.predict(soft=True, n_samples=1) for _ in range(30)]
+    averaged = model.predict(soft=True, n_samples=30).max(axis=1).mean()
+    assert averaged < np.mean([probs.max(axis=1).mean() for probs in single])
+    mean = sum(single) / len(single)
+    assert averaged == pytest.approx(mean.max(axis=1).mean(), abs=0.01)
+
+
 def test_averaged_probabilities(toy, fit):
     start = {"init": "kmeans", "init_epochs": 10}
     model = fit(GMVAE, toy, 10, train=start, n_components=5, dropout_rate=0.1, n_hidden=64)

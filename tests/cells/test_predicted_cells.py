@@ -78,8 +78,6 @@ def test_converted_cells_go_back_into_the_model(cells, model):
         model.predict(other)
 
 
-# after one epoch the two conditions lie apart
-@pytest.mark.filterwarnings("ignore:.*of the converted cells lie farther out")
 @pytest.mark.parametrize("cls", [VAE, CVAE, GMVAE, CGMVAE])
 @pytest.mark.parametrize("use_mean", [True, False])
 def test_generated_cells_go_back_into_the_model(cells, fit, cls, use_mean):

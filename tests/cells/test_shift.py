@@ -154,7 +154,7 @@ def test_group_means_are_those_of_the_decoder(fit, n_conditions):
     )
     scvi.settings.seed = 0
     model = fit(
-        CGMVAE, cells, epochs=200, setup=SETUP, n_components=5, n_hidden=64, dropout_rate=0.0
+        CGMVAE, cells, epochs=150, setup=SETUP, n_components=5, n_hidden=64, dropout_rate=0.0
     )
     decoded = model.get_reconstruction()
     of_type, of_condition = cells.obs["cell_type"], cells.obs["condition"]

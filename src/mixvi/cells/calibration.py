@@ -23,6 +23,8 @@ from mixvi.core.maths.calibration import (
 )
 
 _DRAWS = 20
+# labelled cells may be few
+_PRIOR_SD = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class CalibrationMixin:
             at_means, of_draws = (
                 self._log_probs(adata, rows, batch_size, n_samples=n) for n in (None, _DRAWS)
             )
-        temperature = fit_temperature(at_means, targets, groups)
+        temperature = fit_temperature(at_means, targets, groups, prior_sd=_PRIOR_SD)
         log_probs = log_grouped(log_tempered(at_means, temperature), groups, len(names))
         own = log_probs.gather(-1, targets.view(-1, 1)).exp().view(-1)
         novelty = np.zeros(0)
@@ -143,7 +145,7 @@ class CalibrationMixin:
             novelty = self.get_novelty_score(adata, rows, batch_size=batch_size).to_numpy()
         return Calibration(
             temperature=temperature,
-            temperature_of_draws=fit_temperature(of_draws, targets, groups),
+            temperature_of_draws=fit_temperature(of_draws, targets, groups, prior_sd=_PRIOR_SD),
             n_cells=len(rows),
             nonconformity=1.0 - own.numpy().astype(float),
             novelty=novelty,

@@ -67,7 +67,7 @@ class RegimesMixin:
         batch_size: int = 128,
         labelled_fraction: float | None = None,
         label_weighting: str = "rows",
-        calibrate: bool = True,
+        calibrate: bool | None = None,
         init: str | None = "auto",
         init_epochs: int | None = None,
         early_stopping: bool = False,
@@ -119,7 +119,8 @@ class RegimesMixin:
             each label (at most 1,000; none of a label of fewer than 10 cells), the same ones at
             every call, which train without it: that tenth of the labels is what calibration costs.
             Labels too few to give 10 cells all teach, and a line says that probabilities are as the
-            network has them.
+            network has them. ``None``: True, except of :class:`mixvi.CGMVAE` where all cells that
+            train have a label, all of which its counterfactuals want.
         init
             How the components of an untrained model start. ``"auto"``: ``"leiden"`` without labels
             (``"kmeans"`` where igraph is not installed), ``"logistic"`` with some. Without labels,
@@ -166,7 +167,8 @@ class RegimesMixin:
         arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
         if init_epochs is not None:
             arguments.check_positive("init_epochs", init_epochs)
-        arguments.check_bool("calibrate", calibrate)
+        if calibrate is not None:
+            arguments.check_bool("calibrate", calibrate)
         if datamodule is not None:
             _check_rowless(init, clusters, indices, labelled_fraction)
 
@@ -186,6 +188,7 @@ class RegimesMixin:
         _check_labelled_fraction(labelled_fraction, mode, labelled[fit.split.train])
         known = _as_components(self.guiding_components(clusters)) if mode == "guided" else None
         held_out = NONE
+        calibrate = self._calibrates(mode) if calibrate is None else calibrate
         if use_labels and calibrate and datamodule is None and self._movable:
             held_out = self._held_out(rows, fit.split.validation)
         extra = known
@@ -205,14 +208,13 @@ class RegimesMixin:
         if self._components_start(mode, init):
             fit = self._started(fit, init, settings["init_epochs"], run, held_out.rows)
         before = self.history_
-        self._naming = use_labels, np.flatnonzero(labelled)
+        self._taught_by = use_labels, np.flatnonzero(labelled), held_out
         try:
             self._fit(fit, run)
         finally:
             # an interrupted model is used, too
             if self.history_ is not before:
-                self._name_components(*self._naming)
-                self._measure(use_labels, held_out)
+                self._learn_of_labels(*self._taught_by)
 
     def _regime(
         self, mode: str, labelled: np.ndarray, clusters: str | Sequence | None, init: str | None
@@ -247,6 +249,10 @@ class RegimesMixin:
     def _movable(self) -> bool:
         """Whether training moves components; those of a frozen reference stay."""
         return any(weight.requires_grad for weight in self.module.components.parameters())
+
+    def _calibrates(self, mode: str) -> bool:
+        """Whether labels are held out where ``train`` is not told."""
+        return True
 
     def _held_out(self, rows: np.ndarray, validation: np.ndarray) -> HeldOut:
         """Labelled cells that are not to teach their label, of those that are used."""
@@ -302,7 +308,12 @@ class RegimesMixin:
 
     def _prepare_checkpoint(self, *args) -> None:
         super()._prepare_checkpoint(*args)
-        self._name_components(*self._naming)
+        self._learn_of_labels(*self._taught_by)
+
+    def _learn_of_labels(self, use_labels: bool, labelled: np.ndarray, held_out: HeldOut) -> None:
+        """Names of components, novelty and calibration, which follow from weights and labels."""
+        self._name_components(use_labels, labelled)
+        self._measure(use_labels, held_out)
 
     def _name_components(self, use_labels: bool, labelled: np.ndarray) -> None:
         """Labels of the components after training, which cells ``labelled`` have taught."""

@@ -42,7 +42,8 @@ def test_classes_of_several_columns():
 def test_a_few_rows_that_are_right_do_not_make_it_sure_of_all():
     logits = torch.tensor([[4.0, 0.0]] * 10)
     targets = torch.zeros(10, dtype=torch.long)
-    assert 0.5 < fit_temperature(logits, targets) < 1.0
+    assert 0.5 < fit_temperature(logits, targets, prior_sd=1.0) < 1.0
+    assert fit_temperature(logits, targets) < 0.1
 
 
 def test_the_quantile_is_exceeded_as_rarely_as_promised():

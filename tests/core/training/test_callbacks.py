@@ -118,9 +118,7 @@ def test_a_checkpoint_is_a_whole_model(toy, tmp_path, cls):
     cls.setup_anndata(toy, labels_key="cell_type", **setup)
     model = cls(toy, n_components=7, n_hidden=32)
     saving = SaveCheckpoint(dirpath=tmp_path, monitor="elbo_validation", save_top_k=-1)
-    # probabilities are calibrated when training has ended
-    options = {"train_size": 0.8, "lr": 5e-3, "calibrate": False}
-    model.train(6, callbacks=[saving], **options, **TRAIN)
+    model.train(6, callbacks=[saving], train_size=0.8, lr=5e-3, **TRAIN)
     paths = sorted(tmp_path.iterdir(), key=lambda path: int(path.name.split("=")[1].split("-")[0]))
     assert len(paths) == 6
     last = cls.load(paths[-1], toy)

@@ -37,11 +37,10 @@ def log_grouped(log_probs: Tensor, groups: Tensor, n_groups: int) -> Tensor:
     )
 
 
-def fit_temperature(logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> float:
+def fit_temperature(
+    logits: Tensor, targets: Tensor, groups: Tensor | None = None, *, prior_sd: float = math.inf
+) -> float:
     """The temperature at which known classes are likeliest, between 0.05 and 20.
-
-    Its logarithm has a standard normal prior: a handful of rows that are all right would make any
-    model as sure as can be.
 
     Parameters
     ----------
@@ -51,6 +50,9 @@ def fit_temperature(logits: Tensor, targets: Tensor, groups: Tensor | None = Non
         The class of each row, ``(n,)``.
     groups
         Class of each column ``(C,)``, where a class has several; ``None``: columns are classes.
+    prior_sd
+        Of the temperature's logarithm, a priori normal around 0: without it a handful of rows that
+        are all right make any model as sure as can be.
     """
     logits = logits.double()
     n_classes = None if groups is None else int(groups.max()) + 1
@@ -60,7 +62,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, groups: Tensor | None = Non
         if groups is not None:
             log_probs = log_grouped(log_probs, groups, n_classes)
         surprise = -log_probs.gather(-1, targets.view(-1, 1)).sum()
-        return float(surprise) + 0.5 * log_temperature**2
+        return float(surprise) + 0.5 * (log_temperature / prior_sd) ** 2
 
     bounds = (math.log(_COLDEST), math.log(_HOTTEST))
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
