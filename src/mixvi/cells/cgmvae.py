@@ -160,8 +160,8 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         Warns
         -----
         UserWarning
-            If most of the cells (clearly, where they are few) lie outside the support, or a label has fewer than 5 training
-            cells under the target.
+            If most of the cells (clearly, where they are few) lie outside the support, or a
+            label has fewer than 5 training cells under the target.
         """
         target = self._target_condition(to)
         observed = self._by_observed_labels(labels)
