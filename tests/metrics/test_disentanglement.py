@@ -351,6 +351,10 @@ class TestBadInput:
         with pytest.raises(ValueError, match="'scale' has missing values"):
             score(self.codes, factors)
 
+    def test_infinite_values(self, score):
+        with pytest.raises(ValueError, match="'scale' has infinite values"):
+            score(self.codes, self.factors.assign(scale=np.inf))
+
     @pytest.mark.filterwarnings("ignore::UserWarning")
     def test_no_active_dimension_is_a_result(self, score):
         found = score(np.zeros((100, 3)), self.factors)
@@ -383,6 +387,19 @@ def test_continuous_factors_are_binned():
     found = metrics.mig(np.stack([age, -(age**2)], 1), {"age": age})
     assert found.notes == ("age: 20 quantile bins",)
     assert float(found) > 0.3
+
+
+def test_numbers_are_binned_whatever_their_type():
+    values = np.random.default_rng(0).integers(0, 500, 2000)
+    codes = np.stack([values, np.random.default_rng(1).normal(size=2000)], 1)
+    scores = {float(metrics.mig(codes, {"v": values.astype(t)})) for t in (np.uint16, int, float)}
+    assert len(scores) == 1
+    ids = metrics.mig(codes, {"v": pd.Categorical(values)})
+    assert ids.notes == () and float(ids) not in scores
+    # edges at 0.70, 0.75, ..., 1: those below are all at the value of 65 % of the rows
+    values[:1300] = 0
+    found = metrics.mig(codes, {"v": values})
+    assert found.notes == ("v: 7 quantile bins",)
 
 
 @pytest.mark.parametrize(

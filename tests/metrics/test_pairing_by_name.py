@@ -60,6 +60,38 @@ def test_clusters_of_images_are_taken_by_name():
     np.testing.assert_array_equal(*grids)
 
 
+CODES = pd.DataFrame(X, NAMES)
+FACTOR_SCORES = {
+    "beta_vae_score": {"n_train": 50, "n_test": 20, "batch_size": 8},
+    "factor_vae_score": {"n_train": 50, "n_test": 20, "batch_size": 8},
+    "mig": {},
+    "modularity": {},
+    "sap": {},
+    "dci": {},
+    "downstream_probe": {"sizes": (20,), "n_test": 40, "probe": "logistic"},
+}
+
+
+@pytest.mark.parametrize("name", FACTOR_SCORES)
+def test_factors_are_taken_by_the_names_of_codes(name):
+    factors = pd.DataFrame({"label": LABELS, "third": np.tile([0, 1, 2], 30)}, index=NAMES)
+    shuffled = factors.sample(frac=1, random_state=0)
+
+    def score(codes, factors) -> float:
+        return float(getattr(metrics, name)(codes, factors, **FACTOR_SCORES[name]))
+
+    expected = score(X, factors.to_dict("list"))
+    for same in (factors, shuffled, {k: shuffled[k] for k in shuffled}):
+        assert score(CODES, same) == expected
+    with pytest.raises(ValueError, match="has names, but none is 'cell_0'"):
+        score(CODES, factors.set_axis(RENAMED.index))
+
+
+def test_models_are_ranked_by_the_names_of_rows():
+    same = metrics.udr([CODES, CODES.sample(frac=1, random_state=0)])
+    assert same.pairs.equals(metrics.udr([X, X]).pairs)
+
+
 def test_names_that_are_numbers():
     names = pd.Index(["2", "0", "1"])
     numbered = pd.Series([5, 6, 7])

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from mixvi.core.data.alignment import in_order_of, names_of
 
 NO_ACTIVE = "no active dimension"
-# a float column with more values than that is continuous
+# a column of numbers with more values than that is continuous
 MOST_VALUES = 50
 FACTOR_BINS = 20
 
@@ -109,8 +111,9 @@ def read_factors(codes, factors, *, least: int = 2, keep_constant: bool = False)
     codes
         Posterior means ``(n, D)``: array, tensor or DataFrame.
     factors
-        DataFrame, dict of columns or array ``(n, K)``. Columns of floats with more than 50 values
-        are cut into 20 quantile bins.
+        DataFrame, dict of columns or array ``(n, K)``; by name where codes and factors have names
+        of rows. Columns of numbers with more than 50 values are cut into 20 quantile bins; where
+        they are names of groups, pass them as categories.
     least
         Fewest rows that the metric takes.
     keep_constant
@@ -119,11 +122,11 @@ def read_factors(codes, factors, *, least: int = 2, keep_constant: bool = False)
     Raises
     ------
     ValueError
-        If codes are not a finite matrix, factors have another length, missing values or none that
-        varies, or there are too few rows.
+        If codes are not a finite matrix, factors have another length, names that codes lack,
+        missing or infinite values or none that varies, or there are too few rows.
     """
+    frame = _frame(factors, names_of(codes))
     codes = code_matrix(codes)
-    frame = _frame(factors)
     if len(frame) != len(codes):
         raise ValueError(
             f"factors have {len(frame)} rows, codes {len(codes)}: pass the factors of the rows "
@@ -136,9 +139,12 @@ def read_factors(codes, factors, *, least: int = 2, keep_constant: bool = False)
         if column.isna().any():
             raise ValueError(f"The factor {name!r} has missing values. Leave these rows out.")
         is_number = is_numeric_dtype(column) and not is_bool_dtype(column)
-        if is_float_dtype(column) and column.nunique() > MOST_VALUES:
+        if is_number and np.isinf(column.to_numpy(float)).any():
+            raise ValueError(f"The factor {name!r} has infinite values. Leave these rows out.")
+        if is_number and column.nunique() > MOST_VALUES:
             column = pd.qcut(column, FACTOR_BINS, labels=False, duplicates="drop")
-            notes.append(f"{name}: {FACTOR_BINS} quantile bins")
+            # fewer than asked for where a value is frequent
+            notes.append(f"{name}: {column.nunique()} quantile bins")
         values, found = pd.factorize(np.asarray(column), sort=True)
         if len(found) < 2 and not keep_constant:
             notes.append(f"{name}: constant, left out")
@@ -173,11 +179,13 @@ def code_matrix(codes, name: str = "codes") -> np.ndarray:
     return codes
 
 
-def _frame(factors) -> pd.DataFrame:
+def _frame(factors, names: pd.Index | None) -> pd.DataFrame:
     if isinstance(factors, pd.Series):
-        return factors.to_frame()
-    if isinstance(factors, pd.DataFrame | dict):
-        return pd.DataFrame(factors)
+        factors = factors.to_frame()
+    if isinstance(factors, pd.DataFrame):
+        return in_order_of(names, factors, "factors")
+    if isinstance(factors, dict):
+        return pd.DataFrame({k: in_order_of(names, v, str(k)) for k, v in factors.items()})
     values = np.asarray(factors)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2:

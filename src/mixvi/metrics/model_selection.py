@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import Lasso
 
 from mixvi.core.arguments import check_choice, check_weight
+from mixvi.core.data.alignment import in_order_of, names_of
 from mixvi.metrics.factors import NO_ACTIVE, code_matrix
 
 _LEAST_ROWS = 10
@@ -59,7 +60,8 @@ def udr(
     Parameters
     ----------
     codes
-        Posterior means of the same rows by each model, ``(n, D)``, by name or in order.
+        Posterior means of the same rows by each model, ``(n, D)``, by name or in order; rows of
+        DataFrames go by their names.
     kls
         Mean KL of each dimension, ``(D,)`` for each model. ``None``: dimensions are active that are
         not constant.
@@ -79,7 +81,11 @@ def udr(
     named = _named(codes)
     if len(named) < 2:
         raise ValueError(f"UDR compares models: pass the codes of two or more, not {len(named)}.")
-    z = {name: code_matrix(values, f"codes of {name}") for name, values in named.items()}
+    rows = names_of(next(iter(named.values())))
+    z = {
+        name: code_matrix(in_order_of(rows, values, f"codes of {name}"), f"codes of {name}")
+        for name, values in named.items()
+    }
     lengths = {len(values) for values in z.values()}
     if len(lengths) > 1:
         raise ValueError(
