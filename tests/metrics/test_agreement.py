@@ -19,3 +19,14 @@ def test_agreement_and_variance_shares():
         metrics.rank_agreement(RESULTS[:2], ["score", "reconstruction"])
     with pytest.raises(ValueError, match="the same for all models"):
         metrics.variance_shares(RESULTS, "constant", ["method"])
+
+
+def test_models_without_a_score_or_a_strength():
+    no_strength = RESULTS.astype({"strength": float})
+    no_strength.loc[no_strength["method"] == "b", "strength"] = np.nan
+    shares = metrics.variance_shares(no_strength, "score", ["method", "strength"])
+    # half of what strengths explain is of the method that has some
+    assert list(shares) == pytest.approx(np.array([25, 2, 3]) / 30)
+    failed = RESULTS.astype({"method": "category"}).assign(score=lambda t: t["score"].where(t.index))
+    expected = metrics.variance_shares(failed[1:], "score", ["method", "strength"])
+    assert metrics.variance_shares(failed, "score", ["method", "strength"]).equals(expected)

@@ -20,6 +20,12 @@ def test_downstream_task_by_the_number_of_labels():
     )
     with pytest.raises(ValueError, match="1500 rows are too few"):
         metrics.downstream_probe(codes, factors)
+    with pytest.raises(ValueError, match="sizes is empty"):
+        metrics.downstream_probe(codes, factors, sizes=())
+    twice = metrics.downstream_probe(
+        codes, factors, sizes=(1000, 100, 10, 100), n_test=500, probe="logistic"
+    )
+    assert twice.accuracy.equals(found.accuracy)
     # a training set of one class predicts it
     one = metrics.downstream_probe(
         codes, {"kind": np.r_[np.zeros(1400), 1, np.zeros(99)]}, sizes=(10,), n_test=100

@@ -63,11 +63,12 @@ def variance_shares(results: pd.DataFrame, score: str, by: Sequence[str]) -> pd.
     Parameters
     ----------
     results
-        One row a model.
+        One row a model; those without the score are left out.
     score
         Its figure.
     by
-        Choices, outer first, such as ``["method", "strength"]``.
+        Choices, outer first, such as ``["method", "strength"]``. NaN, of methods that have no
+        strength, is a choice like others.
 
     Returns
     -------
@@ -81,13 +82,15 @@ def variance_shares(results: pd.DataFrame, score: str, by: Sequence[str]) -> pd.
         If the score does not vary.
     """
     check_columns(results, [score, *by])
+    results = results.dropna(subset=score)
     values = results[score].astype(float)
     total = float(((values - values.mean()) ** 2).sum())
     if not total > 0:
         raise ValueError(f"{score!r} is the same for all models: there is no variance to share.")
     shares, explained = {}, 0.0
     for i, choice in enumerate(by, start=1):
-        means = values.groupby([results[name] for name in by[:i]]).transform("mean")
+        groups = values.groupby([results[name] for name in by[:i]], observed=True, dropna=False)
+        means = groups.transform("mean")
         now = float(((means - values.mean()) ** 2).sum()) / total
         shares[choice] = now - explained
         explained = now

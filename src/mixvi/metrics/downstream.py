@@ -83,9 +83,11 @@ def downstream_probe(
     """
     check_choice("probe", probe, PROBES)
     check_positive("n_test", n_test)
-    sizes = sorted(sizes)
+    sizes = sorted(set(sizes))
     for size in sizes:
         check_positive("sizes", size)
+    if not sizes:
+        raise ValueError("sizes is empty: pass one number of rows that train or more.")
     of = read_factors(codes, factors)
     if len(of.codes) < sizes[-1] + n_test:
         raise ValueError(

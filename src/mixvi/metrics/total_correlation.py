@@ -219,6 +219,8 @@ def minibatch_total_correlation(
         How many minibatches, and the seed of their draws.
     """
     check_choice("estimator", estimator, ESTIMATORS)
+    for name, value in (("batch_size", batch_size), ("n_batches", n_batches)):
+        check_positive(name, value)
     mu, log_var, generator = _tensors(means, variances, seed)
     found = []
     for _ in range(n_batches):
