@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 
 from mixvi.cells.separation import MIN_AGREEMENT, ComponentTree, Merge, component_tree
 from mixvi.core.data.annotations import check_key_added
@@ -95,6 +96,14 @@ class ComponentNumberMixin:
             f"n_components={self.n_components}: of {len(tree.components)} clusters, those that "
             "halves of the genes do not tell apart are one. See model.component_path."
         )
+        if self.n_components == 1:
+            warnings.warn(
+                f"Halves of the {self.summary_stats['n_vars']} genes tell no two clusters apart, "
+                "so that there is one component, and no clusters to predict. Take more genes, or "
+                "give n_components.",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
+            )
         groups = tree.cut()
         return np.array([groups[code] for code in codes])
 
