@@ -258,10 +258,20 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
         "--route", "shift", "--keep-residual", "no", "--output", tmp_path / "moved.h5ad",
     )  # fmt: skip
     assert code == 0, err
+    code, _, err = run(
+        "counterfactual", model, cells, "--to", "condition 1", "--from", "condition 0",
+        "--correct-means", "--output", tmp_path / "corrected.h5ad",
+    )  # fmt: skip
+    assert code == 0, err
     loaded = CGMVAE.load(model, toy)
     control = (toy.obs["condition"] == "condition 0").to_numpy()
-    for made, keep in ((flipped, True), (anndata.read_h5ad(tmp_path / "moved.h5ad"), False)):
-        expected = loaded.counterfactual(to="condition 1", indices=control, keep_residual=keep)
+    for name, options in {
+        "flipped": {},
+        "moved": {"keep_residual": False},
+        "corrected": {"correct_means": True},
+    }.items():
+        made = anndata.read_h5ad(tmp_path / f"{name}.h5ad")
+        expected = loaded.counterfactual(to="condition 1", indices=control, **options)
         assert_allclose(made.X, expected.X, rtol=1e-4, atol=1e-4)
     assert cells.read_bytes() == before
 

@@ -158,7 +158,7 @@ def cvae(task: Task, seed: int) -> Predictions:
 
 
 def cgmvae(task: Task, seed: int) -> tuple[Predictions, dict[str, dict[str, float]]]:
-    """One model: its shift with residuals, calibrated or not; and what its intervals cover."""
+    """One model: its shift with residuals, corrected or not; and what its intervals cover."""
     scvi.settings.seed = seed
     train = task.train.copy()
     labels = task.labels_key if task.has_labels else None
@@ -168,15 +168,15 @@ def cgmvae(task: Task, seed: int) -> tuple[Predictions, dict[str, dict[str, floa
     model = mixvi.CGMVAE(train, n_components=n, **NETWORK, **CGMVAE)
     model.train(**TRAIN, **TRAINER)
     found = {}
-    for name, calibrate in (("shift", False), ("calibrated", True)):
+    for name, correct in (("shift", False), ("corrected", True)):
         for kind, keep in RESIDUALS.items():
             found[f"{name}, {kind}"] = task.by_target(
-                lambda to, c=calibrate, k=keep: model.counterfactual(
-                    task.cells, to=to, calibrate=c, keep_residual=k
+                lambda to, c=correct, k=keep: model.counterfactual(
+                    task.cells, to=to, correct_means=c, keep_residual=k
                 )
             )
     cover = {f"coverage_{round(100 * _LEVEL)}": _coverage(model, task)}
-    return found, {name: cover for name in found if name.startswith("calibrated")}
+    return found, {name: cover for name in found if name.startswith("corrected")}
 
 
 def _coverage(model: mixvi.CGMVAE, task: Task) -> float:

@@ -95,12 +95,12 @@ def errors(converted, toy):
 def test_means_of_seen_types_are_those_of_their_cells(toy, model, control, keep):
     options = {"to": "condition 1", "keep_residual": keep}
     plain = errors(model.counterfactual(control, **options), toy)
-    calibrated = errors(model.counterfactual(control, calibrate=True, **options), toy)
-    assert max(calibrated) < 0.25 * np.mean(plain)
+    corrected = errors(model.counterfactual(control, correct_means=True, **options), toy)
+    assert max(corrected) < 0.25 * np.mean(plain)
 
 
 def test_own_condition_changes_nothing(model, control):
-    same = model.counterfactual(control, to="condition 0", calibrate=True)
+    same = model.counterfactual(control, to="condition 0", correct_means=True)
     np.testing.assert_allclose(same.X, control.X, atol=1e-4)
 
 
@@ -113,16 +113,16 @@ def test_an_unseen_type_comes_nearer(toy, fit, control):
     first = control[control.obs["cell_type"] == "type 0"].copy()
     real = toy[unseen.to_numpy()].X.mean(axis=0)
     off = {}
-    for calibrate in (False, True):
+    for correct_means in (False, True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "100 % of the converted cells")
-            converted = model.counterfactual(first, to="condition 1", calibrate=calibrate)
-        off[calibrate] = np.abs(converted.X.mean(axis=0) - real)[:10].mean()
+            converted = model.counterfactual(first, to="condition 1", correct_means=correct_means)
+        off[correct_means] = np.abs(converted.X.mean(axis=0) - real)[:10].mean()
     assert off[True] < 0.8 * off[False]
 
 
-def test_saved_models_calibrate_alike(model, control, tmp_path):
-    options = {"to": "condition 1", "calibrate": True}
+def test_saved_models_correct_alike(model, control, tmp_path):
+    options = {"to": "condition 1", "correct_means": True}
     expected = model.counterfactual(control.copy(), **options)
     intervals = model.get_mean_change(control.copy(), "condition 1")
     model.save(tmp_path / "model")
@@ -147,8 +147,8 @@ def test_counts_stay_counts(counts, fit):
     real = counts.layers["counts"][~control].toarray()
     rates = real.sum(axis=0) / real.sum()
     off = []
-    for calibrate in (False, True):
-        x = model.counterfactual(to="stim", indices=control, calibrate=calibrate).X
+    for correct_means in (False, True):
+        x = model.counterfactual(to="stim", indices=control, correct_means=correct_means).X
         assert (x >= 0).all() and not (x % 1).any()
         off.append(np.abs(x.sum(axis=0) / x.sum() - rates).mean())
     assert off[1] < off[0]
@@ -195,7 +195,7 @@ def test_intervals_hold_the_changes(toy, fit):
 def test_what_does_not_go_together_is_said(model, control):
     for options in ({"route": "w"}, {"use_mean": False}):
         with pytest.raises(ValueError, match="route='shift' and use_mean=True"):
-            model.counterfactual(control, to="condition 1", calibrate=True, **options)
+            model.counterfactual(control, to="condition 1", correct_means=True, **options)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         model.get_mean_change(control, "condition 1", level=90)
     with pytest.raises(ValueError, match="Name the target condition"):

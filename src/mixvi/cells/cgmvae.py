@@ -97,7 +97,7 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         labels: str = "auto",
         use_mean: bool = True,
         keep_residual: bool | str = "auto",
-        calibrate: bool = False,
+        correct_means: bool = False,
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -130,7 +130,7 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             averages of each component's converted cells are those of the decoder's means, free of
             the noise of few cells (not for counts). Needs ``use_mean=True``. ``"auto"``: True with
             route ``"shift"`` and means; the thesis's routes give the decoder's means.
-        calibrate
+        correct_means
             Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
             and means only). The mean of a component that was seen under both conditions changes as
             that of its cells does; of another, as those of the components do that lie near in the
@@ -153,8 +153,8 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         ------
         ValueError
             If the condition is unknown, observed labels are asked of a model trained without,
-            residuals are to be kept of draws, calibration is asked of another route or of draws,
-            or route ``"shift"`` or calibration of a model that was saved before the means of its
+            residuals are to be kept of draws, correction is asked of another route or of draws,
+            or route ``"shift"`` or correction of a model that was saved before the means of its
             training cells were kept.
 
         Warns
@@ -165,7 +165,7 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         """
         target = self._target_condition(to)
         observed = self._by_observed_labels(labels)
-        keep_residual = self._check_route(route, use_mean, keep_residual, calibrate)
+        keep_residual = self._check_route(route, use_mean, keep_residual, correct_means)
         adata = self._validate_anndata(adata)
         shifts, densities = None, []
         if route == "shift":
@@ -178,7 +178,7 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             weights = self._route_weights(rows, observed, use_mean)
             here, z = self._along(route, rows, there, weights, shifts, use_mean)
             decoded = self.module.decode(z, there)
-            added = self._added(rows, weights, target) if calibrate else (0.0, 0.0)
+            added = self._added(rows, weights, target) if correct_means else (0.0, 0.0)
             if keep_residual:
                 x = self._carried_over(rows, self.module.decode(here, rows), decoded, added)
             else:
@@ -225,15 +225,15 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         return labels != "predicted" and self.trained_with_labels_
 
     def _check_route(
-        self, route: str, use_mean: bool, keep_residual: bool | str, calibrate: bool
+        self, route: str, use_mean: bool, keep_residual: bool | str, correct_means: bool
     ) -> bool | str:
         """Raise for settings that do not go together; whether residuals are kept."""
         arguments.check_choice("route", route, ROUTES)
         arguments.check_choice("keep_residual", keep_residual, ("auto", False, True, "centred"))
-        if calibrate and (route != "shift" or not use_mean):
+        if correct_means and (route != "shift" or not use_mean):
             raise ValueError(
-                "calibrate=True corrects the decoder's means of cells that move as their component "
-                "does: it goes with route='shift' and use_mean=True."
+                "correct_means=True is for cells that move as their component does: it goes with "
+                "route='shift' and use_mean=True."
             )
         if keep_residual == "auto":
             return route == "shift" and use_mean

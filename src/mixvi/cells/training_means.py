@@ -34,7 +34,7 @@ class TrainingMeansMixin:
         indices: Sequence[int] | None = None,
         groupby: str | None = None,
         labels: str = "auto",
-        calibrate: bool = True,
+        correct_means: bool = True,
         level: float = 0.9,
         n_real: int | None = None,
         batch_size: int | None = None,
@@ -54,7 +54,7 @@ class TrainingMeansMixin:
             The target condition.
         groupby
             Column of ``obs``: changes of each group; ``None``: of all cells.
-        labels, calibrate
+        labels, correct_means
             As in :meth:`counterfactual`.
         level
             Share of genes whose change the interval is to hold.
@@ -101,7 +101,7 @@ class TrainingMeansMixin:
             for code, corrections in found.items():
                 share = (shares[rows] * (codes[rows] == code).unsqueeze(-1)).mean(0)
                 variance += share.square() @ corrections.variance.cpu()
-                if calibrate:
+                if correct_means:
                     change = change + share @ corrections.change.cpu()
                 if n_real is not None:
                     variance += share @ self._chance(code, target, n_real, int(rows.sum())).cpu()
@@ -138,7 +138,7 @@ class TrainingMeansMixin:
         return self._training_fit().corrections(self._training_means(), decode, source, target)
 
     def _added(self, rows: Rows, weights: Tensor, target: int) -> tuple[Tensor, Tensor]:
-        """What calibration adds to the decoder's means here and there, each ``(B, G)``."""
+        """What correction adds to the decoder's means here and there, each ``(B, G)``."""
         here, there = (torch.zeros_like(rows.dense_x) for _ in range(2))
         for code in rows.condition.unique().tolist():
             found, of = self._corrections(code, target), rows.condition == code
@@ -198,9 +198,9 @@ class TrainingMeansMixin:
         if self._decoder_fit is None:
             if not self._has_training_cells:
                 raise ValueError(
-                    "calibrate=True needs means of the training cells' expression, and this model "
-                    "was saved by a version that did not keep them. Train it anew, or use "
-                    "calibrate=False."
+                    "correct_means=True needs means of the training cells' expression, and this "
+                    "model was saved by a version that did not keep them. Train it anew, or use "
+                    "correct_means=False."
                 )
             self._decoder_fit = self._fit_to_training_cells()
         return DecoderFit(*(part.to(self.module.device) for part in self._decoder_fit))

@@ -233,6 +233,13 @@ def counterfactual(
     labels: Annotated[
         str | None, typer.Option(help="cgmvae: auto, observed or predicted.", show_default="auto")
     ] = None,
+    correct_means: Annotated[
+        bool,
+        typer.Option(
+            "--correct-means",
+            help="cgmvae: correct the decoder's means by what they miss of the training cells.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
@@ -254,7 +261,7 @@ def counterfactual(
         indices = (adata.obs[key].astype(str) == from_condition).to_numpy()
         if not indices.any():
             raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from).")
-    options = _given(context, ("route", "keep_residual", "labels"))
+    options = _given(context, ("route", "keep_residual", "labels", "correct_means"))
     _refuse_unused(name.lower(), set(options) - _arguments(model.counterfactual))
     if keep_residual is not None:
         options["keep_residual"] = RESIDUALS[keep_residual]
