@@ -35,7 +35,7 @@ def test_readme():
     _skip_without(datasets.PBMC3K, datasets.KANG["both_1556"])
     text = (ROOT / "README.md").read_text()
     counts, conditions = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    few = {"init_epochs=20, stages=[(1e-4, 10)]": "init_epochs=2, stages=[(1e-4, 1)]"}
+    few = {"model.train()": "model.train(1, init_epochs=2)"}
     few |= {"[(1e-3, 60), (1e-4, 20)]": "[(1e-3, 3)]"}
     names = {}
     for block in (counts, conditions):
@@ -57,31 +57,43 @@ def test_docstring_examples():
     assert result.failed == 0
 
 
+def _fewer(epochs: int, few: int) -> dict[str, str]:
+    return {f"EPOCHS = {epochs}\n": f"EPOCHS = {few}\n"}
+
+
 @pytest.mark.parametrize(
-    ("name", "epochs", "few", "images"),
+    ("name", "short", "images"),
     [
-        ("first_steps", 20, 1, 6),
-        ("procedures", 60, 6, 4),
-        ("images", 60, 6, 4),
-        ("satellite", 150, 2, 5),
+        ("first_steps", {"train(**quiet)": "train(1, init_epochs=1, **quiet)"}, 8),
+        (
+            "procedures",
+            _fewer(60, 6) | {'layer="counts", **quiet)': 'layer="counts", max_epochs=2, **quiet)'},
+            4,
+        ),
+        ("images", _fewer(60, 6), 4),
+        ("disentangling", _fewer(40, 1), 7),
+        ("satellite", _fewer(150, 2), 5),
+        ("lightcurves", _fewer(60, 1), 4),
     ],
 )
-def test_tutorial(name, epochs, few, images):
+def test_tutorial(name, short, images):
     """Executed again with few epochs; the stored one has outputs."""
     if name in ("first_steps", "procedures"):
         _skip_without(datasets.PBMC3K, datasets.KANG["both_1556"])
     if name == "satellite":
         _skip_without(datasets.SENTINEL2_PATCH)
         pytest.importorskip("rioxarray", reason="the extra satellite is not installed")
+    if name == "lightcurves":
+        _skip_without(datasets.ASAS_VARIABLES)
+        pytest.importorskip("astropy", reason="the extra lightcurves is not installed")
     notebook = nbformat.read(ROOT / "tutorials" / f"{name}.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert sum("image/png" in o.get("data", {}) for c in code for o in c.outputs) >= images
-    changed = 0
-    for cell in code:
-        changed += cell.source.count(f"EPOCHS = {epochs}")
-        cell.source = cell.source.replace(f"EPOCHS = {epochs}", f"EPOCHS = {few}")
-    assert changed == 1
+    for of_page, of_test in short.items():
+        assert any(of_page in cell.source + "\n" for cell in code), of_page
+        for cell in code:
+            cell.source = f"{cell.source}\n".replace(of_page, of_test)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     assert "True" in str(code[-1].outputs)
