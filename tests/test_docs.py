@@ -30,6 +30,8 @@ def _skip_without(*files: datasets.fetch.DataFile) -> None:
             pytest.skip(f"{file.name} is not on this machine")
 
 
+# as the model is after three epochs
+@pytest.mark.filterwarnings("ignore:.*farther out than training cells")
 def test_readme():
     """Its code runs, on few epochs."""
     _skip_without(datasets.PBMC3K, datasets.KANG["both_1556"])
