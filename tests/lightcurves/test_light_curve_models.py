@@ -317,6 +317,20 @@ def test_missing_bands_are_told_and_filled():
     assert np.isfinite(mean).all() and np.isfinite(sd).all()
 
 
+@pytest.mark.parametrize("n_bands", [1, 2])
+def test_more_curves_than_are_read_at_once(n_bands):
+    adata = curves(350, n_bands=n_bands, n_points=(6, 8))
+    adata.obs["colour"] = np.linspace(0, 1, adata.n_obs)
+    setup = {"features": ["mean", "log_period", "colour"]}
+    model = model_of(adata, setup=setup)
+    rest = np.arange(1030, 1050)
+    for verb in (model.get_anomaly_score, model.get_latent_representation):
+        found = np.asarray(verb())[rest]
+        np.testing.assert_allclose(found, verb(indices=rest), rtol=1e-3, atol=1e-3)
+    mean, sd = model.interpolate([0.1, 0.2])
+    assert len(mean) == len(sd) == len(model.predict()) == 1050
+
+
 def test_settings_that_cannot_be_are_refused():
     adata = curves()
     LCVaDE.setup_anndata(adata)

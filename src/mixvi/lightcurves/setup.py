@@ -84,10 +84,15 @@ def resolve_curves(
     elif args["labels_key"] is not None:
         checks.check_labels(adata, args["labels_key"], args["unlabeled_category"])
     check_observations(observations, adata.obs_names)
-    names = feature_table(
-        adata, observations.take(slice(0, 1)), args["features"], args["period_key"], _bands(n_bands)
+    # of one curve, which is enough for the names
+    table = feature_table(
+        adata[:1],
+        observations.take(slice(0, 1)),
+        args["features"],
+        args["period_key"],
+        _bands(n_bands),
     )
-    found = {"n_bands": n_bands, "features": names.columns.tolist()}
+    found = {"n_bands": n_bands, "features": table.columns.tolist()}
     return args, source or found
 
 
