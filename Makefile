@@ -21,11 +21,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2
 
 # what users will have next: newest releases of everything, pre-releases among them
 test-newest: $(VENV_NEWEST)/.test
-	$(VENV_NEWEST)/bin/python -m pytest
+	$(VENV_NEWEST)/bin/python -m pytest -n 2
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/sphinx-build -W -b html docs docs/_build/html
