@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -172,13 +173,14 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             shifts = self._training_means().shifts(target)
             self._warn_of_few(target)
         scored = route == "shift" and self._keeps_fit
+        corrections = cache(lambda code: self._corrections(code, target))
         parts, means, groups = [], [], []
         for rows in self._batches(adata, indices, batch_size):
             there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
             weights = self._route_weights(rows, observed, use_mean)
             here, z = self._along(route, rows, there, weights, shifts, use_mean)
             decoded = self.module.decode(z, there)
-            added = self._added(rows, weights, target) if correct_means else (0.0, 0.0)
+            added = self._added(rows, weights, corrections) if correct_means else (0.0, 0.0)
             if keep_residual:
                 x = self._carried_over(rows, self.module.decode(here, rows), decoded, added)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -137,11 +137,16 @@ class TrainingMeansMixin:
 
         return self._training_fit().corrections(self._training_means(), decode, source, target)
 
-    def _added(self, rows: Rows, weights: Tensor, target: int) -> tuple[Tensor, Tensor]:
-        """What correction adds to the decoder's means here and there, each ``(B, G)``."""
+    def _added(
+        self, rows: Rows, weights: Tensor, corrections: Callable[[int], Corrections]
+    ) -> tuple[Tensor, Tensor]:
+        """What correction adds to the decoder's means here and there, each ``(B, G)``.
+
+        ``corrections`` are those of the code of a condition.
+        """
         here, there = (torch.zeros_like(rows.dense_x) for _ in range(2))
         for code in rows.condition.unique().tolist():
-            found, of = self._corrections(code, target), rows.condition == code
+            found, of = corrections(code), rows.condition == code
             own = weights[of] @ found.here
             here[of], there[of] = own, own + weights[of] @ found.change
         if not self.module.likelihood.is_count:
