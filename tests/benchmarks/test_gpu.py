@@ -23,7 +23,7 @@ def gpu(monkeypatch):
 
 
 def test_every_part_leaves_its_rows(gpu, tmp_path):
-    gpu.run("cpu", 900.0, tmp_path, toy=True)
+    gpu.run("cpu", 300.0, tmp_path, toy=True)
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert record["settings"]["toy"]
     assert record["machine"]["accelerator"] is None
