@@ -20,14 +20,16 @@ def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
     changes = torch.as_tensor(np.asarray(changes), dtype=torch.float32)
     decode = decode or (lambda z, _: torch.zeros(len(z), changes.shape[1]))
     places = torch.arange(5.0).view(5, 1)
-    mean = torch.stack([torch.zeros_like(changes), changes])
+    # how alike they are is told by the genes before the change
+    before = places * torch.ones_like(changes)
+    mean = torch.stack([before, before + changes])
     decoded = torch.stack([decode(places, code) for code in (0, 1)])
     examples = places.view(1, 5, 1, 1).expand(2, 5, 3, 1)
     fit = DecoderFit(mean, decoded, torch.full_like(mean, variance), examples, torch.zeros(2))
     cells = torch.full((2, 5), n_cells)
     cells[1, 4] = 0.0
     means = ConditionMeans(cells, places * cells.unsqueeze(-1))
-    return fit.corrections(means, decode, 0, 1)
+    return fit.corrections(means, decode, 0, 1, False)
 
 
 def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
@@ -35,13 +37,12 @@ def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
     found = fitted(shared)
     np.testing.assert_allclose(found.change, shared, rtol=1e-5)
     assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
-    # the nearer a component, the more it says: distances 4, 3, 2 and 1
-    own = np.zeros((5, 3))
-    own[3] = [1.0, -2.0, 0.5]
-    found = fitted(own)
-    np.testing.assert_allclose(found.change[3], own[3], rtol=1e-5)
-    weight = 1 / (1 / 16 + 1 / 9 + 1 / 4 + 1)
-    np.testing.assert_allclose(found.change[4], weight * own[3], rtol=1e-5)
+    # the nearest says the most where neighbours are alike
+    line = np.outer([0.0, 1.0, 2.0, 3.0, 0.0], [1.0, -2.0, 0.5])
+    found = fitted(line)
+    np.testing.assert_allclose(found.change[3], line[3], rtol=1e-5)
+    assert 2.8 < found.change[4, 0] < 4.2
+    np.testing.assert_allclose(found.expected, found.change, rtol=1e-5)
 
 
 def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
@@ -94,7 +95,7 @@ def errors(converted, toy):
 @pytest.mark.parametrize("keep", [True, False, "centred"])
 def test_means_of_seen_types_are_those_of_their_cells(toy, model, control, keep):
     options = {"to": "condition 1", "keep_residual": keep}
-    plain = errors(model.counterfactual(control, **options), toy)
+    plain = errors(model.counterfactual(control, correct_means=False, **options), toy)
     corrected = errors(model.counterfactual(control, correct_means=True, **options), toy)
     assert max(corrected) < 0.25 * np.mean(plain)
 

@@ -98,7 +98,7 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         labels: str = "auto",
         use_mean: bool = True,
         keep_residual: bool | str = "auto",
-        correct_means: bool = False,
+        correct_means: bool | str = "auto",
         key_added: str | None = None,
         batch_size: int | None = None,
     ) -> AnnData | None:
@@ -128,15 +128,20 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             mean is applied to the cell's own expression (counts stay counts; values that are never
             negative stay so, and zeros stay likely: which of them change is drawn). Converted
             cells then vary as cells do, while decoder means vary far less. ``"centred"``: and the
-            averages of each component's converted cells are those of the decoder's means, free of
-            the noise of few cells (not for counts). Needs ``use_mean=True``. ``"auto"``: True with
-            route ``"shift"`` and means; the thesis's routes give the decoder's means.
+            averages of each component's converted cells are what the model expects, free of the
+            noise of few cells (not for counts, nor for zeros and ones). Needs ``use_mean=True``.
+            What becomes of a cell then depends on which others are converted with it. ``"auto"``:
+            True with route ``"shift"`` and means; the thesis's routes give the decoder's means.
         correct_means
             Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
             and means only). The mean of a component that was seen under both conditions changes as
-            that of its cells does; of another, as those of the components do that lie near in the
-            latent space, and beyond that as the decoder tells them apart, as far as leaving each
-            of them out shows that it can.
+            that of its cells does; of another, as those of the others do, the more so the more
+            alike their means are before the change, and beyond that as the decoder tells them
+            apart, as far as leaving each of them out shows that it can. Cells of a component are
+            then taken for some of its many: their average keeps its distance from that of the
+            training cells as far as it is more than chance (centred residuals). ``"auto"``: True
+            with route ``"shift"`` where residuals are kept, if the model has what it takes of its
+            training cells.
         key_added
             Write ``adata.layers[key_added]`` instead of returning an AnnData (all cells only).
 
@@ -166,6 +171,10 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         """
         target = self._target_condition(to)
         observed = self._by_observed_labels(labels)
+        arguments.check_choice("correct_means", correct_means, ("auto", False, True))
+        if correct_means == "auto":
+            shifted = route == "shift" and use_mean
+            correct_means = shifted and keep_residual is not False and self._keeps_fit
         keep_residual = self._check_route(route, use_mean, keep_residual, correct_means)
         adata = self._validate_anndata(adata)
         shifts, densities = None, []
@@ -175,6 +184,8 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         scored = route == "shift" and self._keeps_fit
         corrections = cache(lambda code: self._corrections(code, target))
         parts, means, groups = [], [], []
+        n_groups = len(self.conditions) * self.n_components
+        own = torch.zeros(n_groups if keep_residual == "centred" else 0, adata.n_vars)
         for rows in self._batches(adata, indices, batch_size):
             there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
             weights = self._route_weights(rows, observed, use_mean)
@@ -188,12 +199,18 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
             parts.append(x.cpu())
             if keep_residual == "centred":
                 means.append(self._drawn(decoded, there, True, added[1]).cpu())
-                groups.append(weights.argmax(-1).cpu())
+                groups.append((rows.condition * self.n_components + weights.argmax(-1)).cpu())
+                own.index_add_(0, groups[-1], rows.dense_x.cpu())
             if scored:
                 densities.append(self._training_means().log_density(z, target).cpu())
         x = torch.cat(parts).numpy()
         if keep_residual == "centred":
-            x = self._centred(x, torch.cat(means).numpy(), torch.cat(groups).numpy())
+            expected, of = torch.cat(means), torch.cat(groups)
+            if correct_means:
+                expected = self._without_chance(expected, own, of, corrections)
+            # cells that have the target condition already stay as they are
+            moved = (of // self.n_components != target).numpy()
+            x[moved] = self._centred(x[moved], expected.numpy()[moved], of.numpy()[moved])
         chosen = self._check_indices(adata, indices)
         if key_added is not None:
             write_counterfactual(adata, x, chosen, key_added, self._note["layer"])
@@ -237,6 +254,8 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
                 "correct_means=True is for cells that move as their component does: it goes with "
                 "route='shift' and use_mean=True."
             )
+        likelihood = self.module.likelihood
+        makes_fractions = likelihood.is_count or likelihood.name == "bernoulli"
         if keep_residual == "auto":
             return route == "shift" and use_mean
         if keep_residual and not use_mean:
@@ -244,10 +263,10 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
                 "keep_residual=True keeps each cell's own deviation; draws (use_mean=False) would "
                 "add another. Choose one."
             )
-        if keep_residual == "centred" and self.module.likelihood.is_count:
+        if keep_residual == "centred" and makes_fractions:
             raise ValueError(
                 f"keep_residual='centred' would make fractions of counts (likelihood="
-                f"{self.module.likelihood.name!r}). Use keep_residual=True."
+                f"{likelihood.name!r}). Use keep_residual=True."
             )
         return keep_residual
 

@@ -2,8 +2,8 @@
 
 A decoder smooths: means of its training groups differ from those of the cells. Where a component
 was seen under both conditions, the change of its cells' means is known. Elsewhere it is taken from
-components that lie near in the latent space, and the decoder says how this one differs from them,
-as far as leaving each of them out shows that it can tell.
+the other components, the more so the more alike they are, and the decoder says how this one differs
+from them, as far as leaving each of them out shows that it can tell.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from mixvi.cells.shifting import ConditionMeans
+from mixvi.core.maths.kriging import kriging_weights
 
 _TINY = 1e-12
 _SHARE_OUTSIDE = 0.01
 _N_EXAMPLES = 64
 # how many components an unseen one's variance is worth, by which those of few are steadied
 _PRIOR_COMPONENTS = 4.0
+# shares of a library are alike on the scale on which counts are compared
+_SHARES_TO = 1e4
 # a network that has seen what is left out flatters itself; chosen on types of donor 101 of Kang's
 # cells, left out one by one: see benchmarks/cells/counterfactual.py, --fold settings
 _CANDOUR = 0.5
@@ -50,7 +53,7 @@ class DecoderFit(NamedTuple):
     fall when they are moved there, of components that are seen there, ``(C,)``."""
 
     def corrections(
-        self, means: ConditionMeans, decode: Decode, source: int, target: int
+        self, means: ConditionMeans, decode: Decode, source: int, target: int, is_count: bool
     ) -> Corrections:
         """What is to be added to the decoder's means of each component.
 
@@ -62,18 +65,20 @@ class DecoderFit(NamedTuple):
             The decoder's means of any z under a condition.
         source, target
             Codes of the conditions.
+        is_count
+            Whether values are shares of a library.
         """
         bias = self.mean - self.decoded
         none = torch.zeros_like(bias[source])
         own = bias[source] * means.enough[source].unsqueeze(-1)
         if source == target:
-            return Corrections(own, none, none, none.sum())
+            return Corrections(own, none, none, none.sum(), none)
         seen = means.enough[source] & means.enough[target]
         n = means.cells[[source, target], :, None].clamp_min(1.0)
         noise = (self.variance[[source, target]] / n).sum(0)
         missed = bias[target] - bias[source]
         if not seen.any():
-            return Corrections(own, none, noise, none.sum() + 1.0)
+            return Corrections(own, none, noise, none.sum() + 1.0, none + torch.nan)
         change, decoded = (of[target] - of[source] for of in (self.mean, self.decoded))
         # the decoder's changes, had each component moved as the others do on average
         z, average = self.examples[source], means.shifts_without_own(source, target)
@@ -83,7 +88,8 @@ class DecoderFit(NamedTuple):
         known = seen.unsqueeze(-1)
         alone = decoded + moved - self._decoded(z + own_shift, target, decode)
         alone = torch.where(known, alone, unseen)
-        weights = _likeness(means.z[source], seen)
+        places = (_SHARES_TO * self.mean[source]).log1p() if is_count else self.mean[source]
+        weights = kriging_weights(places, change, float(noise[seen].mean()), seen)
         expected, particular = weights @ change, alone - weights @ decoded
         reliance = _reliance(change[seen], expected[seen], particular[seen])
         expected = expected + reliance * particular
@@ -96,6 +102,7 @@ class DecoderFit(NamedTuple):
             torch.where(known, missed, expected - unseen),
             torch.where(known, noise, variance.expand_as(noise)),
             reliance,
+            torch.where(known, change, expected),
         )
 
     @staticmethod
@@ -115,6 +122,8 @@ class Corrections(NamedTuple):
     """Of the mean change that results, ``(K, G)``."""
     reliance: Tensor
     """How far the decoder tells unseen components from their neighbours, in [0, 1], ``()``."""
+    expected: Tensor
+    """The mean change that results, ``(K, G)``; NaN where no component was seen on both sides."""
 
 
 class FitSums:
@@ -188,17 +197,6 @@ class FitSums:
             places = torch.linspace(0, len(rows) - 1, _N_EXAMPLES).round().long()
             found[group] = z[rows[places]]
         return found.view(n_conditions, n_components, _N_EXAMPLES, -1)
-
-
-def _likeness(z: Tensor, seen: Tensor) -> Tensor:
-    """Weights of the seen components for every other one, by inverse squared distance, ``(K, K)``.
-
-    A component gives none to itself; rows sum to one where there is another one that was seen.
-    """
-    squared = torch.cdist(z, z).square()
-    inverse = seen / squared.clamp_min(_TINY)
-    inverse = inverse * (1 - torch.eye(len(z), dtype=z.dtype, device=z.device))
-    return inverse / inverse.sum(-1, keepdim=True).clamp_min(_TINY)
 
 
 def _reliance(change: Tensor, expected: Tensor, particular: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.model.module import Rows
 
+_TINY = 1e-12
+
 
 class TrainingMeansMixin:
     """Means of the training cells by condition and component, kept with the model."""
@@ -135,7 +137,9 @@ class TrainingMeansMixin:
             rows = self.module.synthetic_rows(condition)
             return self._at_library_one(z, rows)
 
-        return self._training_fit().corrections(self._training_means(), decode, source, target)
+        is_count = self.module.likelihood.is_count
+        means = self._training_means()
+        return self._training_fit().corrections(means, decode, source, target, is_count)
 
     def _added(
         self, rows: Rows, weights: Tensor, corrections: Callable[[int], Corrections]
@@ -152,6 +156,46 @@ class TrainingMeansMixin:
         if not self.module.likelihood.is_count:
             return here, there
         return here * rows.library, there * rows.library
+
+    def _without_chance(
+        self,
+        means: Tensor,
+        own: Tensor,
+        groups: Tensor,
+        corrections: Callable[[int], Corrections],
+    ) -> Tensor:
+        """Means of converted cells, less what chance makes of their groups' averages, ``(n, G)``.
+
+        The cells of a group are some of a component's many. The converted ones' average is that
+        which is expected of the component, and differs from it as far as their own does from the
+        training cells' by more than that of so many cells would (James and Stein 1961).
+
+        Parameters
+        ----------
+        means
+            Of the converted cells, ``(n, G)``.
+        own
+            The cells' own values, summed by group, ``(C * K, G)``.
+        groups
+            ``condition * K + component`` of each cell, ``(n,)``.
+        corrections
+            Of the code of a condition.
+        """
+        fit = self._training_fit()
+        training, variance = fit.mean.cpu(), fit.variance.cpu()
+        known, means = self._training_means(), means.clone()
+        for group in groups.unique().tolist():
+            code, component = divmod(group, self.n_components)
+            expected = corrections(code).expected[component].cpu()
+            if not known.enough[code, component] or expected.isnan().any():
+                continue
+            here, rows = training[code, component], groups == group
+            n, n_training = rows.sum(), known.cells[code, component].cpu()
+            apart = (own[group] / n - here).square().sum().clamp_min(_TINY)
+            chance = variance[code, component].sum() * (1 / n + 1 / n_training)
+            by_chance = (chance / apart).clamp(max=1.0)
+            means[rows] += by_chance * (here + expected - means[rows].mean(0))
+        return means
 
     def _training_means(self) -> ConditionMeans:
         """Mean z of the training cells, by their labels if the model was trained with labels."""

@@ -234,12 +234,13 @@ def counterfactual(
         str | None, typer.Option(help="cgmvae: auto, observed or predicted.", show_default="auto")
     ] = None,
     correct_means: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--correct-means",
+            "--correct-means/--no-correct-means",
             help="cgmvae: correct the decoder's means by what they miss of the training cells.",
+            show_default="with route shift",
         ),
-    ] = False,
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
