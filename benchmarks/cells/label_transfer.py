@@ -8,6 +8,7 @@ method is to tell the query's cells of that type from the rest.
 
 from __future__ import annotations
 
+import argparse
 from functools import cache
 
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 import scanpy as sc
 import scvi
 from anndata import AnnData, concat
-from benchmarks.compare import compare, seeds
-from benchmarks.record import TRAINER
+from benchmarks.compare import compare
+from benchmarks.record import TRAINER, add_device, use_device
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
@@ -189,8 +190,7 @@ METHODS = {"GMVAE": gmvae, "SCANVI and SCVI": scanvi, "logistic regression on PC
 
 
 def main() -> None:
-    """Run all seeds and write the record."""
-    n_seeds = seeds(__doc__)
+    """Run the seeds and write the record."""
     types = sorted(study("kang").obs["cell_type"].unique())
     cases = [
         "donors",
@@ -200,7 +200,15 @@ def main() -> None:
         "pbmc3k to sorted",
         *(f"without {name}" for name in types),
     ]
-    compare("cells/label_transfer", METHODS, cases, SETTINGS, n_seeds)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--name", default="cells/label_transfer", help="of the record")
+    parser.add_argument("--resume", action="store_true", help="keep the record's runs")
+    add_device(parser)
+    given = parser.parse_args()
+    use_device(given.device)
+    compare(given.name, METHODS, given.cases, SETTINGS, given.seeds, resume=given.resume)
 
 
 if __name__ == "__main__":
