@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
-    parser.add_argument("--name", default="cells/label_transfer", help="of the record")
+    parser.add_argument("--name", default="cells/label_transfer_by_defaults", help="of the record")
     parser.add_argument("--resume", action="store_true", help="keep the record's runs")
     add_device(parser)
     given = parser.parse_args()
