@@ -260,7 +260,7 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     assert code == 0, err
     code, _, err = run(
         "counterfactual", model, cells, "--to", "condition 1", "--from", "condition 0",
-        "--correct-means", "--output", tmp_path / "corrected.h5ad",
+        "--no-correct-means", "--output", tmp_path / "plain.h5ad",
     )  # fmt: skip
     assert code == 0, err
     loaded = CGMVAE.load(model, toy)
@@ -268,7 +268,7 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     for name, options in {
         "flipped": {},
         "moved": {"keep_residual": False},
-        "corrected": {"correct_means": True},
+        "plain": {"correct_means": False},
     }.items():
         made = anndata.read_h5ad(tmp_path / f"{name}.h5ad")
         expected = loaded.counterfactual(to="condition 1", indices=control, **options)

@@ -100,9 +100,47 @@ def test_means_of_seen_types_are_those_of_their_cells(toy, model, control, keep)
     assert max(corrected) < 0.25 * np.mean(plain)
 
 
-def test_own_condition_changes_nothing(model, control):
-    same = model.counterfactual(control, to="condition 0", correct_means=True)
-    np.testing.assert_allclose(same.X, control.X, atol=1e-4)
+@pytest.mark.parametrize("keep", [True, "centred"])
+def test_own_condition_changes_nothing(toy, model, keep):
+    options = {"to": "condition 1", "keep_residual": keep}
+    converted = model.counterfactual(toy, **options)
+    there = (toy.obs["condition"] == "condition 1").to_numpy()
+    np.testing.assert_allclose(converted.X[there], toy.X[there], atol=1e-4)
+
+
+def test_means_are_corrected_where_residuals_are_kept(model, control):
+    options = {"to": "condition 1"}
+    for keep, correct in ((True, True), ("centred", True), (False, False)):
+        given = model.counterfactual(control, keep_residual=keep, correct_means=correct, **options)
+        by_default = model.counterfactual(control, keep_residual=keep, **options)
+        np.testing.assert_array_equal(by_default.X, given.X)
+    default = model.counterfactual(control, **options)
+    corrected = model.counterfactual(control, correct_means=True, keep_residual=True, **options)
+    np.testing.assert_array_equal(default.X, corrected.X)
+    by_route = model.counterfactual(control, route="z", keep_residual=True, **options)
+    plain = {"keep_residual": True, "correct_means": False}
+    same = model.counterfactual(control, route="z", **plain, **options)
+    np.testing.assert_array_equal(by_route.X, same.X)
+
+
+def test_chance_in_few_cells_is_left_out_and_what_is_more_is_kept(toy, model, control):
+    """The average of centred cells, of eight cells of a type and of eight that differ from it."""
+    options = {"to": "condition 1", "keep_residual": "centred"}
+    one = control.obs["cell_type"] == "type 0"
+    few = control[np.flatnonzero(one)[:8]].copy()
+    of = (toy.obs["cell_type"] == "type 0") & (toy.obs["condition"] == "condition 1")
+    expected = toy[of.to_numpy()].X.mean(axis=0)
+    size = np.abs(expected - control[one.to_numpy()].X.mean(axis=0)).mean()
+    off = {}
+    for correct in (True, False):
+        x = model.counterfactual(few.copy(), correct_means=correct, **options).X
+        off[correct] = np.abs(x.mean(axis=0) - expected).mean()
+    assert off[True] < 0.2 * size and off[True] < 0.5 * off[False]
+    few.X[:, :3] += 2.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* of the converted cells")
+        apart = model.counterfactual(few, **options).X.mean(axis=0) - expected
+    assert np.abs(apart[:3]).mean() > 3 * off[True]
 
 
 def test_an_unseen_type_comes_nearer(toy, fit, control):
