@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixvi import CGMVAE
-from mixvi.cells.decoder_fit import DecoderFit
+from mixvi.cells.decoder_fit import DecoderFit, _linear_weights
 from mixvi.cells.shifting import ConditionMeans
 
 SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
@@ -37,27 +37,44 @@ def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
     found = fitted(shared)
     np.testing.assert_allclose(found.change, shared, rtol=1e-5)
     assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
-    # the nearest says the most where neighbours are alike
+    # a linear law goes on, as far out as components were seen, and shrunk by the penalty
     line = np.outer([0.0, 1.0, 2.0, 3.0, 0.0], [1.0, -2.0, 0.5])
     found = fitted(line)
     np.testing.assert_allclose(found.change[3], line[3], rtol=1e-5)
-    assert 2.8 < found.change[4, 0] < 4.2
+    assert 2.7 < found.change[4, 0] <= 3.0 + 1e-5
     np.testing.assert_allclose(found.expected, found.change, rtol=1e-5)
 
 
 def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
-    genes = torch.tensor([[1.0, -1.0, 2.0]])
-    law = torch.arange(5.0).view(5, 1).square() * genes
+    """The pattern of its change; the size is that of the others'."""
+    place = torch.arange(5.0)
+    law = torch.stack([place.square(), torch.ones(5), -torch.ones(5)], dim=1)
+
+    def lawful(z, sign):
+        return sign * torch.cat([z.square(), torch.ones_like(z), -torch.ones_like(z)], dim=1)
+
     none = fitted(law)
-    able = fitted(law, lambda z, code: code * z.square() * genes)
+    able = fitted(law, lambda z, code: code * lawful(z, 1))
     # half of what leaving out says: the decoder has seen what is left out
     assert float(able.reliance) == pytest.approx(0.5)
-    decoded, near = law[4], none.change[4]
-    np.testing.assert_allclose(able.change[4] + decoded, (near + law[4]) / 2, rtol=1e-4)
+    near, halfway = none.expected[4], (none.expected[4] + law[4]) / 2
+    np.testing.assert_allclose(able.expected[4].norm(), near.norm(), rtol=1e-4)
+    np.testing.assert_allclose(able.expected[4] / near.norm(), halfway / halfway.norm(), rtol=1e-4)
+    np.testing.assert_allclose(able.change[4] + law[4], able.expected[4], rtol=1e-4)
     # it has learned the opposite of what is particular to each
-    wrong = fitted(law, lambda z, code: -code * z.square() * genes)
+    wrong = fitted(law, lambda z, code: code * lawful(z, -1))
     assert float(wrong.reliance) == 0.0
-    np.testing.assert_allclose(wrong.change[4] - law[4], near, rtol=1e-4)
+    np.testing.assert_allclose(wrong.expected[4], near, rtol=1e-4)
+
+
+def test_nothing_is_extrapolated_farther_than_components_were_seen():
+    """The unseen one lies ten times as far out."""
+    places = torch.tensor([0.0, 1.0, 2.0, 3.0, 30.0]).view(5, 1)
+    seen = torch.tensor([True, True, True, True, False])
+    weights = _linear_weights(places, seen)
+    assert float(weights[4] @ places) == pytest.approx(3.0)
+    np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-5)
+    assert not weights.diagonal().any() and not weights[:, 4].any()
 
 
 def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():

@@ -135,9 +135,9 @@ class CGMVAE(TrainingMeansMixin, GMVAE):
         correct_means
             Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
             and means only). The mean of a component that was seen under both conditions changes as
-            that of its cells does; of another, as those of the others do, the more so the more
-            alike their means are before the change, and beyond that as the decoder tells them
-            apart, as far as leaving each of them out shows that it can. Cells of a component are
+            that of its cells does; of another, by a linear function of the means before the change
+            that the others taught, and beyond that as the decoder tells them apart, as far as
+            leaving each of them out shows that it can. Cells of a component are
             then taken for some of its many: their average keeps its distance from that of the
             training cells as far as it is more than chance (centred residuals). ``"auto"``: True
             with route ``"shift"`` where residuals are kept, if the model has what it takes of its

@@ -2,8 +2,8 @@
 
 A decoder smooths: means of its training groups differ from those of the cells. Where a component
 was seen under both conditions, the change of its cells' means is known. Elsewhere it is taken from
-the other components, the more so the more alike they are, and the decoder says how this one differs
-from them, as far as leaving each of them out shows that it can tell.
+the other components, as a linear function of their means before, and the decoder says how this one
+differs from that, as far as leaving each of them out shows that it can tell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from mixvi.cells.shifting import ConditionMeans
-from mixvi.core.maths.kriging import kriging_weights
 
 _TINY = 1e-12
 _SHARE_OUTSIDE = 0.01
@@ -25,6 +24,8 @@ _N_EXAMPLES = 64
 _PRIOR_COMPONENTS = 4.0
 # shares of a library are alike on the scale on which counts are compared
 _SHARES_TO = 1e4
+# penalty, in mean squared distances of the components from their centre; chosen as the above
+_RIDGE = 0.1
 # a network that has seen what is left out flatters itself; chosen on types of donor 101 of Kang's
 # cells, left out one by one: see benchmarks/cells/counterfactual.py, --fold settings
 _CANDOUR = 0.5
@@ -89,10 +90,13 @@ class DecoderFit(NamedTuple):
         alone = decoded + moved - self._decoded(z + own_shift, target, decode)
         alone = torch.where(known, alone, unseen)
         places = (_SHARES_TO * self.mean[source]).log1p() if is_count else self.mean[source]
-        weights = kriging_weights(places, change, float(noise[seen].mean()), seen)
-        expected, particular = weights @ change, alone - weights @ decoded
-        reliance = _reliance(change[seen], expected[seen], particular[seen])
-        expected = expected + reliance * particular
+        weights = _linear_weights(places, seen)
+        linear, particular = weights @ change, alone - weights @ decoded
+        reliance = _reliance(change[seen], linear[seen], particular[seen])
+        expected = linear + reliance * particular
+        # what it never saw the decoder changes too little: the pattern is its, the size is not
+        sizes = (of.norm(dim=-1, keepdim=True) for of in (linear, expected))
+        expected = expected * (next(sizes) / next(sizes).clamp_min(_TINY))
         left = (change - expected)[seen].square()
         spread = noise[seen].mean(0)
         spread = spread * (left.mean() / spread.mean().clamp_min(_TINY))
@@ -197,6 +201,31 @@ class FitSums:
             places = torch.linspace(0, len(rows) - 1, _N_EXAMPLES).round().long()
             found[group] = z[rows[places]]
         return found.view(n_conditions, n_components, _N_EXAMPLES, -1)
+
+
+def _linear_weights(places: Tensor, seen: Tensor) -> Tensor:
+    """By which the seen components' changes make that of every other one, ``(K, K)``.
+
+    Ridge regression on the ``places`` ``(K, D)``, as of Ahlmann-Eltze et al. 2025; a component
+    farther out than the seen ones is taken for one as far out as they. A component gives nothing to
+    itself; rows sum to one where there is another one that was seen.
+    """
+    weights = places.new_zeros(len(places), len(places))
+    for component in range(len(places)):
+        others = torch.nonzero(seen).flatten()
+        others = others[others != component]
+        if not len(others):
+            continue
+        centre = places[others].mean(0)
+        away, own = places[others] - centre, places[component] - centre
+        products = away @ away.T
+        ridge = (_RIDGE * products.diagonal().mean()).clamp_min(_TINY)
+        share = torch.linalg.solve(
+            products + ridge * torch.eye(len(others), device=places.device), away @ own
+        )
+        reach = (away.norm(dim=1).max() / (share @ away).norm().clamp_min(_TINY)).clamp(max=1.0)
+        weights[component, others] = 1 / len(others) + reach * (share - share.mean())
+    return weights
 
 
 def _reliance(change: Tensor, expected: Tensor, particular: Tensor) -> Tensor:
