@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy.stats import norm
 from torch import Tensor
 
+from mixvi.cells.between_conditions import Target
 from mixvi.cells.decoder_fit import Corrections, DecoderFit, FitSums
 from mixvi.cells.shifting import FEWEST_CELLS, ConditionMeans
 from mixvi.core import arguments
@@ -19,6 +20,35 @@ from mixvi.core.data import checks
 from mixvi.core.model.module import Rows
 
 _TINY = 1e-12
+
+
+class Groups:
+    """Converted cells by the condition and the component that they are of."""
+
+    def __init__(self, n_conditions: int, n_components: int):
+        self.n_conditions, self.n_components = n_conditions, n_components
+        self._of: list[Tensor] = []
+        self._means: list[Tensor] = []
+        self.own = torch.zeros(0, 0)
+
+    def add(self, condition: Tensor, weights: Tensor, x: Tensor, mean: Tensor) -> None:
+        """Cells' codes ``(B,)``, weights ``(B, K)``, own values and means there, ``(B, G)``."""
+        of = (condition * self.n_components + weights.argmax(-1)).cpu()
+        if not self._of:
+            self.own = torch.zeros(self.n_conditions * self.n_components, x.shape[1])
+        self.own.index_add_(0, of, x.cpu())
+        self._of.append(of)
+        self._means.append(mean.cpu())
+
+    @property
+    def of(self) -> Tensor:
+        """``condition * K + component`` of each cell, ``(n,)``."""
+        return torch.cat(self._of)
+
+    @property
+    def means(self) -> Tensor:
+        """Of the converted cells, ``(n, G)``."""
+        return torch.cat(self._means)
 
 
 class TrainingMeansMixin:
@@ -53,7 +83,7 @@ class TrainingMeansMixin:
         adata, indices
             Cells to convert.
         to
-            The target condition.
+            The target condition, or a number between two, as in :meth:`counterfactual`.
         groupby
             Column of ``obs``: changes of each group; ``None``: of all cells.
         labels, correct_means
@@ -75,7 +105,7 @@ class TrainingMeansMixin:
         KeyError, ValueError
             As :meth:`counterfactual`; also for a level outside (0, 1).
         """
-        target = self._target_condition(to)
+        target = self._target(to)
         arguments.check_share("level", level)
         observed = self._by_observed_labels(labels)
         adata = self._validate_anndata(adata)
@@ -84,18 +114,17 @@ class TrainingMeansMixin:
         if groupby is not None:
             checks.check_categories(adata, groupby, "groupby")
             groups = adata.obs[groupby].astype(str).to_numpy()[chosen]
-        shifts = self._training_means().shifts(target)
+        ends = [self._end(code, "shift", False) for code in target.codes]
         changes, shares, codes = [], [], []
         for rows in self._batches(adata, indices, batch_size):
-            there = self.module.with_condition(rows, torch.full_like(rows.condition, target))
             weights = self._route_weights(rows, observed, use_mean=True)
-            here, z = self._along("shift", rows, there, weights, shifts, True)
-            before, after = self._at_library_one(here, rows), self._at_library_one(z, there)
-            changes.append((after - before).cpu())
+            places = [self._place("shift", rows, weights, end, True) for end in ends]
+            after = target.average(self._at_library_one(p.z, p.rows) for p in places)
+            changes.append((after - self._at_library_one(places[0].here, rows)).cpu())
             shares.append(weights.cpu())
             codes.append(rows.condition.cpu())
         changes, shares, codes = (torch.cat(of) for of in (changes, shares, codes))
-        found = {int(code): self._corrections(int(code), target) for code in codes.unique()}
+        found = {code: self._averaged_corrections(code, target) for code in codes.unique().tolist()}
         wide, tables = norm.ppf(0.5 + level / 2), []
         for group in np.unique(groups):
             rows = torch.as_tensor(groups == group)
@@ -106,7 +135,9 @@ class TrainingMeansMixin:
                 if correct_means:
                     change = change + share @ corrections.change.cpu()
                 if n_real is not None:
-                    variance += share @ self._chance(code, target, n_real, int(rows.sum())).cpu()
+                    n_cells = n_real, int(rows.sum())
+                    chance = (self._chance(code, end, *n_cells).cpu() for end in target.codes)
+                    variance += share @ target.average(chance)
             half = wide * variance.sqrt()
             columns = {"change": change, "lower": change - half, "upper": change + half}
             columns = {name: of.numpy() for name, of in columns.items()}
@@ -141,6 +172,11 @@ class TrainingMeansMixin:
         means = self._training_means()
         return self._training_fit().corrections(means, decode, source, target, is_count)
 
+    def _averaged_corrections(self, source: int, target: Target) -> Corrections:
+        """Those of a target between two conditions; variances are an upper bound."""
+        parts = (self._corrections(source, code) for code in target.codes)
+        return Corrections(*map(target.average, zip(*parts, strict=True)))
+
     def _added(
         self, rows: Rows, weights: Tensor, corrections: Callable[[int], Corrections]
     ) -> tuple[Tensor, Tensor]:
@@ -162,7 +198,7 @@ class TrainingMeansMixin:
         means: Tensor,
         own: Tensor,
         groups: Tensor,
-        corrections: Callable[[int], Corrections],
+        expected: Callable[[int], Tensor],
     ) -> Tensor:
         """Means of converted cells, less what chance makes of their groups' averages, ``(n, G)``.
 
@@ -178,23 +214,23 @@ class TrainingMeansMixin:
             The cells' own values, summed by group, ``(C * K, G)``.
         groups
             ``condition * K + component`` of each cell, ``(n,)``.
-        corrections
-            Of the code of a condition.
+        expected
+            From the code of a condition to the change of each component's mean, ``(K, G)``.
         """
         fit = self._training_fit()
         training, variance = fit.mean.cpu(), fit.variance.cpu()
         known, means = self._training_means(), means.clone()
         for group in groups.unique().tolist():
             code, component = divmod(group, self.n_components)
-            expected = corrections(code).expected[component].cpu()
-            if not known.enough[code, component] or expected.isnan().any():
+            change = expected(code)[component].cpu()
+            if not known.enough[code, component] or change.isnan().any():
                 continue
             here, rows = training[code, component], groups == group
             n, n_training = rows.sum(), known.cells[code, component].cpu()
             apart = (own[group] / n - here).square().sum().clamp_min(_TINY)
             chance = variance[code, component].sum() * (1 / n + 1 / n_training)
             by_chance = (chance / apart).clamp(max=1.0)
-            means[rows] += by_chance * (here + expected - means[rows].mean(0))
+            means[rows] += by_chance * (here + change - means[rows].mean(0))
         return means
 
     def _training_means(self) -> ConditionMeans:
@@ -225,7 +261,7 @@ class TrainingMeansMixin:
                 f"{arguments.shown(self.conditions[target])}: {', '.join(few)}. They move as the "
                 "others do on average.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     @torch.inference_mode()

@@ -1,0 +1,60 @@
+"""The conditions to convert to: one that was seen, or two of numbers around one that was not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixvi.core.arguments import shown
+
+
+class Target(NamedTuple):
+    """Seen conditions and how much each of them counts."""
+
+    name: Any
+    """The condition that converted cells have."""
+    codes: list[int]
+    shares: list[float]
+
+    def average(self, parts: Iterable) -> Any:
+        """Of what there is for each of the codes."""
+        return sum(share * part for share, part in zip(self.shares, parts, strict=True))
+
+
+def as_number(value: Any) -> float:
+    """A dose or hour, also as text; NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def between(to: Any, conditions: list) -> Target | None:
+    """The two conditions that are numbers next to ``to``; None unless there are two and it is one.
+
+    Warns
+    -----
+    UserWarning
+        If ``to`` lies outside the numbers, of which the nearest one then stands for it.
+    """
+    numbers = np.array([as_number(name) for name in conditions])
+    value, known = as_number(to), np.flatnonzero(np.isfinite(numbers))
+    if len(known) < 2 or not np.isfinite(value):
+        return None
+    known = known[np.argsort(numbers[known])]
+    upper = int(np.searchsorted(numbers[known], value))
+    if upper in (0, len(known)):
+        end = int(known[min(upper, len(known) - 1)])
+        warnings.warn(
+            f"to={shown(to)} lies outside the trained conditions, which are {numbers[known[0]]:g} "
+            f"to {numbers[known[-1]]:g}: cells are converted to {shown(conditions[end])}.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return Target(conditions[end], [end], [1.0])
+    pair = known[upper - 1 : upper + 1]
+    share = (value - numbers[pair[0]]) / (numbers[pair[1]] - numbers[pair[0]])
+    return Target(to, pair.tolist(), [1.0 - float(share), float(share)])
