@@ -102,6 +102,31 @@ def test_linear_shift_finds_a_linear_law():
     np.testing.assert_allclose(shrunk.X, by_mean.X, atol=1e-4)
 
 
+def test_linear_shift_of_counts_is_of_proportions():
+    """By the default penalty, which proportions are too small for."""
+    rng = np.random.default_rng(0)
+    kinds, place = [f"k{i}" for i in range(6)], np.array([1.0, -1, -0.6, -0.2, 0.2, 0.6])
+    shares = np.full((6, 20), 0.05)
+    shares[:, 0] += 0.04 * place
+    shares[:, 1] -= 0.04 * place
+    after = shares.copy()
+    after[:, 2] += 0.04 * place
+    after[:, 3] -= 0.04 * place
+
+    def drawn(means, condition):
+        cells = population(means, kinds, condition, n=40)
+        cells.X = rng.poisson(2000 * np.repeat(means, 40, axis=0)).astype(np.float32)
+        return cells
+
+    control, stim = drawn(shares, "ctrl"), drawn(after, "stim")
+    train, first = joined(control, stim[stim.obs["kind"] != "k0"]), control[:40]
+    found = predict_linear_shift(train, first, **KEYS).X
+    assert not (found % 1).any()
+    by_mean = predict_mean_shift(train, first, weights="mean", **KEYS).X
+    off = [np.abs(x.mean(axis=0) - 2000 * after[0])[2:4].mean() for x in (found, by_mean)]
+    assert off[0] < 0.4 * off[1]
+
+
 def test_log_data_stay_above_zero_with_their_zeros(sparse_logs):
     control = sparse_logs[sparse_logs.obs["condition"] == "ctrl"]
     real = sparse_logs[sparse_logs.obs["condition"] == "stim"]

@@ -21,6 +21,7 @@ from mixvi.metrics.pairs import dense, matrix
 
 WEIGHTS = ("own", "similar", "nearest", "mean")
 _MOST_CELLS = 2000
+_SHARES_OF = 1e4
 
 # change of a label of the given name and mean, (G,)
 _Change = Callable[[str, np.ndarray], np.ndarray]
@@ -140,7 +141,7 @@ def predict_linear_shift(
     n_pcs
         Principal components of genes and of labels at most.
     ridge
-        Penalty of both sides.
+        Penalty of both sides; of counts, on their share of 10,000.
 
     Returns
     -------
@@ -156,14 +157,20 @@ def predict_linear_shift(
 
     def learned(means: _Means, source: str) -> _Change:
         seen = means.seen(source, to)
-        changes, before = means.changes(source, to, seen), means.of(source, seen)
+        of = means.changes(source, to, seen), means.of(source, seen)
+        changes, before = (means.unit * part for part in of)
         centre, average = before.mean(axis=0), changes.mean(axis=0)
         sizes, directions = _components(changes - average, n_pcs)
         genes, places = sizes[:, None] * directions, _components(before - centre, n_pcs)[1]
         scores = (before - centre) @ places.T
         left = _ridge_inverse(genes @ genes.T, ridge) @ genes
         w = left @ (changes - average).T @ scores @ _ridge_inverse(scores.T @ scores, ridge)
-        return lambda _, mean: average + genes.T @ (w @ (places @ (mean - centre)))
+
+        def change(_: str, mean: np.ndarray) -> np.ndarray:
+            away = w @ (places @ (means.unit * mean - centre))
+            return (average + genes.T @ away) / means.unit
+
+        return change
 
     return _by_means(
         train,
@@ -258,6 +265,8 @@ class _Means(NamedTuple):
     """``(L, C, G)``; zero where there are no cells."""
     n_cells: np.ndarray
     """``(L, C)``."""
+    unit: float
+    """By which values come to about the size of logarithms: proportions are tiny."""
 
     @classmethod
     def taken(cls, x: np.ndarray, labels: np.ndarray, conditions: np.ndarray, counts: bool):
@@ -271,7 +280,8 @@ class _Means(NamedTuple):
         over = sums.sum(axis=1) if counts else n
         values = sums / np.where(over > 0, over, 1)[:, None]
         shape = len(names), len(kinds)
-        return cls(list(names), list(kinds), values.reshape(*shape, -1), n.reshape(shape))
+        values, n = values.reshape(*shape, -1), n.reshape(shape)
+        return cls(list(names), list(kinds), values, n, _SHARES_OF if counts else 1.0)
 
     def enough(self, condition: str) -> np.ndarray:
         """Which labels have a mean under the condition, ``(L,)``."""
