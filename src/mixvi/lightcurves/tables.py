@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from mixvi.core.arguments import near_matches
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.light_curves import counted_curves, padded_curves
 from mixvi.lightcurves.observations import Observations, by_band, check_coverage, check_values
 
@@ -90,8 +92,8 @@ def from_tables(
         table = table[np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)]
     if not len(table):
         raise ValueError("tables has no observation.")
-    codes, found = pd.factorize(table["object"])
-    names = pd.Index(found.astype(str), name=None)
+    codes, names = pd.factorize(_text(table["object"], object_key))
+    names = pd.Index(names).astype(str)
     band_codes, bands = _band_codes(table, band_key, bands)
     n_bands = len(bands or ("",))
     flat = {name: table[name].to_numpy(np.float64) for name in ("time", "magnitude", "error")}
@@ -109,16 +111,11 @@ def from_tables(
 def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame:
     """Columns object, time, magnitude, error and band, whatever was given."""
     if isinstance(tables, pd.DataFrame) or _is_table(tables):
-        if hasattr(tables, "flux") and object_key not in tables.colnames:
+        if hasattr(tables, "flux") and object_key not in _columns(tables):
             return _of_object(tables, _label(tables, "0"), columns)
-        table = _of_object(tables, "", columns)
-        names = _column(tables, object_key, "object_key")
-        if pd.isna(names).any():
-            raise ValueError(
-                f"{int(pd.isna(names).sum())} rows have no name of an object in {object_key!r} "
-                "(object_key)."
-            )
-        return table.assign(object=names)
+        # fluxes of several objects have no median of their own
+        table = _of_object(tables, "", columns, has_flux=False)
+        return table.assign(object=_column(tables, object_key, "object_key"))
     if isinstance(tables, str) or not isinstance(tables, Iterable):
         raise TypeError(
             f"tables is a {type(tables).__name__}. Pass a pandas DataFrame or an astropy Table of "
@@ -128,6 +125,30 @@ def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame
     if not parts:
         raise ValueError("tables is empty: there is no light curve.")
     return pd.concat(parts, ignore_index=True)
+
+
+def _columns(table: Any) -> list:
+    return list(table.columns if isinstance(table, pd.DataFrame) else table.colnames)
+
+
+def _text(values: Sequence, key: str) -> np.ndarray:
+    """Names of objects or bands as text, by which 1, 1.0 and "1" are one.
+
+    Raises
+    ------
+    ValueError
+        If some are missing.
+    """
+    codes, found = pd.factorize(np.asarray(values, dtype=object))
+    missing = codes < 0
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} rows have no name in {key!r} (NaN or masked). Leave them out, "
+            "or name what they are of."
+        )
+    # text of FITS files comes as bytes
+    names = [name_of(v.decode() if isinstance(v, bytes) else v) for v in found]
+    return np.array(names, dtype=object)[codes]
 
 
 def _is_table(value: Any) -> bool:
@@ -142,7 +163,9 @@ def _named(tables: Iterable) -> Iterator[tuple[str, Any]]:
     seen = set()
     for i, part in enumerate(tables):
         name = _label(part, str(i))
-        name = str(i) if name in seen else name
+        numbers = map(str, count(i))
+        while name in seen:
+            name = next(numbers)
         seen.add(name)
         yield name, part
 
@@ -153,32 +176,43 @@ def _label(table: Any, otherwise: str) -> str:
     return str(meta.get("LABEL") or meta.get("OBJECT") or otherwise)
 
 
-def _of_object(table: Any, name: str, columns: dict[str, str]) -> pd.DataFrame:
+def _of_object(
+    table: Any, name: str, columns: dict[str, str], has_flux: bool = True
+) -> pd.DataFrame:
     if not (isinstance(table, pd.DataFrame) or _is_table(table)):
         raise TypeError(
             f"The table of {name!r} is a {type(table).__name__}; a pandas DataFrame, an astropy "
             "Table or TimeSeries, or a light curve of lightkurve is needed."
         )
-    has_flux = hasattr(table, "flux") and hasattr(table, "flux_err")
-    if has_flux and columns["magnitude"] not in list(getattr(table, "colnames", table)):
-        return pd.DataFrame({"object": name, **_magnitudes_of_flux(table, columns["time"])})
-    values = {key: _column(table, column, f"{key}_key") for key, column in columns.items()}
+    has_flux = has_flux and hasattr(table, "flux") and hasattr(table, "flux_err")
+    values: dict[str, np.ndarray] = {}
+    if has_flux and columns["magnitude"] not in _columns(table):
+        values = _magnitudes_of_flux(table, name)
+    others = {key: column for key, column in columns.items() if key not in values}
+    values |= {key: _column(table, column, f"{key}_key") for key, column in others.items()}
     return pd.DataFrame({"object": name, **values})
 
 
-def _magnitudes_of_flux(table: Any, time_key: str) -> dict[str, np.ndarray]:
+def _magnitudes_of_flux(table: Any, name: str) -> dict[str, np.ndarray]:
     flux = _column(table, "flux", "flux")
-    relative = flux / np.nanmedian(flux)
+    median = np.median(flux[np.isfinite(flux)]) if np.isfinite(flux).any() else np.nan
+    if not median > 0:
+        raise ValueError(
+            f"The median flux of {name!r} is {median:g}. Magnitudes are relative to it, so that it "
+            "must be positive: add the flux that was subtracted, or leave this object out."
+        )
+    relative = flux / median
     # there is no magnitude of a flux that is not positive
     relative = np.where(relative > 0, relative, np.nan)
     error = _POGSON * _column(table, "flux_err", "flux_err") / np.abs(flux)
-    time = _column(table, time_key, "time_key")
-    return {"time": time, "magnitude": -2.5 * np.log10(relative), "error": error}
+    return {"magnitude": -2.5 * np.log10(relative), "error": error}
 
 
 def _column(table: Any, column: str, argument: str) -> np.ndarray:
     """A column as numbers or names, NaN where it is masked."""
-    known = list(table.columns) if isinstance(table, pd.DataFrame) else list(table.colnames)
+    known = _columns(table)
+    if known.count(column) > 1:
+        raise ValueError(f"{argument}={column!r} is the name of {known.count(column)} columns.")
     if column not in known:
         raise KeyError(
             f"{argument}={column!r} is not a column of the table. {near_matches(column, known)}"
@@ -189,6 +223,11 @@ def _column(table: Any, column: str, argument: str) -> np.ndarray:
         own = own if np.asarray(own).dtype.kind in "iuf" else values.jd
         values = own
     values = getattr(values, "value", values) if hasattr(values, "unit") else values
+    if argument in ("object_key", "band_key"):
+        # numbers of 64 bits stay what they are: names of catalogues have 19 digits
+        names = np.asarray(values).astype(object)
+        masked = isinstance(values, np.ma.MaskedArray)
+        return np.where(np.ma.getmaskarray(values), None, names) if masked else names
     if isinstance(values, np.ma.MaskedArray):
         numbers = values.dtype.kind in "iuf"
         values = values.astype(np.float64).filled(np.nan) if numbers else values.filled()
@@ -196,13 +235,13 @@ def _column(table: Any, column: str, argument: str) -> np.ndarray:
         values = values.filled(np.nan)
     values = np.asarray(values)
     if values.dtype.kind == "M":
-        values = (values - _MJD_ZERO) / np.timedelta64(1, "D")
-    if argument not in ("object_key", "band_key"):
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{argument}={column!r} holds {values.dtype}, not numbers.") from error
-    return values
+        values = values - _MJD_ZERO
+    if values.dtype.kind == "m":
+        values = values / np.timedelta64(1, "D")
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{argument}={column!r} holds {values.dtype}, not numbers.") from error
 
 
 def _band_codes(
@@ -210,11 +249,13 @@ def _band_codes(
 ) -> tuple[np.ndarray, list[str] | None]:
     if band_key is None:
         return np.zeros(len(table), np.int64), None
-    column = table["band"].astype(str)
-    names = sorted(column.unique()) if bands is None else [str(band) for band in bands]
+    column = _text(table["band"], band_key)
+    names = sorted(set(column)) if bands is None else [name_of(band) for band in bands]
+    if len(set(names)) < len(names):
+        raise ValueError(f"bands={names} has a name more than once.")
     codes = pd.Index(names).get_indexer(column)
     if (codes < 0).any():
-        other = column[codes < 0].iloc[0]
+        other = column[codes < 0][0]
         raise KeyError(
             f"{int((codes < 0).sum())} observations are in bands that bands={names} has not, such "
             f"as {other!r}."
@@ -280,9 +321,14 @@ def _known(objects: pd.DataFrame | None, names: pd.Index, object_key: str) -> pd
         return pd.DataFrame(index=names)
     if _is_table(objects):
         objects = objects.to_pandas()
+    if not isinstance(objects, pd.DataFrame):
+        raise TypeError(
+            f"objects is a {type(objects).__name__}; a pandas DataFrame or an astropy Table with a "
+            "row an object is needed."
+        )
     if object_key in objects.columns:
         objects = objects.set_index(object_key)
-    objects = objects.set_axis(objects.index.astype(str))
+    objects = objects.set_axis(pd.Index(_text(objects.index, object_key)).astype(str))
     if not objects.index.is_unique:
         twice = objects.index[objects.index.duplicated()][0]
         raise ValueError(f"objects has more than one row of {twice!r}.")
