@@ -11,6 +11,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from mixvi.core.arguments import check_choice, check_positive, shown
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.splitting import Split
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.model.evidence import ElboMixin
@@ -18,7 +19,7 @@ from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.decoding import DecodingMixin
-from mixvi.lightcurves.model import LightCurveModel
+from mixvi.lightcurves.model import LightCurveModel, component_names
 from mixvi.lightcurves.module import LCVaDEModule
 
 SCORES = ("ias", "neg_elbo", "latent_density", "combined")
@@ -198,25 +199,27 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
             yield self.module.seen(curves)
 
     def _cluster_code(self, cluster: object) -> int:
-        names = [str(name) for name in self.components]
-        if str(cluster) not in names:
+        names = self.components
+        if name_of(cluster) not in names:
             known = ", ".join(map(repr, names))
             raise ValueError(f"cluster={shown(cluster)} is not one of the model's: {known}.")
-        return names.index(str(cluster))
+        return names.index(name_of(cluster))
 
     @property
     def components(self) -> list[str]:
-        """What components of the prior are called: the classes, further ones by number."""
+        """What components of the prior are called: the classes, further ones by number.
+
+        Beside classes that are numbers these are ``component_<number>``.
+        """
         n = self.module.prior.n_clusters
-        if n == 1:
-            return ["0"]
-        names = [str(name) for name in self.classes]
-        return names + [str(k) for k in range(len(names), n)]
+        return ["0"] if n == 1 else component_names(self.classes, n)
 
     @property
     def categories(self) -> list:
-        """What :meth:`predict` tells apart: the components, or the classes beside one Gaussian."""
-        return self.components if self.module.has_mixture else self.classes
+        """What :meth:`predict` tells apart: the labels, or components if there are more."""
+        # labels keep their type, by which a prediction equals the label
+        more = self.module.has_mixture and self.module.prior.n_clusters > len(self.classes)
+        return self.components if more else self.classes
 
     @torch.inference_mode()
     def get_prior_parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

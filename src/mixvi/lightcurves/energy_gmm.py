@@ -22,7 +22,7 @@ from mixvi.core.training.resuming import TrainingRun
 from mixvi.core.training.steps import Loss, Step
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.gaussian_process import GaussianProcessDecoder, expected_log_likelihood
-from mixvi.lightcurves.model import LightCurveModel
+from mixvi.lightcurves.model import LightCurveModel, component_names
 from mixvi.lightcurves.module import CurveModule
 from mixvi.lightcurves.networks import CurveEncoder, InductionDecoder
 from mixvi.lightcurves.recurrent import RecurrentAutoencoder
@@ -263,6 +263,8 @@ class EnergyGMM(LightCurveModel):
     ):
         super().__init__(adata, registry)
         check_choice("backbone", backbone, BACKBONES)
+        if n_components is not None:
+            check_positive("n_components", n_components)
         n = len(self.classes) if n_components is None else n_components
         if n < max(1, len(self.classes)):
             raise ValueError(
@@ -313,9 +315,9 @@ class EnergyGMM(LightCurveModel):
 
     @property
     def categories(self) -> list:
-        """What :meth:`predict` tells apart: the classes, further components by number."""
-        names = [str(name) for name in self.classes]
-        return names + [str(k) for k in range(len(names), len(self.module.weights))]
+        """What :meth:`predict` tells apart: the labels, or components if there are more."""
+        n = len(self.module.weights)
+        return component_names(self.classes, n) if n > len(self.classes) else self.classes
 
     def _class_probabilities(self, curves: Curves) -> Tensor:
         return self.module.memberships(self.module.whole_code(curves)[0]).exp()

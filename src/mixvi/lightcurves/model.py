@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mixvi.core.arguments import told_by_class
 from mixvi.core.data.annotations import Annotations, check_key_added
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.setup import LOADING, register
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.lightcurves.curves import Curves
@@ -33,6 +34,17 @@ from mixvi.lightcurves.setup import (
 
 
 class LightCurveModel(CurveFittingMixin, AnnDataModel):
+def component_names(classes: Sequence, n: int) -> list[str]:
+    """What n components are called: the classes, then further ones by number.
+
+    Beside classes that are numbers further ones are ``component_<number>``, not to be taken for a
+    class.
+    """
+    names = [name_of(label) for label in classes]
+    prefix = "component_" if any(name.isdigit() for name in names) else ""
+    return names + [f"{prefix}{k}" for k in range(len(names), n)]
+
+
     """Base of the models of light curves. Subclasses build ``self.module``."""
 
     module: CurveModule
@@ -207,7 +219,7 @@ class LightCurveModel(CurveFittingMixin, AnnDataModel):
 
     @property
     def categories(self) -> list:
-        """What :meth:`predict` tells apart: the labels, or clusters by number, as text."""
+        """What :meth:`predict` tells apart: the labels as they are, or names of components."""
         return self.classes
 
     def predict(
