@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from sklearn.ensemble import IsolationForest
 
 _RIDGE = 1e-6
@@ -31,9 +32,9 @@ def class_isolation_forests(
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or a class is missing.
     """
-    _check_codes(codes, labels, others)
+    codes, labels, others = _checked_codes(codes, labels, others)
     scores = [
         -IsolationForest(n_estimators=n_trees, random_state=seed)
         .fit(codes[labels == k])
@@ -61,10 +62,10 @@ def class_mahalanobis(codes: np.ndarray, labels: np.ndarray, others: np.ndarray)
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or a class is missing.
     """
-    _check_codes(codes, labels, others)
-    codes, others = np.asarray(codes, np.float64), np.asarray(others, np.float64)
+    codes, labels, others = _checked_codes(codes, labels, others)
+    codes, others = codes.astype(np.float64), others.astype(np.float64)
     classes = np.unique(labels)
     means = {k: codes[labels == k].mean(0) for k in classes}
     within = codes - np.stack([means[k] for k in labels])
@@ -81,8 +82,9 @@ def class_mahalanobis(codes: np.ndarray, labels: np.ndarray, others: np.ndarray)
     return np.min(distances, axis=0)
 
 
-def _check_codes(codes: np.ndarray, labels: np.ndarray, others: np.ndarray) -> None:
-    codes, labels, others = (np.asarray(array) for array in (codes, labels, others))
+def _checked_codes(*given: np.ndarray) -> list[np.ndarray]:
+    """Codes, labels and other codes as arrays, after all checks."""
+    codes, labels, others = (np.asarray(array) for array in given)
     if codes.ndim != 2 or others.ndim != 2 or codes.shape[1] != others.shape[1]:
         raise ValueError(
             f"codes and others must be (n, D) and (m, D), but are {codes.shape} and {others.shape}."
@@ -91,3 +93,10 @@ def _check_codes(codes: np.ndarray, labels: np.ndarray, others: np.ndarray) -> N
         raise ValueError(
             f"labels must have one class a code, {codes.shape[:1]}, but have shape {labels.shape}."
         )
+    missing = pd.isna(labels)
+    if missing.any():
+        raise ValueError(
+            f"labels has {int(missing.sum())} missing values (NaN), which are no class. Leave "
+            "their codes out: codes[known], labels[known]."
+        )
+    return [codes, labels, others]

@@ -21,6 +21,7 @@ from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.decoding import DecodingMixin
 from mixvi.lightcurves.model import LightCurveModel, component_names
 from mixvi.lightcurves.module import LCVaDEModule
+from mixvi.lightcurves.setup import phases, requested_times
 
 SCORES = ("ias", "neg_elbo", "latent_density", "combined")
 _TERMS = ("R", "Z", "F", "Y", "H_y", "H_z")
@@ -246,8 +247,9 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         cluster
             A component as in :attr:`components`; ``None``: drawn.
         times
-            Times of the observations in the unit of the registered ones, from phase zero. ``None``:
-            100, evenly over one period.
+            Times of the observations ``(T,)`` or ``(n, T)`` in the unit of the registered ones,
+            from phase zero; of curves that are not folded, from 0 at the first to 1 at the last.
+            ``None``: 100, evenly over one period.
         noise
             Whether magnitudes scatter by the decoded standard deviations, or are the means.
 
@@ -261,7 +263,7 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         Raises
         ------
         ValueError
-            If there is no such component.
+            If there is no such component, or times have another shape or are not finite.
         """
         check_positive("n", n)
         self._check_if_trained()
@@ -276,8 +278,9 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         if times is None:
             time = np.arange(100) / 100 * period[:, None]
         else:
-            time = np.broadcast_to(np.asarray(times, np.float64), (n, len(times)))
-        phase = np.mod(time / period[:, None], 1.0)
+            time = requested_times(times, n)
+        start, length = np.zeros(n), period
+        phase = phases(time, start, length, self._setup_args["fold"])
         phase = torch.as_tensor(phase, dtype=z.dtype, device=z.device)
         mean, variance = module.decode(z)(phase[:, None].expand(-1, self.n_bands, -1))
         sd = variance.sqrt().cpu().numpy() * spread[..., None]

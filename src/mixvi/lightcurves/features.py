@@ -10,32 +10,34 @@ import pandas as pd
 from anndata import AnnData
 
 from mixvi.core.arguments import near_matches
+from mixvi.core.data.bands import band_names
 from mixvi.lightcurves.fourier import fourier_fit
 from mixvi.lightcurves.observations import (
-    DEFAULT_KEYS,
     Observations,
-    check_observations,
+    as_numbers,
     check_periods,
-    read_observations,
-    resolve_keys,
+    checked_observations,
 )
 from mixvi.lightcurves.periods import fold
 
 _CHUNK = 1024
 _HARMONICS = 3
+# of single precision, in which networks see magnitudes
+_ROUNDING = float(np.finfo(np.float32).eps)
 
 
 def centre_and_spread(of: Observations) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each band, ``(n, B)``; NaN of bands without observations.
 
-    Where a band does not vary at all its spread is the mean of its errors.
+    Where a band does not vary but by rounding its spread is the mean of its errors.
     """
     n = of.n_points
     at_least_one = np.maximum(n, 1)
     mean = _sum(of.magnitude, of.valid) / at_least_one
     off = of.magnitude - mean[..., None]
     spread = np.sqrt(_sum(off**2, of.valid) / at_least_one)
-    spread = np.where(spread > 0, spread, _sum(of.error, of.valid) / at_least_one)
+    least = _ROUNDING * np.abs(mean)
+    spread = np.where(spread > least, spread, _sum(of.error, of.valid) / at_least_one)
     return np.where(n > 0, mean, np.nan), np.where(n > 0, spread, np.nan)
 
 
@@ -57,7 +59,8 @@ def _quantiles(of: Observations, shares: Sequence[float]) -> list[np.ndarray]:
     ordered = np.sort(np.where(of.valid, of.magnitude, np.inf), axis=-1)
     last = np.maximum(of.n_points - 1, 0)[..., None]
     places = [np.round(share * last).astype(np.int64) for share in shares]
-    return [np.take_along_axis(ordered, place, -1)[..., 0] for place in places]
+    found = [np.take_along_axis(ordered, place, -1)[..., 0] for place in places]
+    return [np.where(of.n_points > 0, values, np.nan) for values in found]
 
 
 def _amplitude(of: Observations) -> np.ndarray:
@@ -138,24 +141,29 @@ def curve_features(
     ValueError
         If curves or periods are unusable.
     """
-    keys = resolve_keys(adata, DEFAULT_KEYS | keys)
     check_features(adata, names, period_key)
-    of = read_observations(adata, keys)
-    check_observations(of, adata.obs_names)
-    bands = adata.uns.get("bands", range(of.valid.shape[1]))
-    return feature_table(adata, of, names, period_key, [str(band) for band in bands])
+    of = checked_observations(adata, keys)
+    n_bands = of.valid.shape[1]
+    bands = band_names(adata, n_bands) or [str(band) for band in range(n_bands)]
+    return feature_table(adata, of, names, period_key, bands)
 
 
 def check_features(adata: AnnData, names: Sequence[str], period_key: str | None) -> None:
     """Raise unless all features are known, and there are periods for those that need them."""
     if isinstance(names, str):
         raise TypeError(f"features must be a list of names: [{names!r}].")
+    names = list(names)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"features has {twice[0]!r} more than once.")
     for name in names:
         if name not in FEATURES and name not in adata.obs:
             raise KeyError(
                 f"{name!r} is neither a feature nor a column of adata.obs. "
                 f"{near_matches(name, [*FEATURES, *adata.obs.columns])}"
             )
+        if name not in FEATURES:
+            _check_numbers(adata.obs[name], name)
     needing = [name for name in names if name in _FOLDED + _PERIODS]
     if needing and period_key not in adata.obs:
         raise KeyError(
@@ -164,6 +172,16 @@ def check_features(adata: AnnData, names: Sequence[str], period_key: str | None)
         )
     if needing:
         check_periods(adata.obs[period_key], period_key)
+
+
+def _check_numbers(column: pd.Series, name: str) -> None:
+    other = column.notna().to_numpy() & np.isnan(as_numbers(column))
+    if other.any():
+        raise TypeError(
+            f"adata.obs[{name!r}] (features) has {int(other.sum())} values that are no numbers, "
+            f"such as {str(column[other].iloc[0])!r}. Features are numbers, NaN where they are not "
+            "known: leave it out, or turn its categories into numbers."
+        )
 
 
 def feature_table(
@@ -176,7 +194,7 @@ def feature_table(
     """What :func:`curve_features` returns, of observations that are checked."""
     periods = None
     if period_key in adata.obs:
-        periods = adata.obs[period_key].to_numpy(np.float64)
+        periods = as_numbers(adata.obs[period_key])
     parts = []
     for start in range(0, len(of), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -185,7 +203,7 @@ def feature_table(
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for name in names:
         if name not in FEATURES:
-            table[name] = pd.to_numeric(adata.obs[name], errors="coerce").to_numpy(np.float64)
+            table[name] = as_numbers(adata.obs[name])
     order = [column for name in names for column in _names(name, bands, table)]
     return pd.DataFrame(table, index=adata.obs_names)[order]
 

@@ -114,6 +114,8 @@ class CurveFittingMixin(StepwiseFittingMixin):
         check_labelled_fraction(labelled_fraction)
         fit = self._settled(**{k: v for k, v in settings.items() if k not in _OWN_SETTINGS})
         fit = self._with_falling_rate(self._with_labels(fit, balanced, labelled_fraction), settings)
+        if not self.is_trained_:
+            self._check_start(fit.split.train)
         run = self._training_run(checkpoint_dir, resume, settings)
         if not self.is_trained_:
             if pretrain_epochs:
@@ -156,6 +158,9 @@ class CurveFittingMixin(StepwiseFittingMixin):
     def _default_pretraining(self) -> int:
         """Epochs of the autoencoder alone unless told."""
         return 0
+
+    def _check_start(self, rows: np.ndarray) -> None:
+        """Raise if components cannot have a start by these curves; nothing has been trained."""
 
     def _start(self, rows: np.ndarray) -> None:
         """Give components a start, by training curves and what is known of them."""

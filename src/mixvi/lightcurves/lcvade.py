@@ -139,6 +139,14 @@ class LCVaDE(ElboCurveModel):
     def _default_pretraining(self) -> int:
         return 0 if self.classes else 20
 
+    def _check_start(self, rows: np.ndarray) -> None:
+        n = self.module.prior.n_clusters
+        if len(rows) < n and not (self._label_codes()[rows] >= 0).any():
+            raise ValueError(
+                f"{n} components without labels start at as many groups of curves, but only "
+                f"{len(rows)} train. Lower n_clusters, or train on more curves."
+            )
+
     @torch.inference_mode()
     def _start(self, rows: np.ndarray) -> None:
         """Features start at those of the classes; without labels all at a mixture of the codes."""

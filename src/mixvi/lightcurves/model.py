@@ -28,12 +28,12 @@ from mixvi.lightcurves.setup import (
     FEATURES_KEY,
     PHASE_KEY,
     SPREAD_KEY,
+    check_again,
     curve_fields,
     resolve_curves,
 )
 
 
-class LightCurveModel(CurveFittingMixin, AnnDataModel):
 def component_names(classes: Sequence, n: int) -> list[str]:
     """What n components are called: the classes, then further ones by number.
 
@@ -45,6 +45,7 @@ def component_names(classes: Sequence, n: int) -> list[str]:
     return names + [f"{prefix}{k}" for k in range(len(names), n)]
 
 
+class LightCurveModel(CurveFittingMixin, AnnDataModel):
     """Base of the models of light curves. Subclasses build ``self.module``."""
 
     module: CurveModule
@@ -108,11 +109,11 @@ def component_names(classes: Sequence, n: int) -> list[str]:
         KeyError
             If a key, a feature or the period is missing.
         TypeError
-            If arrays are not numbers, or masks not boolean.
+            If arrays or features are not numbers, or masks not boolean.
         ValueError
             If shapes do not fit each other; if curves have magnitudes that are NaN, errors that are
-            not positive, fewer than five points or an unusable period, which are counted, the first
-            by name.
+            not positive, fewer than five points, an unusable period or times in too few digits for
+            it, which are counted, the first by name.
 
         Warns
         -----
@@ -133,7 +134,10 @@ def component_names(classes: Sequence, n: int) -> list[str]:
         return adata.obsm[self._setup_args["magnitude_key"]]
 
     def _check_registered(self, adata: AnnData, is_known: bool) -> None:
-        if not is_known:
+        if is_known:
+            # phases and features are made anew of what may have changed
+            check_again(adata, self._setup_args)
+        else:
             resolve_curves(adata, self._setup_args, self.registry)
 
     @property
@@ -179,8 +183,9 @@ def component_names(classes: Sequence, n: int) -> list[str]:
             getattr(self.module, f"{name}_mean").copy_(torch.as_tensor(mean))
             if name == "feature":
                 variance = np.where(known, (values - mean) ** 2, 0.0).sum(0) / n
-                # of a constant feature nothing is to be told
-                sd = np.where(variance > 0, np.sqrt(variance), 1.0)
+                # of a feature that is constant but for rounding nothing is to be told
+                sd, least = np.sqrt(variance), np.finfo(np.float32).eps * np.abs(mean)
+                sd = np.where(sd > least, sd, 1.0)
                 self.module.feature_sd.copy_(torch.as_tensor(sd))
 
     @torch.inference_mode()

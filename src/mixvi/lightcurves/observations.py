@@ -126,6 +126,22 @@ def read_observations(adata: AnnData, keys: dict[str, Any]) -> Observations:
     return Observations(time, magnitude, error, by_band(valid.astype(bool)))
 
 
+def checked_observations(adata: AnnData, keys: dict[str, Any]) -> Observations:
+    """The observations by the usual keys, or those that are given instead.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If there is no such key, or curves are unusable.
+    """
+    unknown = [name for name in keys if name not in DEFAULT_KEYS]
+    if unknown:
+        raise TypeError(f"{unknown[0]!r} is none of {', '.join(DEFAULT_KEYS)}.")
+    observations = read_observations(adata, resolve_keys(adata, DEFAULT_KEYS | keys))
+    check_observations(observations, adata.obs_names)
+    return observations
+
+
 def check_observations(of: Observations, names: pd.Index) -> None:
     """Raise, or warn, of curves that no model can read; nothing is changed.
 
@@ -160,8 +176,8 @@ def check_values(of: Observations, names: pd.Index) -> None:
             raise ValueError(
                 f"{counted_curves(curves, names)} have {what}, {int(mask.sum())} in all. Mark "
                 "these observations as not valid, or leave them out (from_tables: "
-                "drop_missing=True); an error that is not known may be set to the survey's typical "
-                "one."
+                "drop_missing=True does so with NaN); an error that is not known may be set to the "
+                "survey's typical one."
             )
 
 
@@ -183,9 +199,14 @@ def check_coverage(of: Observations, names: pd.Index) -> None:
         )
 
 
+def as_numbers(column: pd.Series) -> np.ndarray:
+    """A column as float64 ``(n,)``, whatever its type; NaN of what is no number."""
+    return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64)
+
+
 def check_periods(periods: pd.Series, key: str) -> None:
     """Raise ValueError unless all periods are positive numbers."""
-    values = pd.to_numeric(periods, errors="coerce").to_numpy(float)
+    values = as_numbers(periods)
     for what, bad in (
         ("no period (NaN)", np.isnan(values)),
         ("a period that is not positive", ~(np.nan_to_num(values, nan=1.0) > 0)),

@@ -11,12 +11,10 @@ from anndata import AnnData
 from mixvi.core.arguments import check_choice, check_positive
 from mixvi.lightcurves.fourier import fourier_curve, fourier_fit
 from mixvi.lightcurves.observations import (
-    DEFAULT_KEYS,
     Observations,
-    check_observations,
+    as_numbers,
     check_periods,
-    read_observations,
-    resolve_keys,
+    checked_observations,
 )
 
 EXTRA = "It comes with the extra lightcurves: pip install 'mixvi[lightcurves]'."
@@ -86,7 +84,7 @@ def find_periods(
     check_positive("oversampling", oversampling, integer=False)
     if max_period is not None and max_period <= min_period:
         raise ValueError(f"max_period={max_period!r} must be above min_period={min_period!r}.")
-    observations = _read(adata, keys)
+    observations = checked_observations(adata, keys)
     periods, powers = np.full((2, len(observations)), np.nan)
     for row in range(len(observations)):
         curve = observations.take(slice(row, row + 1))
@@ -96,15 +94,6 @@ def find_periods(
         periods[row], powers[row] = 1.0 / frequencies[best], power[best]
     adata.obs[key_added] = periods
     adata.obs[f"{key_added}_power"] = powers
-
-
-def _read(adata: AnnData, keys: dict[str, Any]) -> Observations:
-    unknown = [name for name in keys if name not in DEFAULT_KEYS]
-    if unknown:
-        raise TypeError(f"{unknown[0]!r} is none of {', '.join(DEFAULT_KEYS)}.")
-    observations = read_observations(adata, resolve_keys(adata, DEFAULT_KEYS | keys))
-    check_observations(observations, adata.obs_names)
-    return observations
 
 
 def _frequencies(
@@ -181,11 +170,11 @@ def find_epochs(
     """
     check_choice("at", at, ("minimum", "maximum"))
     check_positive("n_harmonics", n_harmonics)
-    observations = _read(adata, keys)
+    observations = checked_observations(adata, keys)
     if period_key not in adata.obs:
         raise KeyError(f"period_key={period_key!r} is not in adata.obs. find_periods finds them.")
     check_periods(adata.obs[period_key], period_key)
-    periods = adata.obs[period_key].to_numpy(np.float64)
+    periods = as_numbers(adata.obs[period_key])
     grid, sign = np.arange(_GRID) / _GRID, 1.0 if at == "maximum" else -1.0
     phases = []
     for start in range(0, len(observations), _CHUNK):

@@ -13,12 +13,16 @@ from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core.arguments import check_positive, near_matches
 from mixvi.core.data import checks
+from mixvi.core.data.bands import band_names, check_band_order
 from mixvi.core.data.fields import ArrayField, DerivedField, QueryLabelsField
+from mixvi.core.data.light_curves import counted_curves
 from mixvi.lightcurves.features import centre_and_spread, check_features, feature_table
 from mixvi.lightcurves.observations import (
     Observations,
+    as_numbers,
     check_observations,
     check_periods,
+    check_values,
     read_observations,
     resolve_keys,
 )
@@ -34,6 +38,8 @@ FOLDED_FEATURES = ("mean", "log_spread", "log_period")
 UNFOLDED_FEATURES = ("mean", "log_spread")
 _ARRAYS = ("time_key", "magnitude_key", "error_key", "valid_key")
 _CHUNK = 1024
+# of a period, to which times must be known
+_COARSEST = 0.02
 
 
 def resolve_curves(
@@ -41,7 +47,7 @@ def resolve_curves(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of ``setup_anndata`` with keys and features found, and what curves are like.
 
-    The latter is ``{"n_bands": B, "features": names of their columns}``.
+    The latter is ``{"n_bands": B, "features": names of their columns, "bands": names or None}``.
 
     Parameters
     ----------
@@ -71,8 +77,8 @@ def resolve_curves(
     _check_folding(adata, args)
     if args["features"] is None:
         args["features"] = FOLDED_FEATURES if args["fold"] else UNFOLDED_FEATURES
-    args["features"] = list(args["features"])
     check_features(adata, args["features"], args["period_key"] if args["fold"] else None)
+    args["features"] = list(args["features"])
     n_bands, source = observations.valid.shape[1], None
     if source_registry is not None:
         source = source_registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
@@ -81,9 +87,13 @@ def resolve_curves(
                 f"adata.obsm[{args['magnitude_key']!r}] has {n_bands} band(s), but the model reads "
                 f"{source['n_bands']}."
             )
+        name = f"adata.obsm[{args['magnitude_key']!r}]"
+        check_band_order(name, band_names(adata, n_bands), source.get("bands"))
     elif args["labels_key"] is not None:
         checks.check_labels(adata, args["labels_key"], args["unlabeled_category"])
     check_observations(observations, adata.obs_names)
+    if args["fold"]:
+        _check_precision(observations, adata, args)
     # of one curve, which is enough for the names
     table = feature_table(
         adata[:1],
@@ -92,7 +102,11 @@ def resolve_curves(
         args["period_key"],
         _bands(n_bands),
     )
-    found = {"n_bands": n_bands, "features": table.columns.tolist()}
+    found = {
+        "n_bands": n_bands,
+        "features": table.columns.tolist(),
+        "bands": band_names(adata, n_bands),
+    }
     return args, source or found
 
 
@@ -110,8 +124,33 @@ def _check_folding(adata: AnnData, args: dict[str, Any]) -> None:
             f"Curves are folded by their periods, but period_key={key!r} is not in adata.obs. "
             f"{near} Find periods by mixvi.lightcurves.find_periods(adata), or pass fold=False."
         )
+    checks.check_key(adata, "obs", key, "period_key")
     check_periods(adata.obs[key], key)
     checks.check_numbers(adata, args["epoch_key"], "epoch_key")
+
+
+def _check_precision(of: Observations, adata: AnnData, args: dict[str, Any]) -> None:
+    """Raise ValueError of times in so few digits that they have no phase."""
+    if of.time.dtype.kind != "f" or of.time.dtype.itemsize >= 8:
+        return
+    largest = np.abs(np.where(of.valid, of.time, 0)).max((1, 2))
+    step = np.spacing(largest).astype(np.float64)
+    lost = step > _COARSEST * as_numbers(adata.obs[args["period_key"]])
+    if lost.any():
+        first = int(lost.argmax())
+        raise ValueError(
+            f"{counted_curves(lost, adata.obs_names)} have times as {of.time.dtype}, which at "
+            f"{largest[first]:g} are steps of {step[first]:g}, too coarse for their periods. Take "
+            "times in double precision (float64) from where they come from."
+        )
+
+
+def check_again(adata: AnnData, args: dict[str, Any]) -> None:
+    """Raise as :func:`resolve_curves` does if registered curves were changed and are unusable."""
+    resolve_keys(adata, {name: args[name] for name in _ARRAYS})
+    check_values(read_observations(adata, args), adata.obs_names)
+    _check_folding(adata, args)
+    check_features(adata, args["features"], args["period_key"] if args["fold"] else None)
 
 
 def time_scale(adata: AnnData, args: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,10 +159,10 @@ def time_scale(adata: AnnData, args: dict[str, Any]) -> tuple[np.ndarray, np.nda
     Epoch and period of folded curves, else the first time and the span.
     """
     if args["fold"]:
-        period = adata.obs[args["period_key"]].to_numpy(np.float64)
+        period = as_numbers(adata.obs[args["period_key"]])
         if args["epoch_key"] is None:
             return np.zeros(len(period)), period
-        return adata.obs[args["epoch_key"]].to_numpy(np.float64), period
+        return as_numbers(adata.obs[args["epoch_key"]]), period
     of = read_observations(adata, args)
     start = np.where(of.valid, of.time, np.inf).min((1, 2))
     end = np.where(of.valid, of.time, -np.inf).max((1, 2))
@@ -199,14 +238,26 @@ def curve_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDat
 def requested_phases(
     times: Sequence, n: int, start: np.ndarray, length: np.ndarray, folded: bool
 ) -> np.ndarray:
-    """Times ``(T,)`` of all curves, or ``(n, T)``, as phases ``(n, T)``.
+    """Times ``(T,)`` of all curves, or ``(n, T)``, as phases ``(n, T)``."""
+    return phases(requested_times(times, n), start, length, folded)
+
+
+def requested_times(times: Sequence, n: int) -> np.ndarray:
+    """Times ``(T,)`` of all curves, or ``(n, T)``, as ``(n, T)``.
 
     Raises
     ------
+    TypeError
+        If they are no numbers, but dates or text.
     ValueError
-        If the shape is another, or a time is not a number.
+        If the shape is another, or a time is NaN or infinite.
     """
-    times = np.asarray(times, np.float64)
+    times = np.asarray(times)
+    if times.dtype.kind not in "iuf":
+        raise TypeError(
+            f"times holds {times.dtype}, but must be numbers in the unit of the registered times."
+        )
+    times = times.astype(np.float64)
     if times.ndim == 1:
         times = np.broadcast_to(times, (n, len(times)))
     if times.ndim != 2 or len(times) != n:
@@ -215,4 +266,4 @@ def requested_phases(
         )
     if not np.isfinite(times).all():
         raise ValueError("times has values that are NaN or infinite.")
-    return phases(times, start, length, folded)
+    return times

@@ -73,10 +73,11 @@ def from_tables(
     KeyError
         If a column or a band is missing.
     TypeError
-        If there is nothing in ``tables`` that could be read.
+        If there is nothing in ``tables`` that could be read, or ``objects`` is no table.
     ValueError
         If curves have missing values, errors that are not positive, or fewer than five points;
-        they are counted, and the first is named.
+        they are counted, and the first is named. If rows name no object or no band, names of
+        columns or bands repeat, or the median of fluxes is not positive.
 
     Warns
     -----
