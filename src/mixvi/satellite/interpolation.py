@@ -12,6 +12,7 @@ import numpy as np
 from scipy.signal import savgol_filter
 
 from mixvi.core.arguments import check_positive
+from mixvi.satellite.setup import as_days, as_mask
 
 _YEAR = 365.25
 
@@ -404,7 +405,7 @@ def _penalised(x: np.ndarray, weights: np.ndarray, days: np.ndarray, smoothing: 
 
 def _checked(series: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Double precision with zeros in the gaps, and validity of the same shape."""
-    series, valid = np.asarray(series), np.asarray(valid, bool)
+    series, valid = np.asarray(series), as_mask(np.asarray(valid), "valid")
     if series.ndim != 5:
         raise ValueError(f"series must be (n, T, C, H, W), but has the shape {series.shape}.")
     if valid.shape not in (series.shape, (*series.shape[:2], 1, *series.shape[3:])):
@@ -420,7 +421,7 @@ def _checked(series: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _days(time: np.ndarray, shape: tuple[int, ...], increasing: bool = True) -> np.ndarray:
     """Days ``(n, T, 1, 1, 1)``."""
-    days = np.asarray(time, np.float64)
+    days = as_days(time, "time")
     if days.shape not in (shape[:2], shape[1:2]):
         raise ValueError(f"time has the shape {days.shape}, but series {shape}.")
     if not np.isfinite(days).all() or (increasing and (np.diff(days, axis=-1) <= 0).any()):

@@ -126,9 +126,11 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
         for band in range(series.shape[2]):
             values = series[:, :, band][observed[:, :, band]].astype(np.float64)
             if values.size:
-                self.module.band_mean[band] = values.mean()
-                # of a constant band nothing is to be told
-                self.module.band_sd[band] = values.std() or 1.0
+                mean, sd = values.mean(), values.std()
+                self.module.band_mean[band] = mean
+                # of a band that is constant but for rounding nothing is to be told
+                is_constant = sd <= np.finfo(np.float32).eps * abs(mean)
+                self.module.band_sd[band] = 1.0 if is_constant else sd
 
     def _default_batch_size(self, adata: AnnData) -> int:
         # networks of series keep many maps of each pixel and date

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from mixvi.core.arguments import near_matches
-from mixvi.core.data.keys import UNLABELLED
+from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.satellite.georeference import georeference
 
 DIMS = ("time", "band", "y", "x")
@@ -34,6 +34,8 @@ class Scene:
         Georeference, see :func:`mixvi.satellite.georeference.georeference`.
     nodata
         Value of pixels without a measurement, or None.
+    no_label
+        Value of pixels without a label in the file's own words, or None.
     """
 
     data: xr.Dataset
@@ -42,6 +44,7 @@ class Scene:
     crs: str
     transform: list[float]
     nodata: float | None
+    no_label: float | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -65,7 +68,7 @@ class Scene:
             valid &= window["valid"].to_numpy()
         found = {"series": values.astype(self.dtype, copy=False), "valid": valid}
         if "labels" in window:
-            found["labels"] = _label_codes(window["labels"].to_numpy())
+            found["labels"] = _label_codes(window["labels"].to_numpy(), self.no_label)
         return found
 
 
@@ -101,13 +104,20 @@ def checked_scene(scene: xr.Dataset | xr.DataArray, nodata: float | None = None)
         if valid.dtype != bool:
             raise TypeError(f"valid of the scene must be boolean, but has the dtype {valid.dtype}.")
         data["valid"] = _in_order(valid, DIMS, sizes)
+    no_label = None
     if "labels" in scene:
         labels = scene["labels"]
+        if labels.dtype.kind not in "biuf":
+            raise TypeError(
+                f"labels of the scene must be numbers of classes, but have the dtype "
+                f"{labels.dtype}."
+            )
+        no_label = _stored_nodata(labels)
         dims = [dim for dim in DIMS if dim in labels.dims and dim != "band"]
         data["labels"] = _in_order(labels, dims, sizes)
     if nodata is None:
         nodata = _stored_nodata(series)
-    return Scene(data, _days(series), _band_names(series), crs, transform, nodata)
+    return Scene(data, _days(series), _band_names(series), crs, transform, nodata, no_label)
 
 
 def _in_order(array: xr.DataArray, dims: Sequence[str], sizes: dict[str, int]) -> xr.Variable:
@@ -173,8 +183,17 @@ def _stored_nodata(series: xr.DataArray) -> float | None:
     return None
 
 
-def _label_codes(labels: np.ndarray) -> np.ndarray:
-    """Codes as int16, missing ones unlabelled."""
+def _label_codes(labels: np.ndarray, no_label: float | None) -> np.ndarray:
+    """Codes as int16, missing ones unlabelled; ValueError if that is not what they are."""
     if labels.dtype.kind == "f":
         labels = np.where(np.isfinite(labels), labels, UNLABELLED)
-    return labels.astype(np.int16)
+    missing = False if no_label is None else labels == no_label
+    with np.errstate(invalid="ignore"):
+        codes = np.where(missing, UNLABELLED, labels.astype(np.int16))
+    bad = (codes != labels) & ~np.asarray(missing)
+    if bad.any():
+        raise ValueError(
+            f"labels of the scene have {labels[bad][0]}, but must be numbers of classes from 0, "
+            f"{UNLABELLED} where a pixel is unlabelled and {VOID} where it is void."
+        )
+    return codes.astype(np.int16)

@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
 
 from mixvi.core.data import checks
+from mixvi.core.data.bands import band_names, check_band_order
 from mixvi.core.data.fields import ArrayField, DerivedField
 from mixvi.core.data.keys import UNLABELLED, VOID
 
@@ -23,6 +24,10 @@ _MODES = {"map": "a map a series", "date": "a map a date"}
 _USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
 # reflectance is below one but over snow and glint
 _LARGEST_REFLECTANCE = 2.0
+# of the year 2969; what is beyond has another unit
+_LAST_DAY = 365_000
+# by which rasters of bytes mark what is no class
+_BYTE_NODATA = 255
 
 
 def resolve_series(
@@ -30,7 +35,8 @@ def resolve_series(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of ``setup_anndata`` with keys and classes found, and what series are like.
 
-    The latter is ``{"shape": (T, C, H, W), "label_mode": "map", "date" or None}``.
+    The latter is ``{"shape": (T, C, H, W), "label_mode": "map", "date" or None, "bands": names or
+    None}``.
 
     Parameters
     ----------
@@ -75,8 +81,11 @@ def resolve_series(
             f"{_name(args, 'series_key')} has {series.shape[2]} bands, but the model reads "
             f"{source['shape'][1]}."
         )
+    bands = band_names(adata, series.shape[2])
+    if source:
+        check_band_order(_name(args, "series_key"), bands, source.get("bands"))
     args["classes"], mode = _classes(adata, args, series, source)
-    found = {"shape": [int(n) for n in series.shape[1:]], "label_mode": mode}
+    found = {"shape": [int(n) for n in series.shape[1:]], "label_mode": mode, "bands": bands}
     return args, source or found
 
 
@@ -127,9 +136,7 @@ def _marked_valid(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> n
                 f"{name} has shape {adata.obsm[key].shape}, but for series of shape "
                 f"{series.shape} it is (n, dates, bands or 1, height, width)."
             )
-        if valid.dtype != bool and not np.isin(np.unique(valid), (0, 1)).all():
-            raise TypeError(f"{name} holds {valid.dtype}, but marks valid values as True or False.")
-        valid = valid.astype(bool)
+        valid = as_mask(valid, name)
     frame = _given_frame(adata, args, series)
     return valid if frame is None else valid & frame[:, :, None, None, None]
 
@@ -143,7 +150,28 @@ def _given_frame(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np
             f"{_name(args, 'frame_key')} has shape {frame.shape}, but says of each tile and date "
             f"whether there was an acquisition: {series.shape[:2]}."
         )
-    return frame.astype(bool)
+    return as_mask(frame, _name(args, "frame_key"))
+
+
+def as_days(time: np.ndarray, name: str) -> np.ndarray:
+    """Dates as days since 1970-01-01, NaN where they are not known; TypeError of what is none."""
+    time = np.asarray(time)
+    if time.dtype.kind == "M":
+        # NaT would become a number
+        days = time.astype("datetime64[s]").astype(np.float64) / 86_400
+        return np.where(np.isnat(time), np.nan, days)
+    if time.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{name} holds {time.dtype}, but dates are datetime64 or days since 1970-01-01."
+        )
+    return time.astype(np.float64)
+
+
+def as_mask(values: np.ndarray, name: str) -> np.ndarray:
+    """Zeros and ones as bool; TypeError of anything else, NaN among it."""
+    if values.dtype != bool and not np.isin(np.unique(values), (0, 1)).all():
+        raise TypeError(f"{name} holds {values.dtype}, but must be True or False.")
+    return values.astype(bool)
 
 
 def acquired(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
@@ -160,17 +188,13 @@ def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
     shape = read_series(adata, args).shape[:2]
     if args["time_key"] is None:
         return np.zeros(shape)
-    time = np.asarray(adata.obsm[args["time_key"]])
-    if time.dtype.kind == "M":
-        unknown = np.isnat(time)
-        time = time.astype("datetime64[s]").astype(np.float64) / 86_400
-        time[unknown] = np.nan
+    time = as_days(adata.obsm[args["time_key"]], _name(args, "time_key"))
     if time.shape != shape:
         raise ValueError(
             f"{_name(args, 'time_key')} has shape {time.shape}, but there is a date for each tile "
             f"and acquisition: {shape}."
         )
-    time, order = time.astype(np.float64), np.arange(shape[1])
+    order = np.arange(shape[1])
     for row in np.flatnonzero(np.isnan(time).any(1)):
         known = ~np.isnan(time[row])
         if known.any():
@@ -183,6 +207,7 @@ def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
     if args["labels_key"] in adata.obsm:
         maps = np.asarray(adata.obsm[args["labels_key"]])
         # labels may be others than at set-up
+        _check_whole(maps, _name(args, "labels_key"))
         if maps.min() < VOID or maps.max() >= len(args["classes"]):
             raise ValueError(
                 f"{_name(args, 'labels_key')} has values from {maps.min()} to {maps.max()}, but "
@@ -247,6 +272,13 @@ def _check_dates(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> No
     if args["time_key"] is None:
         return
     time, frame = dates(adata, args), acquired(adata, args)
+    largest = np.abs(time[frame]).max(initial=0.0)
+    if _LAST_DAY < largest < np.inf:
+        raise ValueError(
+            f"{_name(args, 'time_key')} has {largest:.12g}, but dates are days since 1970-01-01 "
+            "(2020-01-01 is 18262). Dates as 20200101, Julian dates or seconds become days by "
+            "their datetime64: give these."
+        )
     for row in range(len(time)):
         days = time[row][frame[row]]
         if not np.isfinite(days).all() or (np.diff(days) <= 0).any():
@@ -274,9 +306,7 @@ def _classes(
             f"{name} has shape {labels.shape}, but for series of shape {series.shape} labels are "
             f"{maps}, a map a tile, or {by_date}, a map a date."
         )
-    whole = labels.dtype.kind in "iu" or (labels == np.round(labels)).all()
-    if not whole:
-        raise TypeError(f"{name} holds {labels.dtype}, but labels are numbers of classes from 0.")
+    _check_whole(labels, name)
     found_mode = "map" if labels.shape == maps else "date"
     if source and found_mode != source["label_mode"]:
         a, b = (_MODES[mode] for mode in (found_mode, source["label_mode"]))
@@ -291,9 +321,29 @@ def _classes(
             f"{name} has no labelled pixel at all. Leave labels_key out, or check that classes are "
             f"numbered from 0 and only unlabelled pixels are {UNLABELLED}."
         )
+    if classes is None and n_found == _BYTE_NODATA + 1 and len(np.unique(labels)) <= _BYTE_NODATA:
+        raise ValueError(
+            f"{name} has the value 255, by which rasters mark what is no class, and there are no "
+            f"names of classes. Set it to {UNLABELLED} (unlabelled) or {VOID} (void) in whole "
+            "numbers with a sign (int16), or name the classes: classes=[...]."
+        )
     classes = [str(i) for i in range(n_found)] if classes is None else [str(c) for c in classes]
     if n_found > len(classes):
         raise ValueError(
             f"{name} has class {n_found - 1}, but there are {len(classes)} classes, from 0."
         )
     return classes, found_mode
+
+
+def _check_whole(labels: np.ndarray, name: str) -> None:
+    """Raise TypeError unless labels are whole numbers, whatever their type."""
+    if labels.dtype.kind in "biu":
+        return
+    if labels.dtype.kind == "f" and (missing := np.isnan(labels)).any():
+        raise TypeError(
+            f"{name} has {int(missing.sum())} values that are NaN, but labels are numbers of "
+            f"classes from 0: set them to {UNLABELLED} where pixels are unlabelled, or {VOID} "
+            "where they are void."
+        )
+    if labels.dtype.kind != "f" or not (labels == np.round(labels)).all():
+        raise TypeError(f"{name} holds {labels.dtype}, but labels are numbers of classes from 0.")
