@@ -99,6 +99,25 @@ def test_bands_in_another_order_are_refused():
     np.testing.assert_array_equal(model.predict(other, soft=True), expected)
 
 
+def test_values_of_another_unit_are_told():
+    adata = small()
+    model = untrained(adata)
+    other = adata.copy()
+    numbers = 10_000 * np.nan_to_num(adata.obsm["series"])
+    other.obsm["series"] = numbers.astype(np.int16)
+    with pytest.warns(UserWarning, match=r"values \S+e\+03 times|values \S*e\+04 times"):
+        model.predict(other)
+    # neither dark tiles nor single ones are of another unit
+    other.obsm["series"] = adata.obsm["series"] / 20
+    model.predict(other)
+    model.predict(adata[:1].copy())
+    other.obsm["series"] = numbers.astype(np.int16)
+    other.uns.clear()
+    digital = untrained(other)
+    with pytest.warns(UserWarning, match=r"values \S*(0\.000|e-05)\S* times"):
+        digital.predict(adata)
+
+
 def test_a_band_constant_but_for_rounding_is_not_blown_up():
     adata = small()
     adata.obsm["series"] = adata.obsm["series"].astype(np.float64)

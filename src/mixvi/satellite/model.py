@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,11 @@ from mixvi.satellite.setup import observed_values, read_series, resolve_series, 
 
 # dates times pixels that verbs hand to a network at once: some hundred MB of maps
 _PLACES_AT_A_TIME = 2**20
+# tiles, and pixels of their sides, by which the unit of values is told, and how far these are apart
+_SEEN_OF_SCALE = 16
+_OTHER_UNIT = 100.0
+# warnings name the line outside that called
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 class SeriesModel(SeriesFittingMixin, AnnDataModel):
@@ -100,6 +107,31 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
     def _check_registered(self, adata: AnnData, is_known: bool) -> None:
         if not is_known:
             resolve_series(adata, self._setup_args, self.registry)
+        # a loaded model's own tiles may be others than those of training
+        self._check_scale(adata)
+
+    def _check_scale(self, adata: AnnData) -> None:
+        """Warn of values of another unit than those of training, by their size in all bands."""
+        args, series = self._setup_args, read_series(adata, self._setup_args)
+        # some pixels of some tiles: series may be large
+        steps = (slice(None, None, max(1, side // _SEEN_OF_SCALE)) for side in series.shape[3:])
+        some = (slice(_SEEN_OF_SCALE), slice(None), slice(None), *steps)
+        series, observed = series[some], observed_values(adata, args)[some]
+        observed, axes = np.broadcast_to(observed, series.shape), (0, 1, 3, 4)
+        sizes = np.where(observed, np.abs(series.astype(np.float64)), 0.0).sum(axes)
+        sizes = sizes / np.maximum(observed.sum(axes), 1)
+        usual = torch.hypot(self.module.band_mean, self.module.band_sd).cpu().numpy()
+        ratio = sizes[sizes > 0] / usual[sizes > 0]
+        if len(ratio) and (ratio.min() > _OTHER_UNIT or ratio.max() < 1 / _OTHER_UNIT):
+            warnings.warn(
+                f"adata.obsm[{args['series_key']!r}] (series_key) has values "
+                f"{np.median(ratio):.2g} times as large as those that the model was trained on: "
+                "are they in another unit? Bring them to that of training (digital numbers of "
+                "Sentinel-2 and reflectance differ by 10,000); what is said of them is wrong "
+                "otherwise.",
+                UserWarning,
+                skip_file_prefixes=(_PACKAGE,),
+            )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
