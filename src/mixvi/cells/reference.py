@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data import checks
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.support import support_of
 from mixvi.metrics import de_table
 from mixvi.metrics.pairs import dense
@@ -83,7 +84,9 @@ def training_reference(
     """
     checks.check_categories(train, groupby, "groupby")
     checks.check_categories(train, condition_key, "condition_key")
-    conditions = train.obs[condition_key].astype(str).to_numpy()
+    # by name, as models take them: hours and doses are numbers
+    conditions = train.obs[condition_key].map(name_of).astype(str).to_numpy()
+    control, to = name_of(control), None if to is None else name_of(to)
     for name, value in (("control", control), ("to", to)):
         if value is not None and value not in conditions:
             raise ValueError(
@@ -95,7 +98,7 @@ def training_reference(
             "Name the target condition (to=...) where groups are labels, and none where each "
             "condition is a group (groupby=condition_key)."
         )
-    groups = train.obs[groupby].astype(str).to_numpy()
+    groups = train.obs[groupby].map(name_of).astype(str).to_numpy()
     x = comparable(dense(train, layer))
     changes, scores = {}, {}
     for group in np.unique(groups):

@@ -74,7 +74,7 @@ def counterfactual_metrics(
         ax.set_title(metric, fontsize=9)
     for ax in axes[len(metrics) :]:
         ax.set_visible(False)
-    ceiling = Line2D([], [], color="0.2", ls="--", lw=1, label="half of the real cells")
+    ceiling = Line2D([], [], color="0.2", ls="--", lw=1, label="other real cells")
     floor = Line2D([], [], color="0.6", ls=":", lw=1, label="no change, or chance")
     figure.legend(
         handles=[floor, ceiling], loc="outside lower right", ncols=2, fontsize=8, frameon=False
