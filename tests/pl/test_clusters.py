@@ -32,3 +32,10 @@ def test_plots_draw_on_the_axes_they_are_given():
     probs = np.array([[0.8, 0.2]] * 5)
     assert pl.reliability(probs, [0, 0, 0, 0, 1], ax=axes[1]) is axes[1]
     np.testing.assert_allclose(axes[1].lines[1].get_xydata(), [[0.8, 0.8]])
+
+
+def test_points_of_reliability_are_as_large_as_their_cells_are_many():
+    probs = np.array([[0.9, 0.1]] * 80 + [[0.7, 0.3]] * 20)
+    points = pl.reliability(probs, [0] * 100, n_bins=5).collections[0]
+    np.testing.assert_allclose(points.get_offsets(), [[0.7, 1], [0.9, 1]])
+    np.testing.assert_allclose(points.get_sizes(), [15, 60])

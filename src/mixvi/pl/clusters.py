@@ -13,6 +13,9 @@ from matplotlib.axes import Axes
 from mixvi.core.data.checks import check_key
 from mixvi.metrics import component_table, expected_calibration_error, reliability_curve
 
+# areas of points, those of the bins with most cells and with few
+_LARGEST, _SMALLEST = 60.0, 4.0
+
 
 def component_heatmap(
     adata: AnnData | pd.DataFrame,
@@ -82,7 +85,9 @@ def confidence(
     key: str = "gmvae_confidence",
     ax: Axes | None = None,
 ) -> Axes:
-    """Distribution of the largest component probability, over all cells or for each group.
+    """Distribution of confidence, the largest probability of a cell, over all or for each group.
+
+    ``annotate`` writes that of the component, or of the label where components have labels.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def confidence(
         if ax is None:
             _, ax = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
         ax.hist(values, bins=np.linspace(0, 1, 41), color="tab:blue")
-        ax.set(xlabel="largest component probability", ylabel="cells", xlim=(0, 1))
+        ax.set(xlabel="confidence (largest probability)", ylabel="cells", xlim=(0, 1))
         return ax
     grouped = values.groupby(adata.obs[groupby], observed=True)
     groups = {str(name): part.to_numpy() for name, part in grouped}
@@ -109,19 +114,24 @@ def confidence(
         flierprops={"markersize": 2},
     )
     ax.invert_yaxis()
-    ax.set(xlabel="largest component probability", xlim=(0, 1.02))
+    ax.set(xlabel="confidence (largest probability)", ylabel=groupby, xlim=(0, 1.02))
     return ax
 
 
 def reliability(
     probs: pd.DataFrame | np.ndarray, labels: Sequence, *, n_bins: int = 15, ax: Axes | None = None
 ) -> Axes:
-    """Accuracy against confidence; on the diagonal, probabilities mean what they say."""
+    """Accuracy against confidence; on the diagonal, probabilities mean what they say.
+
+    The larger a point, the more cells it is of: few cells may lie anywhere.
+    """
     curve = reliability_curve(probs, labels, n_bins)
     if ax is None:
         _, ax = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
     ax.plot([0, 1], [0, 1], color="0.7", lw=1)
-    ax.plot(curve["confidence"], curve["accuracy"], marker="o", ms=4)
+    ax.plot(curve["confidence"], curve["accuracy"], lw=1)
+    sizes = _LARGEST * curve["n"] / curve["n"].max()
+    ax.scatter(curve["confidence"], curve["accuracy"], s=sizes.clip(_SMALLEST), zorder=3)
     error = expected_calibration_error(probs, labels, n_bins)
     ax.set(
         xlabel="confidence",
