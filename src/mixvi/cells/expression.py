@@ -65,7 +65,7 @@ class ExpressionMixin:
             Cells; not changed.
         groupby
             Column of ``obs`` (labels, conditions, any other), or ``"component"`` for the model's
-            most probable components.
+            most probable components, unless ``obs`` has a column of that name.
         group1, group2
             Groups to compare, as they stand in the column or as text: each of ``group1`` (one, or
             a list; default: all) with ``group2`` (default: the rest).
