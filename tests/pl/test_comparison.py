@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from codes_and_results import RESULTS, Decoder
@@ -25,6 +26,20 @@ def test_many_models_in_one_figure():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "1", "2"]
     with pytest.raises(KeyError, match="no column 'scor'. Did you mean 'score'"):
         pl.robustness(RESULTS, "scor")
+
+
+def test_information_has_a_point_a_method():
+    """Means over models, coloured by a figure; names stand beside the points."""
+    ax = pl.information(RESULTS, "score", information="strength", error="reconstruction")
+    means = RESULTS.groupby("method")[["reconstruction", "strength", "score"]].mean()
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), means.iloc[:, :2])
+    np.testing.assert_allclose(ax.collections[0].get_array(), means["score"])
+    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("reconstruction", "strength")
+    with pytest.raises(KeyError, match="no column 'mi_total'"):
+        pl.information(RESULTS, "score")
+    with pytest.raises(ValueError, match="results has no rows"):
+        pl.information(RESULTS[:0], "score", information="strength", error="reconstruction")
 
 
 def test_accuracy_by_the_number_of_labels():

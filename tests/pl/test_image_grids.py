@@ -223,6 +223,56 @@ def test_clusters_are_rows():
     np.testing.assert_allclose(tile(ax, 0, 1, 2, 3), x[5, 0], rtol=1e-6)
 
 
+def captions(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_failures_come_most_confident_first(channels):
+    """By names of labels, whatever their type; captions lie below the images."""
+    x = signed(6, channels=channels)
+    obs = pd.DataFrame(
+        {
+            "label": pd.Categorical([1, 2, 1, 2, 1, 2]),
+            "found": ["1", "1", "2", "2", "2", "1"],
+            "sure": [0.9, 0.5, 0.7, 0.6, 0.95, 0.8],
+        },
+        index=list("abcdef"),
+    )
+    adata = AnnData(obs=obs, obsm={"image": x})
+    ax = pl.failures(adata, "found", "label", "sure", n_columns=2)
+    assert captions(ax) == ["1\n→ 2 0.95", "2\n→ 1 0.80", "1\n→ 2 0.70", "2\n→ 1 0.50"]
+    assert ax.get_title() == "4 of 6 images wrong"
+    # two rows of two tiles, each with one row of pixels for its caption
+    shown = ax.images[0].get_array()
+    assert shown.shape[:2] == (2 * 3 + 1, 2 * 3 + 1)
+    if channels == 1:
+        for (i, j), k in {(0, 0): 4, (0, 1): 5, (1, 0): 2, (1, 1): 1}.items():
+            of_tile = tile(ax, i, j, 3, 3)
+            np.testing.assert_allclose(of_tile[:2], x[k, 0], rtol=1e-6)
+            assert np.isnan(of_tile[2]).all()
+    else:
+        np.testing.assert_allclose(shown[2], 1.0)
+    few = pl.failures(x, obs["found"].to_numpy(), list(obs["label"]), n_images=1)
+    assert captions(few) == ["2\n→ 1"]
+    # a Series has its own order
+    turned = pl.failures(adata, obs["found"][::-1], "label", n_images=1)
+    assert captions(turned) == ["2\n→ 1"]
+
+
+def test_failures_of_clusters():
+    """A cluster stands for the label that most of its images have."""
+    x = signed(6)
+    ax = pl.failures(x, list("001122"), list("aabbba"), of_clusters=True)
+    assert captions(ax) in (["a\n→ b"], ["b\n→ a"])
+    with pytest.raises(ValueError, match="no failure to draw: all 6 images"):
+        pl.failures(x, list("001122"), list("aabbcc"), of_clusters=True)
+    with pytest.raises(ValueError, match="predicted='found' names a column"):
+        pl.failures(x, "found", list("aabbcc"))
+    with pytest.raises(ValueError, match="confidence must have one entry"):
+        pl.failures(x, list("001122"), list("aabbcc"), [0.5])
+
+
 def test_images_bad_input():
     x = signed(4)
     with pytest.raises(ValueError, match=r"must be \(n, channels, height, width\)"):

@@ -4,6 +4,7 @@ from mixvi.pl.clusters import component_heatmap, confidence, reliability
 from mixvi.pl.codes import aggregate_posterior, interpolations, latent_kl, traversals
 from mixvi.pl.comparison import (
     domain_shift,
+    information,
     rank_correlations,
     robustness,
     sample_efficiency,
@@ -13,7 +14,7 @@ from mixvi.pl.components import component_path, component_tree
 from mixvi.pl.effects import counterfactual_metrics
 from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
-from mixvi.pl.images import image_grid, images, images_by_cluster, reconstructions
+from mixvi.pl.images import failures, image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
 from mixvi.pl.light_curves import folded_curve, strangest_curves
 from mixvi.pl.satellite import image_series, pixel_series, segmentation
@@ -27,12 +28,14 @@ __all__ = [
     "confidence",
     "counterfactual_metrics",
     "domain_shift",
+    "failures",
     "folded_curve",
     "hybrid_umap",
     "image_grid",
     "image_series",
     "images",
     "images_by_cluster",
+    "information",
     "interpolations",
     "latent",
     "latent_kl",

@@ -1,4 +1,4 @@
-"""Many trained models in one figure: scores against errors, agreement, spread, labels, shifts."""
+"""Many trained models in one figure: scores, errors, information, agreement, spread, shifts."""
 
 from __future__ import annotations
 
@@ -59,6 +59,59 @@ def tradeoff(
         )
     ax.set(xlabel=error.replace("_", " "), ylabel=score.replace("_", " "))
     _legend_beside(ax)
+    return ax
+
+
+def information(
+    results: pd.DataFrame,
+    colour: str,
+    *,
+    information: str = "mi_total",
+    error: str = "log_mse_x",
+    by: str = "method",
+    ax: Axes | None = None,
+) -> Axes:
+    """Information of codes against the error of reconstruction, coloured by a figure.
+
+    A point a method, the mean of its models, with its name beside it (Astorga 2021, figures 6.3 to
+    6.8, coloured by the accuracy of a linear probe or by FID).
+
+    Parameters
+    ----------
+    results
+        One row a model.
+    colour
+        Figure that colours stand for, such as accuracy or FID.
+    information
+        Figure of the information between images and codes, in nats, such as
+        :func:`mixvi.metrics.mutual_information`.
+    error
+        Figure of the error, such as :func:`mixvi.metrics.log_mse`.
+    by
+        Column of methods.
+    ax
+        Axes to draw on.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If there are no results.
+    """
+    check_columns(results, [colour, information, error, by])
+    if not len(results):
+        raise ValueError("results has no rows: pass one a model.")
+    means = results.groupby(by, observed=True, sort=False)[[error, information, colour]].mean()
+    ax = _axes(ax, (5.0, 3.6))
+    points = ax.scatter(means[error], means[information], c=means[colour], cmap="viridis", s=45)
+    for name, row in means.iterrows():
+        place = (row[error], row[information])
+        ax.annotate(str(name), place, (5, 3), textcoords="offset points", fontsize=7)
+    ax.set(xlabel=_words(error), ylabel=_words(information))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.15)
+    ax.figure.colorbar(points, ax=ax, shrink=0.8, label=_words(colour))
     return ax
 
 

@@ -1,4 +1,4 @@
-"""Grids of images: as they come, reconstructions below originals, clusters in rows."""
+"""Grids of images: as they come, reconstructions below originals, clusters in rows, failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from matplotlib.axes import Axes
 from mixvi.core.arguments import check_positive
 from mixvi.core.data.alignment import in_order_of, names_of
 from mixvi.core.data.checks import check_key
+from mixvi.core.data.fields import name_of
 from mixvi.core.data.images import image_array, signed_sides
+from mixvi.metrics.clustering import component_table, overlap_map
 from mixvi.metrics.pairs import dense, of_each_cell
 
 _GAP = 1
+# height of a tile's caption, by that of the tile
+_CAPTION = 0.5
 
 
 def images(
@@ -151,12 +155,7 @@ def images_by_cluster(
     """
     check_positive("n_columns", n_columns)
     x = _checked(images, "images")
-    if isinstance(clusters, str):
-        if not isinstance(images, AnnData):
-            raise ValueError(f"clusters={clusters!r} names a column, but images have no obs.")
-        check_key(images, "obs", clusters, "clusters")
-        clusters = images.obs[clusters]
-    clusters = in_order_of(names_of(images), clusters, "clusters")
+    clusters = in_order_of(names_of(images), _column(images, clusters, "clusters"), "clusters")
     of_each_cell(clusters, len(x), "clusters")
     if isinstance(getattr(clusters, "dtype", None), pd.CategoricalDtype):
         codes, names = pd.factorize(pd.Categorical(clusters).remove_unused_categories(), sort=True)
@@ -173,6 +172,92 @@ def images_by_cluster(
         title,
         ax,
     )
+
+
+def failures(
+    images,
+    predicted: str | Sequence,
+    labels: str | Sequence,
+    confidence: str | Sequence | None = None,
+    *,
+    of_clusters: bool = False,
+    n_images: int = 40,
+    n_columns: int = 10,
+    value_range: tuple[float, float] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images whose predicted label is not the true one, the most confident first.
+
+    Below each the true label, and after an arrow the predicted one (Astorga 2021, figure C.6).
+
+    Parameters
+    ----------
+    images
+        As for :func:`images`.
+    predicted, labels
+        Predicted and true label of each image, ``(n,)``, or the columns of ``obs`` that have them;
+        labels are the same where their names are.
+    confidence
+        Of the prediction, ``(n,)`` or a column; it orders the images and is written below them.
+        ``None``: images are in their order.
+    of_clusters
+        Whether ``predicted`` are clusters: each then stands for the label that most of its images
+        have.
+    n_images
+        So many are drawn at most.
+    n_columns
+        Images a row.
+    value_range
+        As for :func:`images`.
+    title, ax
+        Title, default how many images are wrong, and the axes to draw on.
+
+    Raises
+    ------
+    KeyError
+        If an AnnData has no images or no such column.
+    ValueError
+        If labels or confidences are not one an image or some are missing, if there is no failure,
+        or as :func:`images`.
+    """
+    check_positive("n_images", n_images)
+    check_positive("n_columns", n_columns)
+    x, names = _checked(images, "images"), names_of(images)
+    given = {"predicted": predicted, "labels": labels, "confidence": confidence}
+    found = {
+        name: of_each_cell(_column(images, values, name), len(x), name, names)
+        for name, values in given.items()
+        if values is not None
+    }
+    if of_clusters:
+        label_of = overlap_map(component_table(found["predicted"], found["labels"]))
+        found["predicted"] = [label_of[cluster] for cluster in found["predicted"]]
+    pairs = [
+        tuple(map(name_of, pair)) for pair in zip(found["labels"], found["predicted"], strict=True)
+    ]
+    wrong = np.flatnonzero([true != other for true, other in pairs])
+    if not len(wrong):
+        raise ValueError(f"There is no failure to draw: all {len(x)} images have their label.")
+    sureness = np.asarray(found.get("confidence", np.zeros(len(x))), dtype=float)
+    shown = wrong[np.argsort(-sureness[wrong], kind="stable")][:n_images]
+    black_white = _range(x, value_range)
+    tiles, places = _tiles(x[shown]), _in_order(len(shown), min(n_columns, len(shown)))
+    height, width = tiles.shape[1:3]
+    band = max(1, round(_CAPTION * height))
+    # grey images are white where there is no value, coloured ones where it is the largest
+    empty = np.nan if tiles.ndim == 3 else black_white[1]
+    room = [(0, 0), (0, band), (0, 0), (0, 0)][: tiles.ndim]
+    tiles = np.pad(tiles, room, constant_values=empty)
+    title = title or f"{len(wrong)} of {len(x)} images wrong"
+    ax = _draw(tiles, places, None, None, black_white, title, ax)
+    for i, row, column in zip(shown, *places, strict=True):
+        text = "{}\n→ {}".format(*pairs[i])
+        if confidence is not None:
+            text += f" {sureness[i]:.2f}"
+        left, top = column * (width + _GAP), row * (height + band + _GAP) + height
+        ax.text(left + 0.5 * (width - 1), top, text, ha="center", va="top", fontsize=5.5)
+    return ax
 
 
 def image_grid(
@@ -277,6 +362,16 @@ def _draw(
     if title:
         ax.set_title(title)
     return ax
+
+
+def _column(images, values: str | Sequence, argument: str) -> Sequence:
+    """Values of a column of ``obs`` if they are named by it, as they are otherwise."""
+    if not isinstance(values, str):
+        return values
+    if not isinstance(images, AnnData):
+        raise ValueError(f"{argument}={values!r} names a column, but images have no obs.")
+    check_key(images, "obs", values, argument)
+    return images.obs[values]
 
 
 def _checked(images, name: str) -> np.ndarray:
