@@ -371,13 +371,16 @@ class MLPBackbone(Backbone):
         return Encoder(body, *heads)
 
     def generator(self) -> nn.Module:
-        """Hidden layers, a linear map and tanh."""
+        """Hidden layers, a linear map and the output."""
         return nn.Sequential(
             *hidden(self.n_latent, self.sizes[::-1]),
             nn.Linear(self.sizes[0], prod(self.image_shape)),
-            nn.Tanh(),
-            nn.Unflatten(1, self.image_shape),
+            *self.output(),
         )
+
+    def output(self) -> list[nn.Module]:
+        """What follows a generator's last linear map: tanh, and the form of an image."""
+        return [nn.Tanh(), nn.Unflatten(1, self.image_shape)]
 
     def image_critic(self, n_channels: int | None = None) -> Critic:
         """Hidden layers with spectral norm."""

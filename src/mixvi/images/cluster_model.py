@@ -56,6 +56,7 @@ class ClusterModel(ImageModel):
     def _n_different(self, enough: int) -> int:
         """How many different images there are; counting stops where there are ``enough``."""
         images = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        images = images.to_numpy() if isinstance(images, pd.DataFrame) else images
         seen: set[bytes] = set()
         for start in range(0, images.shape[0], _CHUNK_ROWS):
             block = images[start : start + _CHUNK_ROWS]

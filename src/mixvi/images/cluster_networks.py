@@ -33,6 +33,7 @@ from mixvi.images.blocks import (
     UpBlock,
     conv3,
 )
+from mixvi.images.features import FeatureMLP
 
 CONDITIONING = ("split", "copy", "class_norm")
 
@@ -336,7 +337,7 @@ class MLPClusterNetworks(ClusterNetworks):
             NormedLayer(a, slots, nn.Linear(a, b))
             for a, b in zip(sizes, [*sizes[1:], prod(shape)], strict=True)
         ]
-        last = nn.Sequential(nn.Tanh(), nn.Unflatten(1, shape))
+        last = nn.Sequential(*self.backbone.output())
         return ClusterGenerator(slots, nn.Linear(slots.n_first, sizes[0]), blocks, last)
 
 
@@ -344,6 +345,7 @@ CLUSTER_NETWORKS: dict[type[Backbone], type[ClusterNetworks]] = {
     ResNetBackbone: ResNetClusterNetworks,
     ConvBackbone: ConvClusterNetworks,
     MLPBackbone: MLPClusterNetworks,
+    FeatureMLP: MLPClusterNetworks,
 }
 
 
@@ -379,7 +381,7 @@ def cluster_networks(
     """
     made = CLUSTER_NETWORKS.get(type(backbone))
     if made is None:
-        known = [cls.name for cls in CLUSTER_NETWORKS]
+        known = dict.fromkeys(cls.name for cls in CLUSTER_NETWORKS)
         raise ValueError(
             f"backbone={backbone.name!r} has no generator that sees clusters. "
             f"{arguments.near_matches(backbone.name, known)}"

@@ -19,7 +19,7 @@ from mixvi.core import arguments
 from mixvi.core.maths.clustering import check_leiden
 from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.running import NO_SETTINGS
-from mixvi.images.backbones import make_backbone
+from mixvi.images.backbones import Backbone, make_backbone
 from mixvi.images.cluster_model import ClusterModel
 from mixvi.images.cluster_networks import ProjectionCritic, cluster_networks
 from mixvi.images.model import ImageModel
@@ -50,8 +50,11 @@ class MPCCNetworks(ImageModel):
     ) -> dict[str, nn.Module]:
         """Networks by name; the generator sees ``n_seen`` clusters, the critic ``n_classes``."""
         arguments.check_positive("n_latent", n_latent)
-        made = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
+        made = self._backbone(backbone, n_latent, backbone_kwargs)
         return cluster_networks(made, n_seen, n_classes=n_classes, **options)
+
+    def _backbone(self, name: str, n_latent: int, options: dict | None) -> Backbone:
+        return make_backbone(name, self.image_shape, n_latent, options)
 
     def _default_epochs(self, n_minibatches: int) -> int:
         # 75,000 updates of the generator (Astorga 2021, section 8.2)
@@ -168,7 +171,8 @@ class MPCC(TaughtModel, MixtureMPCC):
         Size J of z.
     backbone, backbone_kwargs
         As in :class:`mixvi.images.GenerativeInference`; the thesis has ``"resnet"`` with
-        ``n_channels`` from 12 (MNIST) to 96 (CIFAR-10).
+        ``n_channels`` from 12 (MNIST) to 96 (CIFAR-10). ``None``: ``"resnet"``, or ``"mlp"`` for
+        vectors, which have no other.
     conditioning
         How z and y enter the generator: ``"class_norm"``, ``"split"`` or ``"copy"``, see
         :class:`mixvi.images.cluster_networks.Slots`. The thesis has the first for MNIST and
@@ -201,7 +205,7 @@ class MPCC(TaughtModel, MixtureMPCC):
         adata: AnnData | None = None,
         n_clusters: int = 10,
         n_latent: int = 24,
-        backbone: str = "resnet",
+        backbone: str | None = None,
         backbone_kwargs: dict | None = None,
         conditioning: str = "class_norm",
         share: bool = True,
@@ -218,6 +222,8 @@ class MPCC(TaughtModel, MixtureMPCC):
     ):
         super().__init__(adata, registry)
         arguments.check_positive("n_clusters", n_clusters)
+        if backbone is None:
+            backbone = "resnet" if self.features_key is None else "mlp"
         networks = self._networks(
             backbone,
             backbone_kwargs,
@@ -228,17 +234,19 @@ class MPCC(TaughtModel, MixtureMPCC):
             own_plain_block=own_plain_block,
         )
         module = MPCCModule(
-            self.image_shape,
-            self.pixel_range,
-            n_latent,
-            networks,
-            GaussianMixturePrior(n_clusters, n_latent, sigma_floor, legacy_sigma=legacy_sigma),
+            image_shape=self._row_shape,
+            n_latent=n_latent,
+            networks=networks,
+            prior=GaussianMixturePrior(
+                n_clusters, n_latent, sigma_floor, legacy_sigma=legacy_sigma
+            ),
             ema_decay=ema_decay,
             ema_start=ema_start,
             d_steps=d_steps,
             e_steps=e_steps,
             lambda_p=lambda_p,
             latent_ll_to_prior=latent_ll_to_prior,
+            **self._row_scale,
         )
         self._finish(module, locals(), f"MPCC with {n_clusters} clusters, backbone={backbone}")
 

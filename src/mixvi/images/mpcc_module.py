@@ -10,6 +10,7 @@ from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.steps import Loss, Step
 from mixvi.images.adversarial import critic_loss, generator_loss
 from mixvi.images.cluster_networks import ProjectionCritic
+from mixvi.images.features import Standardisation
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.teaching import TaughtModule
 
@@ -19,8 +20,8 @@ class MPCCModule(TaughtModule):
 
     Parameters
     ----------
-    image_shape, pixel_range, n_latent, ema_decay, ema_start
-        See :class:`mixvi.images.module.ImageModule`.
+    image_shape, pixel_range, n_latent, ema_decay, ema_start, standardisation
+        See :class:`mixvi.images.feature_model.FeatureModule`.
     networks
         ``encoder``, ``generator`` of codes and clusters, and ``image_critic``.
     prior
@@ -42,9 +43,12 @@ class MPCCModule(TaughtModule):
         e_steps: int = 4,
         lambda_p: float = 0.01,
         latent_ll_to_prior: bool = False,
+        standardisation: Standardisation | None = None,
     ):
         networks = networks | {"prior": prior}
-        super().__init__(image_shape, pixel_range, n_latent, networks, ema_decay, ema_start)
+        super().__init__(
+            image_shape, pixel_range, n_latent, networks, ema_decay, ema_start, standardisation
+        )
         arguments.check_positive("d_steps", d_steps)
         arguments.check_positive("e_steps", e_steps)
         arguments.check_weight("lambda_p", lambda_p)

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mixvi.core.maths.clustering import leiden_clusters
 from mixvi.images.cluster_model import ClusterModel
+from mixvi.images.feature_model import FeatureModel, FeatureModule
 from mixvi.images.model import drawn_seed
-from mixvi.images.module import ImageModule
 
 CLUSTERS_KEY = "clusters"
 _MAX_FITTED = 20_000
 _N_PCS = 50
 
 
-class TaughtModule(ImageModule):
+class TaughtModule(FeatureModule):
     """A module whose steps depend on the part of training, one of which may be ``"teaching"``."""
 
     def training_rows(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -33,7 +33,7 @@ class TaughtModule(ImageModule):
         return self.rows(tensors), tensors[CLUSTERS_KEY].long().ravel()
 
 
-class TaughtModel(ClusterModel):
+class TaughtModel(FeatureModel, ClusterModel):
     """Base of cluster models that are trained in parts, and can start at Leiden clusters."""
 
     module: TaughtModule

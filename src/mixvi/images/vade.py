@@ -22,7 +22,8 @@ from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
-from mixvi.images.backbones import Backbone, make_backbone
+from mixvi.images.backbones import Backbone
+from mixvi.images.features import Standardisation
 from mixvi.images.likelihoods import LIKELIHOODS, encoder_loss, image_loss, log_normaliser
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
@@ -44,8 +45,8 @@ class VaDEModule(TaughtModule):
         Makes encoder and generator.
     n_clusters
         Components K of the prior.
-    pixel_range
-        See :class:`mixvi.images.module.ImageModule`.
+    pixel_range, standardisation
+        See :class:`mixvi.images.feature_model.FeatureModule`.
     likelihood, recon_scale
         See :class:`VaDE`.
     """
@@ -57,13 +58,20 @@ class VaDEModule(TaughtModule):
         pixel_range: tuple[float, float],
         likelihood: str = "gaussian",
         recon_scale: float = 0.5,
+        standardisation: Standardisation | None = None,
     ):
         networks = {
             "encoder": backbone.encoder(),
             "generator": backbone.generator(),
             "prior": GaussianMixturePrior(n_clusters, backbone.n_latent, learn_weights=True),
         }
-        super().__init__(backbone.image_shape, pixel_range, backbone.n_latent, networks)
+        super().__init__(
+            backbone.image_shape,
+            pixel_range,
+            backbone.n_latent,
+            networks,
+            standardisation=standardisation,
+        )
         self.likelihood = likelihood
         self.recon_scale = recon_scale
 
@@ -145,13 +153,14 @@ class VaDE(ElboMixin, TaughtModel):
     n_latent
         Size J of z.
     backbone, backbone_kwargs
-        As in :class:`mixvi.images.GenerativeInference`. ``None``: the paper's linear layers of 500,
-        500 and 2000 units.
+        As in :class:`mixvi.images.GenerativeInference`; of vectors ``"mlp"`` alone. ``None``: the
+        paper's linear layers of 500, 500 and 2000 units.
     likelihood
         ``"gaussian"`` of unit variance, or ``"bernoulli"``, for which pixels are probabilities, as
-        in the paper's runs on MNIST.
+        in the paper's runs on MNIST; of vectors the first alone.
     recon_scale
-        What the Gaussian's sum of squares over pixels in [-1, 1] is multiplied by.
+        What the Gaussian's sum of squares over pixels in [-1, 1], or over standardised features, is
+        multiplied by.
 
     Raises
     ------
@@ -181,11 +190,22 @@ class VaDE(ElboMixin, TaughtModel):
         arguments.check_positive("n_latent", n_latent)
         arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
         arguments.check_positive("recon_scale", recon_scale, integer=False)
+        if likelihood == "bernoulli" and self.features_key is not None:
+            raise ValueError(
+                "likelihood='bernoulli' is one of pixels that are probabilities, but the model "
+                f"reads vectors (features_key={self.features_key!r}). Choose 'gaussian'."
+            )
         if backbone is None:
             backbone, paper_kwargs = PAPER_BACKBONE
             backbone_kwargs = paper_kwargs | (backbone_kwargs or {})
-        networks = make_backbone(backbone, self.image_shape, n_latent, backbone_kwargs)
-        module = VaDEModule(networks, n_clusters, self.pixel_range, likelihood, recon_scale)
+        networks = self._backbone(backbone, n_latent, backbone_kwargs)
+        module = VaDEModule(
+            networks,
+            n_clusters,
+            likelihood=likelihood,
+            recon_scale=recon_scale,
+            **self._row_scale,
+        )
         self._finish(module, locals(), f"VaDE with {n_clusters} clusters, backbone={backbone}")
 
     def _default_epochs(self, n_minibatches: int) -> int:
