@@ -99,6 +99,31 @@ def test_counts_given_to_a_model_of_other_values(raw):
         model.get_latent_representation(raw)
 
 
+def test_other_values_given_to_a_model_of_counts(raw, recwarn):
+    model = build(VAE, raw)
+    model.train(1, **CPU)
+    logged = raw.copy()
+    logged.X = np.log1p(raw.X)
+    model.get_latent_representation(logged)
+    assert "the model was trained on raw counts. Put the counts" in str(recwarn.pop().message)
+    assert not recwarn
+
+
+def test_scaled_values_given_to_a_model_of_logarithms(raw, recwarn):
+    raw.X = np.log1p(raw.X)
+    model = build(VAE, raw)
+    model.train(1, **CPU)
+    scaled = raw.copy()
+    scaled.X = raw.X - raw.X.mean(0)
+    model.get_latent_representation(raw.copy())
+    assert not recwarn
+    for _ in range(2):
+        model.get_latent_representation(scaled)
+    told = recwarn.pop()
+    assert "adata.X has negative values" in str(told.message) and told.filename == __file__
+    assert not recwarn
+
+
 @pytest.mark.parametrize(
     "change",
     [

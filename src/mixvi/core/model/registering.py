@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
@@ -24,13 +25,13 @@ from mixvi.core.data.setup import (
     plain_arguments,
     register,
 )
-from mixvi.core.data.support import holds_counts
+from mixvi.core.data.support import holds_counts, support_of
 from mixvi.core.model.saved_model import SavedModelMixin
 
 # that of scvi.settings.verbosity
 _LOGGER = logging.getLogger("scvi")
-# warnings name the user's line, however deep they come from
-_PACKAGE = str(Path(__file__).parents[2])
+# warnings name the user's line, however deep they come from: torch wraps verbs, too
+_INSIDE = str(Path(__file__).parents[2]), str(Path(torch.__file__).parent)
 
 
 class RegisteringMixin:
@@ -39,6 +40,7 @@ class RegisteringMixin:
     _needs_condition: ClassVar[bool] = False
     _told_of_fractions = False
     _told_of_counts = False
+    _told_of_negatives = False
 
     @classmethod
     @arguments.told_by_class
@@ -256,20 +258,41 @@ class RegisteringMixin:
         # the mean of predicted counts is no whole number
         expected = PREDICTION_KEY not in adata.uns and not self._told_of_fractions
         if expected and not whole:
-            warnings.warn(
-                f"{self._x_name} has values that are not whole numbers, but likelihood="
-                f"{likelihood.name!r} expects raw counts. Training goes on; pass layer=... if the "
-                "counts are in a layer.",
-                UserWarning,
-                skip_file_prefixes=(_PACKAGE,),
-            )
+            warnings.warn(self._advice_on_fractions(), UserWarning, skip_file_prefixes=_INSIDE)
             self._told_of_fractions = True
         if likelihood.is_count and self._setup_args["size_factor_key"] is None:
             checks.check_library(x, self._x_name, likelihood.name)
         told = self._told_of_counts or PREDICTION_KEY in adata.uns
         if not (told or likelihood.is_count) and holds_counts(x):
             self._told_of_counts = True
-            warnings.warn(self._advice_on_counts(), UserWarning, skip_file_prefixes=(_PACKAGE,))
+            warnings.warn(self._advice_on_counts(), UserWarning, skip_file_prefixes=_INSIDE)
+        if not told and self.is_trained_ and self.support_ == "non-negative":
+            self._warn_of_negatives(x)
+
+    def _warn_of_negatives(self, x: Any) -> None:
+        """Warn once of negative values where the training cells had none."""
+        if self._told_of_negatives or support_of(x) != "real":
+            return
+        self._told_of_negatives = True
+        warnings.warn(
+            f"{self._x_name} has negative values, as scaled genes have, but those that the model "
+            "was trained on had none. Give it cells on the scale of its training cells.",
+            UserWarning,
+            skip_file_prefixes=_INSIDE,
+        )
+
+    def _advice_on_fractions(self) -> str:
+        """What to write where a likelihood of counts meets other values."""
+        found = f"{self._x_name} has values that are not whole numbers, but "
+        if self.is_trained_ and self.support_ == "count":
+            return (
+                f"{found}the model was trained on raw counts. Put the counts of these cells there: "
+                "of other values its answers mean little."
+            )
+        return (
+            f"{found}likelihood={self.module.likelihood.name!r} expects raw counts. They are taken "
+            "as they are; pass layer=... if the counts are in a layer."
+        )
 
     def _advice_on_counts(self) -> str:
         """What to write where whole numbers meet a likelihood that is not of counts."""
