@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 from nbclient import NotebookClient
 
 from mixvi import datasets
@@ -157,6 +157,21 @@ def test_light_curves_page():
     assert names["new"].n_obs == 5 and "lcvade_anomaly" in names["adata"].obs
     exec(parts, names)
     assert names["variance"].shape == (5, 200)
+
+
+def test_page_on_data_larger_than_memory(counts, tmp_path, monkeypatch):
+    """Its code runs on a small file, and leaves what was found beside it."""
+    monkeypatch.chdir(tmp_path)
+    counts.layers["counts"] = counts.X.copy()
+    counts.write_h5ad("cells.h5ad")
+    text = (ROOT / "docs" / "large_data.md").read_text()
+    first = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert first.count("train()") == first.count("n_components=30") == 1
+    few = first.replace("train()", "train(1, init_epochs=1, accelerator='cpu')")
+    exec(few.replace("n_components=30", "n_components=3"), {})
+    found = read_h5ad("components.h5ad")
+    assert found.X is None and found.obs_names.equals(counts.obs_names)
+    assert "gmvae_component" in found.obs and "X_gmvae_z" in found.obsm
 
 
 def test_page_for_users_of_scvi_tools():

@@ -54,7 +54,7 @@ def read_backed(path: str | Path) -> AnnData:
 
     For h5ad files and zarr stores (a directory). Unlike ``anndata.read_h5ad(backed="r")`` it leaves
     layers on disk, too, and what is written into the AnnData stays in memory: save it with
-    ``adata.obs.to_parquet`` or the like.
+    ``anndata.AnnData(obs=adata.obs, obsm=dict(adata.obsm)).write_h5ad(...)`` or the like.
 
     Parameters
     ----------
