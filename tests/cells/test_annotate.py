@@ -56,6 +56,18 @@ def test_keys_of_another_model_are_not_replaced_without_a_word(toy, fit):
         other.annotate()
 
 
+def test_predictions_of_an_earlier_model_are_told_of(toy, fit):
+    fit(GMVAE, toy, epochs=1, setup={"labels_key": "cell_type"}).annotate()
+    before = toy.obs["gmvae_prediction"].copy()
+    other = fit(GMVAE, toy, epochs=1, n_components=5, train={"init": None})
+    with pytest.warns(UserWarning, match=r"obs\['gmvae_prediction'\] is of an earlier") as said:
+        other.annotate()
+    assert [warning.filename for warning in said] == [__file__]
+    assert toy.obs["gmvae_prediction"].equals(before)
+    del toy.obs["gmvae_prediction"]
+    other.annotate()
+
+
 @pytest.mark.parametrize(
     ("slot", "name"),
     [

@@ -17,7 +17,7 @@ from mixvi.cells.gmvae_module import TERMS, GMVAEModule
 from mixvi.cells.prediction import PredictionMixin
 from mixvi.cells.regimes import RegimesMixin
 from mixvi.core import arguments
-from mixvi.core.data.annotations import Annotations, check_key_added
+from mixvi.core.data.annotations import Annotations, check_key_added, warn_of_outdated
 from mixvi.core.model.abundance import AbundanceMixin
 from mixvi.core.model.card import listed
 from mixvi.core.model.expression_model import MixviModel
@@ -256,7 +256,8 @@ class GMVAE(
         Warns
         -----
         UserWarning
-            If keys are replaced that another class of model or the user wrote.
+            If keys are replaced that another class of model or the user wrote, or predictions of
+            an earlier model stay where this one has no labels.
         """
         check_key_added(key_added)
         adata = self._validate_anndata(adata)
@@ -285,6 +286,8 @@ class GMVAE(
             notes["component_labels"] = {
                 str(j): str(label) for j, label in self.assignment_["mapping"].items()
             }
+        else:
+            warn_of_outdated(adata, key, f"{key}_prediction")
         if self.module.likelihood.has_elbo:
             terms = self.get_elbo(adata, return_terms=True, batch_size=batch_size)
             notes["elbo_terms"] = terms.to_dict()

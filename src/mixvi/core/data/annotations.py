@@ -56,6 +56,18 @@ class Annotations:
         adata.uns[self.key] = self.notes
 
 
+def warn_of_outdated(adata: AnnData, key: str, name: str) -> None:
+    """Warn of a column of ``obs`` that a model wrote under ``key`` before, and that stays."""
+    if name not in adata.obs or key not in adata.uns:
+        return
+    warnings.warn(
+        f"obs[{name!r}] is of an earlier model or training, and is left as it is: this one has no "
+        f"labels. Delete it (del adata.obs[{name!r}]), or pass key_added=... to keep both.",
+        UserWarning,
+        skip_file_prefixes=(_PACKAGE,),
+    )
+
+
 def check_key_added(key_added: str | None) -> None:
     """Raise ValueError unless ``key_added`` can name keys in a file; None is fine."""
     if key_added is None:
