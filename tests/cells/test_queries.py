@@ -304,6 +304,17 @@ def test_symbols_meet_ensembl_identifiers(named):
     np.testing.assert_array_equal(model.predict(prepared), expected)
 
 
+def test_copies_of_genes_on_y_are_genes_of_their_own(counts, fit):
+    counts.var_names = [f"ENSG{i // 2:05d}.{i // 2}" + "_PAR_Y" * (i % 2) for i in range(30)]
+    model = fit(GMVAE, counts, likelihood="nb", n_components=3, epochs=1, train={"init": None})
+    query = counts[:, ::-1].copy()
+    # another release has other versions
+    query.var_names = query.var_names.str.replace(r"\.\d+", ".99", regex=True)
+    prepared = GMVAE.prepare_query_anndata(query, model, inplace=False)
+    assert list(prepared.var_names) == list(counts.var_names)
+    np.testing.assert_array_equal(prepared.X.toarray(), counts.X.toarray())
+
+
 def test_missing_genes_are_found_by_a_column(named):
     cells, model = named
     query = cells[:, :27].copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -12,6 +13,9 @@ from scipy import sparse
 
 from mixvi.core.data import checks
 from mixvi.core.data.backed import is_backed
+
+# the copy of a gene on Y keeps its mark behind the version: ENSG00000182378.14_PAR_Y
+_VERSION = re.compile(r"^(ENS\w+)\.\d+")
 
 
 def with_genes(
@@ -108,10 +112,7 @@ def _text_columns(var: pd.DataFrame, text: str) -> list[tuple[str, pd.Index]]:
 def _unversioned(names: pd.Index) -> pd.Index:
     """Ensembl identifiers without their version, other names as they are."""
     return pd.Index(
-        [
-            name.split(".")[0] if isinstance(name, str) and name.startswith("ENS") else name
-            for name in names
-        ],
+        [_VERSION.sub(r"\1", name) if isinstance(name, str) else name for name in names],
         dtype=object,
     )
 
