@@ -101,6 +101,21 @@ def test_labels_keep_their_type_and_may_be_missing(studies):
     assert (result.labels == target.obs["cell_type"].cat.codes).mean() > 0.8
 
 
+def test_few_genes_in_common_and_other_values_are_told(studies):
+    source, target = studies
+    other = target.copy()
+    other.var_names = [*(f"ENSG{i:05d}" for i in range(target.n_vars - 5)), *target.var_names[-5:]]
+    with pytest.warns(UserWarning, match="share 5 gene names alone.* has 14 genes") as told:
+        join_studies(source, other, "cell_type")
+    assert [warning.filename for warning in told] == [__file__]
+    target.layers["raw"] = np.round(np.abs(target.X))
+    source.layers["raw"] = source.X
+    with pytest.warns(UserWarning, match=r"target.layers\['raw'\] holds whole.* source.layers"):
+        join_studies(source, target, "cell_type", layer="raw")
+    source.layers["raw"] = np.round(np.abs(source.X))
+    join_studies(source, target, "cell_type", layer="raw")
+
+
 def test_bad_input(studies):
     source, target = studies
     with pytest.raises(KeyError, match="kind"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,11 @@ from mixvi.cells.rebalancing import balanced_indices
 from mixvi.core.data import checks
 from mixvi.core.data.backed import is_backed
 from mixvi.core.data.fields import found_categories, name_of
+from mixvi.core.data.support import holds_counts
 
 UNLABELLED = "Unknown"
+# warnings name the user's line
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,18 @@ def join_studies(
     ValueError
         If a matrix is missing or not finite, no cell has a label, the studies share no gene names,
         or names repeat.
+
+    Warns
+    -----
+    UserWarning
+        If a label is called as cells without one are, such as "unknown", the studies share fewer
+        than half of the genes of the smaller one, or one has raw counts and the other has not.
     """
     studies = {"source": source, "target": target}
     for name, study in studies.items():
         _check_study(study, name, layer)
     checks.check_labels(source, labels_key, UNLABELLED)
+    checks.warn_no_labels(source, labels_key, UNLABELLED)
     common = source.var_names.intersection(target.var_names, sort=False)
     if len(common) == 0:
         raise ValueError(
@@ -96,6 +108,7 @@ def join_studies(
         part.obs_names = study.obs_names
         part.obs[labels_key] = UNLABELLED
         parts[name] = part
+    _warn_of_differences(parts, min(source.n_vars, target.n_vars), layer)
     parts["source"].obs[labels_key] = _label_names(source.obs[labels_key])
     joint = concat(parts, label=study_key, index_unique="-")
     joint.obs[labels_key] = joint.obs[labels_key].astype("category")
@@ -113,6 +126,29 @@ def _check_study(study: AnnData, name: str, layer: str | None) -> None:
     checks.check_matrix(x, text)
     if not study.var_names.is_unique:
         raise ValueError(f"Gene names of {name} repeat; call {name}.var_names_make_unique() first.")
+
+
+def _warn_of_differences(parts: dict[str, AnnData], n_genes: int, layer: str | None) -> None:
+    """Warn where two studies are hardly of one kind: few genes in common, or other values."""
+    shared = parts["source"].n_vars
+    if shared < 0.5 * n_genes:
+        warnings.warn(
+            f"source and target share {shared} gene names alone, the smaller of them has {n_genes} "
+            "genes. Labels are told by those: name genes alike, and choose variable genes of one "
+            "study that the other has as well.",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
+        )
+    counted = {name: holds_counts(part.X) for name, part in parts.items()}
+    if len(set(counted.values())) > 1:
+        raw, other = sorted(counted, key=counted.get, reverse=True)
+        where = "X" if layer is None else f"layers[{layer!r}]"
+        warnings.warn(
+            f"{raw}.{where} holds whole numbers alone, as raw counts are, {other}.{where} does "
+            "not. Bring both to one scale, or name a layer that has the counts of both: layer=....",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
+        )
 
 
 def _label_names(labels: pd.Series) -> np.ndarray:

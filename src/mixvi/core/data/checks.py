@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from mixvi.core.data.fields import found_categories, labelled_cells, name_of, un
 from mixvi.core.data.support import distinct_values, stored_values
 
 _FEWEST_CELLS = 3
+# what others call cells without a label, and what text makes of missing values
+_NO_LABELS = ("unknown", "unlabeled", "unlabelled", "unassigned", "nan", "none", "na")
+# warnings name the user's line
+_PACKAGE = str(Path(__file__).parents[2])
 
 
 def check_key(adata: AnnData, slot: str, key: str | None, argument: str) -> None:
@@ -360,6 +365,22 @@ def warn_single_labels(adata: AnnData, labels_key: str | None, unlabeled_categor
             "nor measured. Join it with another, or leave its cell without a label.",
             UserWarning,
             stacklevel=5,
+        )
+
+
+def warn_no_labels(adata: AnnData, labels_key: str | None, unlabeled_category: Any) -> None:
+    """Warn of labels whose name says that there is none, such as "unknown"."""
+    if labels_key is None:
+        return
+    names = unknown_labels(adata.obs[labels_key], unlabeled_category, ())
+    likely = [name for name in names if name.casefold() in _NO_LABELS]
+    if likely:
+        warnings.warn(
+            f"adata.obs[{labels_key!r}] has {', '.join(map(repr, likely))} among its labels, which "
+            "is learned as any other. If those cells have no label, call them "
+            f"{shown(unlabeled_category)}, as the unlabelled category, or leave the value missing.",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
         )
 
 

@@ -167,6 +167,7 @@ def _check_categories(adata: AnnData, args: dict) -> None:
     """Labels, condition and nuisance categories of cells to train on."""
     checks.check_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.warn_single_labels(adata, args["labels_key"], args["unlabeled_category"])
+    checks.warn_no_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.check_soft_labels(adata, args["soft_labels_key"])
     condition = args["condition_key"]
     checks.check_categories(adata, condition, "condition_key")
