@@ -276,6 +276,25 @@ def test_train_annotate_counterfactual(run, cells, tmp_path, toy):
     assert cells.read_bytes() == before
 
 
+def test_cells_with_other_genes(run, cells, tmp_path, toy):
+    model, other, output = tmp_path / "model", tmp_path / "other.h5ad", tmp_path / "o.h5ad"
+    code, _, err = run(
+        "train", cells, "--model-dir", model, "--n-components", 5, "--init", "none", *FAST
+    )
+    assert code == 0, err
+    more = anndata.concat([toy, toy[:, :3].copy()], axis="var", index_unique="-", merge="first")
+    more.var_names = [*toy.var_names, "a", "b", "c"]
+    more[:, ::-1].copy().write_h5ad(other)
+    code, _, err = run("annotate", model, other, "--output", output)
+    assert code == 0, err
+    assert f"cells have {more.n_vars} genes; the model's {toy.n_vars} are read and written" in err
+    found, expected = (anndata.read_h5ad(path) for path in (output, model / "annotated.h5ad"))
+    assert list(found.var_names) == list(toy.var_names)
+    assert_allclose(found.obsm["X_gmvae_z"], expected.obsm["X_gmvae_z"], atol=1e-5)
+    more[:, :3].copy().write_h5ad(other)
+    one_line(run("annotate", model, other, "--output", tmp_path / "n.h5ad"), "min_overlap")
+
+
 @pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
 def test_other_models(run, cells, tmp_path, model):
     condition = ("--condition-key", "condition") if model == "cvae" else ()
@@ -337,6 +356,7 @@ def test_options_without_use_are_refused(run, cells, tmp_path):
     flip = ("counterfactual", model, cells, "--to", "condition 1", "--output", tmp_path / "o.h5ad")
     one_line(run(*flip, "--route", "z"), "--route", "cvae")
     one_line(run(*flip, "--keep-residual", "maybe"), "--keep-residual", "centred")
+    one_line(run(*flip, "--from", "condition"), "--from", "Did you mean 'condition")
     assert not (tmp_path / "o.h5ad").exists()
 
 

@@ -83,13 +83,14 @@ def wrote(path: Path) -> None:
     Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", markup=False)
 
 
-def _say(text: object) -> None:
+def say(text: object) -> None:
+    """Say a line about the work."""
     line = " ".join(str(text).split())
     Console(stderr=True, soft_wrap=True).print(f"mixvi: {line}", markup=False)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    _say(f"warning: {message}")
+    say(f"warning: {message}")
 
 
 def main() -> None:
@@ -101,8 +102,8 @@ def main() -> None:
     try:
         app()
     except Interrupted as stopped:
-        _say(stopped)
+        say(stopped)
         sys.exit(INTERRUPTED)
     except _USER_ERRORS as error:
-        _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        say(error.args[0] if isinstance(error, KeyError) and error.args else error)
         sys.exit(2)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mixvi.cli.app import Interrupted, app, check_outputs, wrote
+from mixvi.cli.app import Interrupted, app, check_outputs, say, wrote
 
 MODELS = ("gmvae", "cgmvae", "vae", "cvae", "ae")
 RESIDUALS = {"auto": "auto", "yes": True, "no": False, "centred": "centred"}
@@ -244,6 +244,8 @@ def counterfactual(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the cells as they would be under another condition."""
+    from mixvi.core.arguments import near_matches
+
     check_outputs(cells, overwrite, output)
     if keep_residual is not None and keep_residual not in RESIDUALS:
         raise ValueError(
@@ -259,9 +261,11 @@ def counterfactual(
     indices = None
     if from_condition is not None:
         key = model.condition_key
-        indices = (adata.obs[key].astype(str) == from_condition).to_numpy()
+        found = adata.obs[key].astype(str)
+        indices = (found == from_condition).to_numpy()
         if not indices.any():
-            raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from).")
+            near = near_matches(from_condition, found.unique())
+            raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from). {near}")
     options = _given(context, ("route", "keep_residual", "labels", "correct_means"))
     _refuse_unused(name.lower(), set(options) - _arguments(model.counterfactual))
     if keep_residual is not None:
@@ -320,7 +324,19 @@ def _load(model_dir: Path, adata):
     name = read_record(model_dir)["class"]
     if name not in mixvi.__all__ or name.lower() not in MODELS:
         raise ValueError(f"{model_dir} holds a {name!r} model, which this mixvi does not know.")
-    return getattr(mixvi, name).load(model_dir, adata)
+    cls = getattr(mixvi, name)
+    _bring_genes(cls, model_dir, adata)
+    return cls.load(model_dir, adata)
+
+
+def _bring_genes(cls: type, model_dir: Path, adata) -> None:
+    """Bring cells onto the model's genes, which a shell has no way to, and say so."""
+    genes = cls.prepare_query_anndata(adata, model_dir, return_reference_var_names=True)
+    n = adata.n_vars
+    if n == len(genes) and (adata.var_names.astype(str) == genes.astype(str)).all():
+        return
+    cls.prepare_query_anndata(adata, model_dir)
+    say(f"cells have {n} genes; the model's {len(genes)} are read and written, in its order.")
 
 
 def _read(path: Path):
