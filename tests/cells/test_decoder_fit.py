@@ -67,6 +67,28 @@ def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
     np.testing.assert_allclose(wrong.expected[4], near, rtol=1e-4)
 
 
+def test_of_what_changed_under_another_condition_the_decoder_is_believed():
+    """The last component was seen under a third condition, too."""
+    places, genes = torch.arange(5.0).view(5, 1), torch.tensor([[1.0, -1.0, 2.0]])
+    mean = torch.stack([places * genes, places * genes + 1.0, places * genes - 1.0])
+    examples = places.view(1, 5, 1, 1).expand(3, 5, 3, 1)
+
+    def decode(z, code):
+        return z * genes + 0.3 * code
+
+    decoded = torch.stack([decode(places, code) for code in range(3)])
+    fit = DecoderFit(mean, decoded, torch.zeros_like(mean), examples, torch.zeros(3))
+    cells = torch.full((3, 5), 100.0)
+    cells[1, 4] = 0.0
+    for elsewhere in (100.0, 0.0):
+        cells[2, 4] = elsewhere
+        means = ConditionMeans(cells, places * cells.unsqueeze(-1))
+        found = fit.corrections(means, decode, 0, 1, False)
+        np.testing.assert_allclose(found.expected[:4], 1.0, rtol=1e-5)
+        np.testing.assert_allclose(found.expected[4], 0.3 if elsewhere else 1.0, rtol=1e-4)
+        np.testing.assert_allclose(found.change[4], 0.0 if elsewhere else 0.7, atol=1e-4)
+
+
 def test_nothing_is_extrapolated_farther_than_components_were_seen():
     """The unseen one lies ten times as far out."""
     places = torch.tensor([0.0, 1.0, 2.0, 3.0, 30.0]).view(5, 1)

@@ -3,7 +3,8 @@
 A decoder smooths: means of its training groups differ from those of the cells. Where a component
 was seen under both conditions, the change of its cells' means is known. Elsewhere it is taken from
 the other components, as a linear function of their means before, and the decoder says how this one
-differs from that, as far as leaving each of them out shows that it can tell.
+differs from that, as far as leaving each of them out shows that it can tell. Of a component that
+was seen to change under yet another condition the decoder knows more than the others tell.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ class DecoderFit(NamedTuple):
         sizes = (of.norm(dim=-1, keepdim=True) for of in (linear, expected))
         expected = expected * (next(sizes) / next(sizes).clamp_min(_TINY))
         left = (change - expected)[seen].square()
+        elsewhere = means.enough.sum(0) - means.enough[source].long() > 0
+        expected = torch.where(elsewhere.unsqueeze(-1), unseen, expected)
         spread = noise[seen].mean(0)
         spread = spread * (left.mean() / spread.mean().clamp_min(_TINY))
         variance = (left.sum(0) + _PRIOR_COMPONENTS * spread) / (_PRIOR_COMPONENTS + len(left))
