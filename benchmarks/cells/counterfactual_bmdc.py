@@ -3,8 +3,8 @@
 A case leaves a stimulus at one time out and predicts it from half of the same stimulus's cells at
 the time before (for the first, after); the other half is what changes are from. Stimuli are the
 labels, hours the conditions. The control that looks stimulated is left out, and the other one has
-no stimulus to be converted to. Half of the conditions are one plate each. On the cases of LPS it was
-chosen that a stimulus which was seen at other hours changes as the decoder says: they are no scores.
+no stimulus to be converted to. Half of the conditions are one plate each. On the cases of LPS it
+was chosen that a stimulus seen at other hours changes as the decoder says: they are no scores.
 """
 
 from __future__ import annotations
