@@ -140,8 +140,12 @@ def latent_shift(task: Task, seed: int) -> Predictions:
 
 def cvae(task: Task, seed: int) -> Predictions:
     """CVAE on the pair of label and condition; it cannot leave a pair out."""
-    pairs = {tuple(p) for p in task.train.obs[list(task.columns.values())].astype(str).to_numpy()}
-    needed = {(label, to) for label in task.cells.obs[task.labels_key] for to in task.targets}
+    keys = list(task.columns.values())
+    pairs, own = (
+        {tuple(pair) for pair in cells.obs[keys].astype(str).to_numpy()}
+        for cells in (task.train, task.cells)
+    )
+    needed = own | {(label, to) for label, _ in own for to in task.targets}
     if needed - pairs:
         return {}
     scvi.settings.seed = seed
