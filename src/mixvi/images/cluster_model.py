@@ -15,13 +15,14 @@ from mixvi.core import arguments
 from mixvi.core.arguments import shown
 from mixvi.core.data.annotations import Annotations
 from mixvi.core.maths.mixture_prior import GaussianMixturePrior
+from mixvi.images.calibration import CalibrationMixin
 from mixvi.images.model import ImageModel
 from mixvi.metrics import used_components
 
 _CHUNK_ROWS = 1024
 
 
-class ClusterModel(ImageModel):
+class ClusterModel(CalibrationMixin, ImageModel):
     """Base of image models whose module has a :class:`GaussianMixturePrior` as ``prior``.
 
     The cluster of an image is the most probable component of the mean of q(z | x) (Astorga 2021,
@@ -92,6 +93,8 @@ class ClusterModel(ImageModel):
     ) -> pd.DataFrame:
         """q(y | z) of each image by Bayes' rule on the prior, ``(n_obs, n_clusters)``.
 
+        The largest is often surer than right, unless :meth:`calibrate` was called.
+
         Parameters
         ----------
         adata, indices, batch_size
@@ -108,7 +111,8 @@ class ClusterModel(ImageModel):
         for x in self._batches(adata, indices, batch_size):
             posterior = self.module.inference(x)
             z = posterior["mu_z" if give_mean else "z"]
-            parts.append(self._prior.log_membership(z).exp().cpu().numpy())
+            log_probs = self._calibrated(self._prior.log_membership(z))
+            parts.append(log_probs.exp().cpu().numpy())
         names = self._row_names(adata, indices)
         return pd.DataFrame(np.concatenate(parts), index=names, columns=self.clusters)
 
@@ -201,7 +205,8 @@ class ClusterModel(ImageModel):
         ``obs["<key>_cluster"]``, the most probable cluster as a category;
         ``obs["<key>_confidence"]``, its probability; ``obs["<key>_cluster_distance"]``, see
         :meth:`cluster_distance`; in ``uns["<key>"]`` also ``"phi"``, ``"mu"`` and ``"sigma"`` of
-        the prior and ``"used_clusters"``, how many hold images.
+        the prior, ``"used_clusters"``, how many hold images, and the ``"temperature"`` of
+        calibrated probabilities.
         """
         super().annotate(
             adata, key_added=key_added, reconstruction=reconstruction, batch_size=batch_size
@@ -219,4 +224,6 @@ class ClusterModel(ImageModel):
         found.obs[f"{key}_cluster_distance"] = self.cluster_distance(adata, batch_size=batch_size)
         parameters = dict(zip(("phi", "mu", "sigma"), self.get_prior_parameters(), strict=True))
         found.notes |= parameters | {"used_clusters": used_components(values)}
+        if self.calibration is not None:
+            found.notes["temperature"] = self.calibration.temperature
         return found

@@ -10,6 +10,7 @@ import torch
 
 from mixvi.core.maths.calibration import (
     conformal_quantile,
+    fit_confidence_temperature,
     fit_temperature,
     log_grouped,
     log_tempered,
@@ -44,6 +45,30 @@ def test_a_few_rows_that_are_right_do_not_make_it_sure_of_all():
     targets = torch.zeros(10, dtype=torch.long)
     assert 0.5 < fit_temperature(logits, targets, prior_sd=1.0) < 1.0
     assert fit_temperature(logits, targets) < 0.1
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 30.0])
+def test_being_right_tells_the_temperature(scale):
+    """As well as classes do, also where some classes have no column."""
+    logits, targets = drawn(scale=scale)
+    right = targets == logits.argmax(-1)
+    assert fit_confidence_temperature(logits, right) == pytest.approx(scale, rel=0.06)
+    # half of what was right belongs to no column
+    unknown = right * (torch.arange(len(right)) % 2)
+    temperature = fit_confidence_temperature(logits, unknown)
+    sure = log_tempered(logits, temperature).exp().amax(-1)
+    assert temperature > 1.5 * scale
+    assert sure.mean() == pytest.approx(float(unknown.float().mean()), abs=0.05)
+
+
+def test_shares_are_as_good_as_rows():
+    logits, targets = drawn(200)
+    right = (targets == logits.argmax(-1)).double()
+    halves = fit_confidence_temperature(logits, 0.5 * right + 0.25)
+    twice = fit_confidence_temperature(
+        logits.repeat(4, 1), torch.cat([right, right, torch.ones(200), torch.zeros(200)])
+    )
+    assert halves == pytest.approx(twice, rel=1e-3)
 
 
 def test_the_quantile_is_exceeded_as_rarely_as_promised():

@@ -10,6 +10,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 _COLDEST, _HOTTEST = 0.05, 20.0
+# components may be dozens of nats apart
+_HOTTEST_OF_CONFIDENCE = 1000.0
 
 
 def log_tempered(logits: Tensor, temperature: float) -> Tensor:
@@ -65,6 +67,37 @@ def fit_temperature(
         return float(surprise) + 0.5 * (log_temperature / prior_sd) ** 2
 
     bounds = (math.log(_COLDEST), math.log(_HOTTEST))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def fit_confidence_temperature(
+    logits: Tensor, right: Tensor, *, prior_sd: float = math.inf
+) -> float:
+    """The temperature at which the largest probability is likeliest that of being right.
+
+    It lies between 0.05 and 1000. Unlike :func:`fit_temperature` it asks only whether the most
+    probable class is right, so that rows may be of a class that has no column.
+
+    Parameters
+    ----------
+    logits
+        ``(n, C)``, C at least 2.
+    right
+        Whether the largest logit is that of the right class, ``(n,)``: 0 or 1, or a share.
+    prior_sd
+        As for :func:`fit_temperature`.
+    """
+    logits, right = logits.double(), right.double()
+    largest = logits.argmax(-1, keepdim=True)
+
+    def loss(log_temperature: float) -> float:
+        log_probs = log_tempered(logits, math.exp(log_temperature))
+        sure = log_probs.gather(-1, largest).squeeze(-1)
+        unsure = log_probs.scatter(-1, largest, -math.inf).logsumexp(-1)
+        surprise = -(right * sure + (1.0 - right) * unsure).sum()
+        return float(surprise) + 0.5 * (log_temperature / prior_sd) ** 2
+
+    bounds = (math.log(_COLDEST), math.log(_HOTTEST_OF_CONFIDENCE))
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
