@@ -36,6 +36,11 @@ def test_information_has_a_point_a_method():
     np.testing.assert_allclose(ax.collections[0].get_array(), means["score"])
     assert [text.get_text() for text in ax.texts] == ["a", "b"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("reconstruction", "strength")
+    # names of points that lie together do not
+    same = RESULTS.assign(reconstruction=1.0, strength=2.0)
+    ax = pl.information(same, "score", information="strength", error="reconstruction")
+    (_, low), (_, high) = (text.get_position() for text in ax.texts)
+    assert high - low >= 8
     with pytest.raises(KeyError, match="no column 'mi_total'"):
         pl.information(RESULTS, "score")
     with pytest.raises(ValueError, match="results has no rows"):

@@ -241,7 +241,7 @@ def test_failures_come_most_confident_first(channels):
     )
     adata = AnnData(obs=obs, obsm={"image": x})
     ax = pl.failures(adata, "found", "label", "sure", n_columns=2)
-    assert captions(ax) == ["1\n→ 2 0.95", "2\n→ 1 0.80", "1\n→ 2 0.70", "2\n→ 1 0.50"]
+    assert captions(ax) == ["1\n→ 2\n0.95", "2\n→ 1\n0.80", "1\n→ 2\n0.70", "2\n→ 1\n0.50"]
     assert ax.get_title() == "4 of 6 images wrong"
     # two rows of two tiles, each with one row of pixels for its caption
     shown = ax.images[0].get_array()

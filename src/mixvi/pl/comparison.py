@@ -105,12 +105,10 @@ def information(
     means = results.groupby(by, observed=True, sort=False)[[error, information, colour]].mean()
     ax = _axes(ax, (5.0, 3.6))
     points = ax.scatter(means[error], means[information], c=means[colour], cmap="viridis", s=45)
-    for name, row in means.iterrows():
-        place = (row[error], row[information])
-        ax.annotate(str(name), place, (5, 3), textcoords="offset points", fontsize=7)
     ax.set(xlabel=_words(error), ylabel=_words(information))
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0.15)
+    _name_points(ax, means.index.astype(str), means[[error, information]].to_numpy())
     ax.figure.colorbar(points, ax=ax, shrink=0.8, label=_words(colour))
     return ax
 
@@ -277,6 +275,23 @@ def domain_shift(report: pd.DataFrame, *, axes: Sequence[Axes] | None = None) ->
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def _name_points(ax: Axes, names: Sequence[str], points: np.ndarray, size: float = 7) -> None:
+    """Write a name beside each point ``(n, 2)``, higher where another name is in the way."""
+    # limits are due only now, and places in points of print, as sizes of letters are
+    ax.autoscale_view()
+    places = ax.transData.transform(points) * 72 / ax.figure.dpi
+    taken: list[tuple[float, float, float]] = []
+    for i in np.argsort(places[:, 1], kind="stable"):
+        (left, y), width, lift = places[i], 0.6 * size * len(names[i]), 3.0
+        while any(
+            left < right and start < left + width and abs(y + lift - other) < size + 1
+            for start, right, other in taken
+        ):
+            lift += 1.0
+        taken.append((left, left + width, y + lift))
+        ax.annotate(names[i], points[i], (5, lift), textcoords="offset points", fontsize=size)
 
 
 def _cycled(n: int) -> str:

@@ -254,7 +254,7 @@ def failures(
     for i, row, column in zip(shown, *places, strict=True):
         text = "{}\n→ {}".format(*pairs[i])
         if confidence is not None:
-            text += f" {sureness[i]:.2f}"
+            text += f"\n{sureness[i]:.2f}"
         left, top = column * (width + _GAP), row * (height + band + _GAP) + height
         ax.text(left + 0.5 * (width - 1), top, text, ha="center", va="top", fontsize=5.5)
     return ax
