@@ -193,6 +193,8 @@ class MPCC(TaughtModel, MixtureMPCC):
         See :class:`mixvi.core.maths.mixture_prior.GaussianMixturePrior`.
     ema_decay, ema_start
         See :class:`mixvi.images.GenerativeInference`.
+    consistency, view_kwargs
+        See :class:`VaDE`; the encoder learns it, on images of the data.
 
     Raises
     ------
@@ -218,6 +220,8 @@ class MPCC(TaughtModel, MixtureMPCC):
         legacy_sigma: bool = False,
         ema_decay: float | None = 0.9999,
         ema_start: int = 1000,
+        consistency: float = 0.0,
+        view_kwargs: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -247,6 +251,7 @@ class MPCC(TaughtModel, MixtureMPCC):
             lambda_p=lambda_p,
             latent_ll_to_prior=latent_ll_to_prior,
             **self._row_scale,
+            **self._consistency(consistency, view_kwargs),
         )
         self._finish(module, locals(), f"MPCC with {n_clusters} clusters, backbone={backbone}")
 

@@ -13,6 +13,7 @@ from mixvi.images.cluster_networks import ProjectionCritic
 from mixvi.images.features import Standardisation
 from mixvi.images.likelihoods import encoder_loss
 from mixvi.images.teaching import TaughtModule
+from mixvi.images.views import Views
 
 
 class MPCCModule(TaughtModule):
@@ -20,8 +21,8 @@ class MPCCModule(TaughtModule):
 
     Parameters
     ----------
-    image_shape, pixel_range, n_latent, ema_decay, ema_start, standardisation
-        See :class:`mixvi.images.feature_model.FeatureModule`.
+    image_shape, pixel_range, n_latent, ema_decay, ema_start, standardisation, consistency, views
+        See :class:`mixvi.images.teaching.TaughtModule`.
     networks
         ``encoder``, ``generator`` of codes and clusters, and ``image_critic``.
     prior
@@ -44,10 +45,20 @@ class MPCCModule(TaughtModule):
         lambda_p: float = 0.01,
         latent_ll_to_prior: bool = False,
         standardisation: Standardisation | None = None,
+        consistency: float = 0.0,
+        views: Views | None = None,
     ):
         networks = networks | {"prior": prior}
         super().__init__(
-            image_shape, pixel_range, n_latent, networks, ema_decay, ema_start, standardisation
+            image_shape,
+            pixel_range,
+            n_latent,
+            networks,
+            ema_decay,
+            ema_start,
+            standardisation,
+            consistency,
+            views,
         )
         arguments.check_positive("d_steps", d_steps)
         arguments.check_positive("e_steps", e_steps)
@@ -110,12 +121,15 @@ class MPCCModule(TaughtModule):
         return loss, {"adversarial": loss}
 
     def encoder_step(self, x: Tensor, y: Tensor | None = None) -> Loss:
-        """Loss II of the encoder: L_q of generated images' codes, for each value of an image."""
+        """Loss II of the encoder: L_q of generated images' codes, for each value of an image.
+
+        With a weight of consistency, its term on images ``x`` is added.
+        """
         with torch.no_grad():
             inputs = self.draw_inputs(len(x))
             generated = self.generator(*inputs)
         nll = encoder_loss(inputs[0], *self.encode(generated)).mean()
-        return nll / self.n_values, {"latent_nll": nll}
+        return self.with_consistency(nll / self.n_values, {"latent_nll": nll}, x)
 
     def prior_step(self, x: Tensor, y: Tensor | None = None) -> Loss:
         """Losses II and III of the prior: clusters are to be told apart, and to stay wide."""
@@ -128,7 +142,8 @@ class MPCCModule(TaughtModule):
             generated = self.generator(z, clusters)
         nll = encoder_loss(z, *self.encode(generated)).mean()
         loss, terms = self._prior_loss(z, clusters)
-        return loss + nll / self.n_values, terms | {"latent_nll": nll}
+        loss, terms = loss + nll / self.n_values, terms | {"latent_nll": nll}
+        return self.with_consistency(loss, terms, x)
 
     def _prior_loss(self, z: Tensor, clusters: Tensor) -> Loss:
         membership = self.prior.log_membership(z)

@@ -27,6 +27,7 @@ from mixvi.images.features import Standardisation
 from mixvi.images.likelihoods import LIKELIHOODS, encoder_loss, image_loss, log_normaliser
 from mixvi.images.model import drawn_seed
 from mixvi.images.teaching import TaughtModel, TaughtModule
+from mixvi.images.views import Views
 
 INITS = ("mixture", "leiden")
 PAPER_BACKBONE = ("mlp", {"n_hidden": [500, 500, 2000]})
@@ -45,8 +46,8 @@ class VaDEModule(TaughtModule):
         Makes encoder and generator.
     n_clusters
         Components K of the prior.
-    pixel_range, standardisation
-        See :class:`mixvi.images.feature_model.FeatureModule`.
+    pixel_range, standardisation, consistency, views
+        See :class:`mixvi.images.teaching.TaughtModule`.
     likelihood, recon_scale
         See :class:`VaDE`.
     """
@@ -59,6 +60,8 @@ class VaDEModule(TaughtModule):
         likelihood: str = "gaussian",
         recon_scale: float = 0.5,
         standardisation: Standardisation | None = None,
+        consistency: float = 0.0,
+        views: Views | None = None,
     ):
         networks = {
             "encoder": backbone.encoder(),
@@ -71,6 +74,8 @@ class VaDEModule(TaughtModule):
             backbone.n_latent,
             networks,
             standardisation=standardisation,
+            consistency=consistency,
+            views=views,
         )
         self.likelihood = likelihood
         self.recon_scale = recon_scale
@@ -112,9 +117,12 @@ class VaDEModule(TaughtModule):
         return sum(terms.values()), terms
 
     def vade_loss(self, x: Tensor) -> Loss:
-        """Minus the ELBO (Astorga 2021, eq. 7.1; Jiang et al. 2017, eq. 9), means over images."""
+        """Minus the ELBO (Astorga 2021, eq. 7.1; Jiang et al. 2017, eq. 9), means over images.
+
+        With a weight of consistency, its term is added.
+        """
         terms = {name: values.mean() for name, values in self.terms(x).items()}
-        return sum(terms.values()), terms
+        return self.with_consistency(sum(terms.values()), terms, x)
 
     def terms(self, x: Tensor) -> dict[str, Tensor]:
         """Terms of minus the ELBO, each ``(B,)`` in nats; z is sampled once for each image.
@@ -161,6 +169,12 @@ class VaDE(ElboMixin, TaughtModel):
     recon_scale
         What the Gaussian's sum of squares over pixels in [-1, 1], or over standardised features, is
         multiplied by.
+    consistency
+        Weight of the KL of an image's clusters to those of a view of it, an image that was shifted
+        say; 0: none.
+    view_kwargs
+        Settings of views, see :class:`mixvi.images.views.Views`: ``shift`` in pixels, ``flip``,
+        ``noise``. Default a shift of 2; of vectors noise of 0.3.
 
     Raises
     ------
@@ -183,6 +197,8 @@ class VaDE(ElboMixin, TaughtModel):
         backbone_kwargs: dict | None = None,
         likelihood: str = "gaussian",
         recon_scale: float = 0.5,
+        consistency: float = 0.0,
+        view_kwargs: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -205,6 +221,7 @@ class VaDE(ElboMixin, TaughtModel):
             likelihood=likelihood,
             recon_scale=recon_scale,
             **self._row_scale,
+            **self._consistency(consistency, view_kwargs),
         )
         self._finish(module, locals(), f"VaDE with {n_clusters} clusters, backbone={backbone}")
 
