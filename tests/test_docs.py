@@ -107,7 +107,7 @@ def test_images_page():
     """Its code runs, on few small images."""
     rng = np.random.default_rng(0)
     adata = AnnData(obsm={"image": rng.uniform(-1, 1, (32, 1, 16, 16)).astype(np.float32)})
-    first, vade, mpcc, random_start, mixmatch, own = re.findall(
+    first, vade, mpcc, random_start, calibrated, vectors, mixmatch, own = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL
     )
     small = "n_latent=10, backbone_kwargs={'n_channels': 2}"
@@ -118,6 +118,9 @@ def test_images_page():
     assert vade.count("max_epochs=10") == mpcc.count("max_epochs=1,") == 1
     exec(vade.replace("max_epochs=10", "max_epochs=1, accelerator='cpu'"), names)
     assert names["images"].shape == (16, 1, 16, 16) and "vade_cluster" in adata.obs
+    names["second"] = names["model"]
+    exec(calibrated, names)
+    assert names["model"].calibration.accuracy == 1.0
     few = "max_epochs=1, batch_size=16, accelerator='cpu',"
     exec(mpcc.replace("max_epochs=1,", few), names)
     assert len(names["model"].history["critic_loss_train"]) == 1
@@ -125,6 +128,9 @@ def test_images_page():
     assert random_start.count("model.train(40,") == 1
     exec(random_start.replace("train(40,", f"train({few}"), names)
     assert len(names["model"].history["generator_loss_train"]) == 1
+    adata.obsm["X_dino"] = rng.normal(size=(32, 6))
+    exec(vectors, names)
+    assert names["model"].module.image_shape == (6, 1, 1)
     adata.obs["object"] = np.repeat(["cat", "dog", "Unknown"], [4, 4, 24])
     assert mixmatch.count("max_epochs=50") == 1
     exec(mixmatch.replace("max_epochs=50", "max_epochs=1, accelerator='cpu'"), names)
