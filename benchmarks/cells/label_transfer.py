@@ -203,12 +203,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--name", default="cells/label_transfer_by_defaults", help="of the record")
     parser.add_argument("--resume", action="store_true", help="keep the record's runs")
     add_device(parser)
     given = parser.parse_args()
     use_device(given.device)
-    compare(given.name, METHODS, given.cases, SETTINGS, given.seeds, resume=given.resume)
+    methods = {name: METHODS[name] for name in given.methods}
+    compare(given.name, methods, given.cases, SETTINGS, given.seeds, resume=given.resume)
 
 
 if __name__ == "__main__":
