@@ -57,3 +57,38 @@ def test_groups_that_do_not_fit(cells):
         metrics.mean_expression_table(cells, cells, ["a"] * 6, ["a"] * 5 + [None])
     with pytest.raises(ValueError, match="conditions must have one entry a cell"):
         metrics.class_mean_baseline(cells, ["a"] * 6, ["s"], "s")
+
+
+def test_genes_that_cannot_be_chosen_are_said(cells):
+    cases = {
+        "genes chooses none": [],
+        "mask of 3 entries, but there are 4 genes": [True, False, True],
+        "whole numbers below 4": [0, 4],
+    }
+    for message, genes in cases.items():
+        for side in (cells, cells.X):
+            with pytest.raises(ValueError, match=message):
+                metrics.mean_expression_r2(side, side, genes)
+    with pytest.raises(ValueError, match="genes chooses none"):
+        metrics.mean_expression_r2(cells, cells, np.zeros(4, bool))
+    with pytest.raises(ValueError, match="predicted and real have no genes"):
+        metrics.change_rmse(cells[:, :0], cells[:, :0])
+    with pytest.raises(ValueError, match=r"real\.X is empty \(None\)"):
+        metrics.change_rmse(cells, AnnData(obs=cells.obs, var=cells.var))
+    cells.var_names = list("wxyx")
+    with pytest.raises(ValueError, match="var_names repeat, e.g. 'x'"):
+        metrics.change_rmse(cells, cells, ["w", "y"])
+
+
+def test_means_without_spread_have_no_correlation(cells):
+    assert np.isnan(metrics.mean_expression_r2(cells, cells, ["x"]))
+    assert np.isnan(metrics.mean_expression_r2(np.ones((3, 4)), cells.X))
+    assert np.isnan(metrics.mean_expression_r2(cells.X, np.ones((3, 4))))
+
+
+def test_responding_genes_of_matrices_are_numbered(cells):
+    after = cells.X + np.array([0.0, 1, 3, -2])
+    by_number = metrics.responding_genes(cells.X, after)
+    assert list(by_number.index) == [2, 3, 1, 0]
+    by_name = metrics.responding_genes(cells.X, AnnData(after, var=cells.var))
+    assert list(by_name.index) == list("yzxw")

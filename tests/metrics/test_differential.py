@@ -44,6 +44,15 @@ def test_genes_stay_in_their_order_and_keep_their_names():
     assert not same["score"].any() and (same["p_adjusted"] > 0.9).all()
 
 
+def test_a_gene_without_spread_has_a_score_that_figures_can_use():
+    x, y = CELLS.copy(), CONTROL.copy()
+    x[:, 0], y[:, 0], x[:, 1], y[:, 1] = 2, 1, 3, 3
+    found = metrics.de_table(x, y, "t-test")
+    assert found["score"][0] == 1e9 and found["score"][1] == 0
+    assert metrics.de_weights(found["score"])[0] == pytest.approx(1)
+    assert metrics.de_auprc(found, found) == 1
+
+
 def test_overlap():
     real = table([5, -4, 3, 2, 1, 0])
     assert metrics.de_overlap(real, real, 3) == 1

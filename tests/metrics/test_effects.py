@@ -100,6 +100,9 @@ def test_centroid_accuracy():
         metrics.centroid_accuracy(centres, centres, ["a", "b", "d"], names)
     with pytest.raises(ValueError, match="one group alone"):
         metrics.centroid_accuracy(centres, centres, ["a"] * 3, ["a"] * 3)
+    missing = np.array([[np.nan], [1], [10]])
+    with pytest.raises(ValueError, match="predicted has NaN or infinite values in 1 cells"):
+        metrics.centroid_accuracy(missing, centres, names, names)
 
 
 def test_scores_between_floor_and_ceiling():

@@ -206,6 +206,13 @@ def test_top_de_genes_of_entries_that_repeat(treated):
     assert metrics.top_de_genes(treated, "condition", "stim", "ctrl", 30, "t-test") == expected
 
 
+def test_top_de_genes_of_missing_values(treated):
+    treated.X = treated.X.astype(float)
+    treated.X.data[0] = np.nan
+    with pytest.raises(ValueError, match="'(stim|ctrl)' has NaN or infinite values"):
+        metrics.top_de_genes(treated, "condition", "stim", "ctrl", 3)
+
+
 def test_top_de_genes_bad_input(treated):
     with pytest.raises(KeyError, match="condition_key='conditions'.*'condition'"):
         metrics.top_de_genes(treated, "conditions", "stim", "ctrl")

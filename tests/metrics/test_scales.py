@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
+from scipy import sparse
 
+import mixvi
 from mixvi import metrics
 from mixvi.core.model.counterfactual import predicted_adata
 
@@ -117,3 +119,26 @@ def test_matrices_are_taken_as_they_are(real):
     mean = real.layers["counts"].mean(axis=0, keepdims=True)
     expected = pytest.approx(metrics.mean_expression_r2(ours, real))
     assert metrics.mean_expression_r2(ours, mean) == expected
+
+
+def test_a_third_side_of_another_scale_is_refused(real):
+    """Two sides that say nothing of their scale, beside one that does."""
+    ours, bare = predicted(None, "count"), AnnData(cells(0))
+    for compare in (metrics.change_pearson, metrics.change_cosine, metrics.change_norm_ratio):
+        assert np.isfinite(compare(ours, bare, AnnData(cells(2))))
+        with pytest.raises(ValueError, match="reference has fractional values in X"):
+            compare(ours, bare, AnnData(real.X))
+    with pytest.raises(ValueError, match="treated has fractional values in X"):
+        metrics.responding_genes(bare, AnnData(real.X), ours)
+
+
+def test_predictions_on_disk_are_read(real, tmp_path):
+    ours = predicted("counts", "count")
+    ours.write_h5ad(tmp_path / "ours.h5ad")
+    stored = mixvi.read_backed(tmp_path / "ours.h5ad")
+    expected = metrics.mean_expression_r2(ours, real)
+    assert metrics.mean_expression_r2(stored, real) == pytest.approx(expected)
+    sparse_x = AnnData(sparse.csr_matrix(cells(0)))
+    sparse_x.write_h5ad(tmp_path / "sparse.h5ad")
+    found = metrics.change_rmse(mixvi.read_backed(tmp_path / "sparse.h5ad"), cells(1))
+    assert found == pytest.approx(metrics.change_rmse(cells(0), cells(1)))

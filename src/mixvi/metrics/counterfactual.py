@@ -20,7 +20,11 @@ def gene_columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     """Column numbers of genes given by number, by mask or (of an AnnData) by name."""
     if genes is None or isinstance(genes, slice):
         return slice(None) if genes is None else genes
-    if not len(genes) or np.asarray(genes).dtype.kind not in "OUS":
+    chosen = np.asarray(genes)
+    if not chosen.size or (chosen.dtype.kind == "b" and not chosen.any()):
+        raise ValueError("genes chooses none; name one or more, or pass genes=None for all.")
+    if chosen.dtype.kind not in "OUS":
+        _check_numbers(chosen, sides[0])
         return genes
     named = next((side.var_names for side in sides if isinstance(side, AnnData)), None)
     if named is None:
@@ -28,7 +32,22 @@ def gene_columns(genes: Sequence | None, *sides) -> Sequence[int] | slice:
     missing = [g for g in genes if g not in named]
     if missing:
         raise ValueError(f"{len(missing)} genes are not in var_names, e.g. {missing[0]!r}.")
+    if not named.is_unique:
+        raise ValueError(
+            f"var_names repeat, e.g. {named[named.duplicated()][0]!r}, so that genes cannot be "
+            "found by name. Call var_names_make_unique(), or give them by number."
+        )
     return named.get_indexer(list(genes))
+
+
+def _check_numbers(chosen: np.ndarray, side) -> None:
+    """Raise unless numbers or a mask are of columns that there are."""
+    n = (side.shape if hasattr(side, "shape") else np.shape(side))[-1]
+    if chosen.dtype.kind == "b":
+        if chosen.shape != (n,):
+            raise ValueError(f"genes is a mask of {len(chosen)} entries, but there are {n} genes.")
+    elif chosen.dtype.kind not in "iu" or chosen.min() < -n or chosen.max() >= n:
+        raise ValueError(f"genes must be whole numbers below {n}, the number of genes, or names.")
 
 
 def mean_expression_r2(
@@ -48,6 +67,10 @@ def mean_expression_r2(
         that a mixvi model predicted, the matrix that the model reads, which they name in
         ``uns["mixvi_prediction"]``; else ``X``.
 
+    Returns
+    -------
+    In [0, 1]; NaN if either mean is the same for all genes, as of one gene alone.
+
     Raises
     ------
     KeyError
@@ -59,6 +82,8 @@ def mean_expression_r2(
     columns = gene_columns(genes, predicted, real)
     predicted, real = pair(predicted, real, layer=layer)
     x, y = predicted.mean(axis=0)[columns], real.mean(axis=0)[columns]
+    if not np.ptp(x) or not np.ptp(y):
+        return float("nan")
     return float(linregress(x, y).rvalue ** 2)
 
 
@@ -151,7 +176,8 @@ def responding_genes(
     Parameters
     ----------
     control, treated
-        Real cells before and after, or as predicted: AnnData ``(n, G)`` and ``(m, G)``.
+        Real cells before and after, or as predicted: ``(n, G)`` and ``(m, G)``. Genes are named by
+        the first AnnData among them, else by their column numbers.
     predicted
         Cells predicted of the controls, to see beside the treated ones.
     layer
@@ -170,11 +196,15 @@ def responding_genes(
     sides = {"control": control, "treated": treated, "predicted": predicted}
     layer = common_layer(layer, sides)
     before, after = pair(control, treated, ("control", "treated"), layer)
+    named = [side.var_names for side in sides.values() if isinstance(side, AnnData)]
     table = pd.DataFrame(
-        {"control": before.mean(axis=0), "treated": after.mean(axis=0)}, index=control.var_names
+        {"control": before.mean(axis=0), "treated": after.mean(axis=0)},
+        index=named[0] if named else None,
     )
     table["change"] = table["treated"] - table["control"]
     if predicted is not None:
+        # what it says of its scale holds for both, which may say nothing
+        pair(predicted, treated, ("predicted", "treated"), layer)
         ours, _ = pair(predicted, control, ("predicted", "control"), layer)
         table["predicted"] = ours.mean(axis=0)
         table["predicted_change"] = table["predicted"] - table["control"]

@@ -12,6 +12,8 @@ from mixvi.core.arguments import check_choice, check_positive, check_share
 from mixvi.metrics.pairs import common_layer, finite_pair
 
 DE_METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
+# of a gene that differs and has no spread, whose t is infinite: figures want numbers
+_LARGEST_SCORE = 1e9
 
 
 def de_table(
@@ -30,9 +32,9 @@ def de_table(
 
     Returns
     -------
-    DataFrame by gene, in the order of the columns, with ``score`` (of the test; its sign is that of
-    the change of ranks or means), ``p_adjusted`` (Benjamini and Hochberg 1995) and ``change``, the
-    difference of the means.
+    DataFrame by gene, in the order of the columns, with ``score`` (of the test, 1e9 in size at
+    most; its sign is that of the change of ranks or means), ``p_adjusted`` (Benjamini and Hochberg
+    1995) and ``change``, the difference of the means.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def de_table(
     ranked = ranked.set_index(ranked["names"].astype(int)).sort_index()
     return pd.DataFrame(
         {
-            "score": ranked["scores"].to_numpy(float),
+            "score": ranked["scores"].to_numpy(float).clip(-_LARGEST_SCORE, _LARGEST_SCORE),
             "p_adjusted": ranked["pvals_adj"].to_numpy(float),
             "change": x.mean(axis=0) - y.mean(axis=0),
         },
@@ -174,8 +176,8 @@ def ranked_genes(
     Raises
     ------
     ValueError
-        If a side has fewer than two cells, there are fewer than ``n_genes`` genes, or the method
-        is unknown.
+        If a side has fewer than two cells or values that are not finite, there are fewer than
+        ``n_genes`` genes, or the method is unknown.
     """
     import scanpy as sc
 
@@ -186,6 +188,9 @@ def ranked_genes(
     for name, x in zip(names, (case, reference), strict=True):
         if x.shape[0] < 2:
             raise ValueError(f"{name} needs two cells or more for a ranking, but has one.")
+        # ranks of NaN would be numbers, too
+        if not np.isfinite(x.data if sparse.issparse(x) else x).all():
+            raise ValueError(f"{name} has NaN or infinite values; drop those cells first.")
     both = (case, reference)
     x = sparse.vstack(both, "csr") if sparse.issparse(case) else np.vstack(both)
     group = pd.Categorical(np.repeat(["case", "reference"], [case.shape[0], reference.shape[0]]))

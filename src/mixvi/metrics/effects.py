@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from mixvi.core.arguments import shown
 from mixvi.core.data.alignment import names_of
 from mixvi.metrics.counterfactual import gene_columns
-from mixvi.metrics.pairs import common_layer, of_each_cell, pair
+from mixvi.metrics.pairs import common_layer, finite_pair, of_each_cell, pair
 
 
 def change_pearson(
@@ -203,11 +204,12 @@ def centroid_accuracy(
     Raises
     ------
     KeyError, ValueError
-        As :func:`mixvi.metrics.mean_expression_r2`; also if a predicted group has no real cells,
-        or there is one group alone.
+        As :func:`mixvi.metrics.mean_expression_r2`; also if values are not finite, a predicted
+        group has no real cells, or there is one group alone.
     """
     names = names_of(predicted), names_of(real)
-    x, y = pair(predicted, real, layer=layer)
+    # a distance that is NaN would be no nearer than any
+    x, y = finite_pair(predicted, real, layer=layer)
     left = of_each_cell(predicted_groups, len(x), "predicted_groups", names[0])
     right = of_each_cell(real_groups, len(y), "real_groups", names[1])
     groups = np.unique(right)
@@ -248,6 +250,9 @@ def _changes(
     layer = common_layer(layer, {"predicted": predicted, "real": real, "reference": reference})
     x, y = pair(predicted, real, layer=layer)
     before = pair(real, reference, ("real", "reference"), layer)[1].mean(axis=0)[columns]
+    if isinstance(predicted, AnnData) and isinstance(reference, AnnData):
+        # what predicted cells say of their scale holds for the reference, too
+        pair(predicted, reference, ("predicted", "reference"), layer)
     return x.mean(axis=0)[columns] - before, y.mean(axis=0)[columns] - before
 
 

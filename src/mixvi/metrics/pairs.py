@@ -11,31 +11,62 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from mixvi.core.data.alignment import in_order_of
+from mixvi.core.data.backed import is_backed
 from mixvi.core.data.checks import check_key
 from mixvi.core.data.keys import PREDICTION_KEY
+from mixvi.core.data.support import support_of
 
 
-def dense(x, layer: str | None = None) -> np.ndarray:
+def dense(x, layer: str | None = None, name: str | None = None) -> np.ndarray:
     """``(n, G)`` in double precision from a dense or sparse matrix or a layer of an AnnData."""
-    x = matrix(x, layer)
+    x = _in_memory(matrix(x, layer, name))
     x = x.toarray() if sparse.issparse(x) else np.asarray(x)
     return np.atleast_2d(x).astype(np.float64)
 
 
-def matrix(x, layer: str | None = None):
+def matrix(x, layer: str | None = None, name: str | None = None):
     """The layer of an AnnData (``None``: ``X``), anything else as it is.
+
+    Parameters
+    ----------
+    x
+        AnnData or matrix.
+    layer
+        Layer of an AnnData.
+    name
+        How messages call it; ``None``: not at all.
 
     Raises
     ------
     KeyError
         If the AnnData has no such layer.
+    ValueError
+        If it has no ``X``.
     """
     if not isinstance(x, AnnData):
         return x
-    if layer is None:
-        return x.X
-    check_key(x, "layers", layer, "layer")
-    return x.layers[layer]
+    if layer is not None:
+        check_key(x, "layers", layer, "layer", name)
+        return x.layers[layer]
+    if x.X is None:
+        raise ValueError(
+            f"{name or 'adata'}.X is empty (None). Name the layer that has the values: layer='...'."
+        )
+    return x.X
+
+
+def of_counts(x, values: np.ndarray, layer: str | None = None) -> bool:
+    """Whether values are counts or, as predicted cells say of theirs, means of counts.
+
+    Parameters
+    ----------
+    x, layer
+        AnnData or matrix, and the layer that is read of it.
+    values
+        What was read, ``(n, G)``.
+    """
+    noted = _scale(x, layer) if isinstance(x, AnnData) else None
+    return (noted or support_of(values)) == "count"
 
 
 def common_layer(layer: str | None, sides: dict[str, object]) -> str | None:
@@ -72,7 +103,7 @@ def common_layer(layer: str | None, sides: dict[str, object]) -> str | None:
     if len(set(noted.values())) > 1:
         raise ValueError(
             "Cells predicted by models that read different matrices: "
-            + ", ".join(f"{name} lies in {_called(of)}" for name, of in noted.items())
+            + ", ".join(f"{name} lies in {called(of)}" for name, of in noted.items())
             + ". Bring them to one scale and name it: layer='...' (None: X)."
         )
     name, layer = next(iter(noted.items()))
@@ -116,12 +147,12 @@ def pair(
     KeyError
         If an AnnData lacks the layer.
     ValueError
-        If the genes differ, a side has no cells, or predicted cells are of another scale than the
-        other side.
+        If the genes differ, a side has no cells, there are no genes, or predicted cells are of
+        another scale than the other side.
     """
     a, b = names
     layer = common_layer(layer, {a: left, b: right})
-    x, y = dense(left, layer), dense(right, layer)
+    x, y = dense(left, layer, a), dense(right, layer, b)
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"{a} has {x.shape[1]} genes, {b} has {y.shape[1]}; both need the "
@@ -129,6 +160,8 @@ def pair(
         )
     if not len(x) or not len(y):
         raise ValueError(f"{a} and {b} need at least one cell each.")
+    if not x.shape[1]:
+        raise ValueError(f"{a} and {b} have no genes. Check the filters that came before.")
     if isinstance(left, AnnData) and isinstance(right, AnnData):
         if not left.var_names.equals(right.var_names):
             raise ValueError(
@@ -184,11 +217,17 @@ def on_components_of(
     return pca.transform(real), pca.transform(other)
 
 
-def _called(layer: str | None) -> str:
+def called(layer: str | None) -> str:
+    """How messages call the layer (None: X)."""
     return "X" if layer is None else f"layers[{layer!r}]"
 
 
+def _in_memory(x):
+    return x[:] if is_backed(x) else x
+
+
 def _equal(x, y) -> bool:
+    x, y = _in_memory(x), _in_memory(y)
     if sparse.issparse(x) or sparse.issparse(y):
         return (sparse.csr_matrix(x) != sparse.csr_matrix(y)).nnz == 0
     return np.array_equal(x, y, equal_nan=True)
@@ -217,7 +256,7 @@ def _check_scales(sides: dict[str, tuple[AnnData, np.ndarray]], layer: str | Non
         if found not in (None, scale):
             raise ValueError(
                 f"{name} has {scale} values, as its model's data, but {other} has {found} values "
-                f"in {_called(layer)}. Bring both to one scale and name the matrix "
+                f"in {called(layer)}. Bring both to one scale and name the matrix "
                 "with layer='...' (None: X), or pass matrices instead of AnnData."
             )
 

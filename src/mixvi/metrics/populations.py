@@ -126,8 +126,8 @@ def top_de_genes(
     KeyError
         If the column or the layer is missing.
     ValueError
-        If a condition is unknown or has fewer than two cells, both are the same, there are fewer
-        than ``n_genes`` genes, or the method is unknown.
+        If a condition is unknown or has fewer than two cells, both are the same, values are not
+        finite, there are fewer than ``n_genes`` genes, or the method is unknown.
     """
     check_key(adata, "obs", condition_key, "condition_key")
     conditions = adata.obs[condition_key]

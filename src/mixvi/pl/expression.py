@@ -52,13 +52,14 @@ def mean_expression(
     KeyError
         If a side has no such layer, or one of ``genes`` is unknown.
     ValueError
-        If genes differ, a side has no cells, or the sides are not on one scale.
+        If genes differ, a side has no cells, the sides are not on one scale, or genes are to be
+        named and names repeat.
     """
     sides = {"predicted": predicted, "real": real, "control": control}
     layer = common_layer(layer, sides)
     x, y = (side.mean(axis=0) for side in pair(predicted, real, layer=layer))
     if genes is None and control is not None:
-        genes = responding_genes(control, real, layer=layer).index[:n_named]
+        genes = responding_genes(control, real, predicted, layer=layer).index[:n_named]
     positions = _positions(() if genes is None else genes, real.var_names)
     if ax is None:
         _, ax = plt.subplots(figsize=(4.2, 4), layout="constrained")
@@ -75,6 +76,11 @@ def mean_expression(
 
 
 def _positions(genes: Sequence[str], known: pd.Index) -> np.ndarray:
+    if len(genes) and not known.is_unique:
+        raise ValueError(
+            f"var_names repeat, e.g. {known[known.duplicated()][0]!r}, so that genes cannot be "
+            "found by name. Call var_names_make_unique() on both sides."
+        )
     positions = known.get_indexer(list(genes))
     if (positions < 0).any():
         missing = list(genes)[int(np.argmin(positions))]

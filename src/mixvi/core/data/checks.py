@@ -29,15 +29,21 @@ _NO_LABELS = ("unknown", "unlabeled", "unlabelled", "unassigned", "nan", "none",
 _PACKAGE = str(Path(__file__).parents[2])
 
 
-def check_key(adata: AnnData, slot: str, key: str | None, argument: str) -> None:
-    """Raise unless ``adata.<slot>`` has ``key``, once; near matches are named. None is fine."""
+def check_key(
+    adata: AnnData, slot: str, key: str | None, argument: str, side: str | None = None
+) -> None:
+    """Raise unless ``adata.<slot>`` has ``key``, once; near matches are named. None is fine.
+
+    ``side`` is what messages call the AnnData where there are several.
+    """
     if key is None:
         return
     if not isinstance(key, Hashable):
         raise TypeError(f"{argument} is {key!r}, but must be one name of adata.{slot}.")
     known = list(getattr(adata, slot).keys())
     if key not in known:
-        raise KeyError(f"{argument}={key!r} is not in adata.{slot}. {near_matches(key, known)}")
+        of = f" of {side}" if side else ""
+        raise KeyError(f"{argument}={key!r} is not in adata.{slot}{of}. {near_matches(key, known)}")
     if known.count(key) > 1:
         raise ValueError(
             f"adata.{slot} has {known.count(key)} columns that are called {key!r} ({argument}). "
