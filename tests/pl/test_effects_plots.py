@@ -32,7 +32,17 @@ def test_a_panel_a_metric_with_bars_points_and_bounds():
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.4, 0.4])
 
 
+def test_methods_may_be_numbers():
+    axes = pl.counterfactual_metrics(TABLE.assign(method=TABLE["method"].map({"one": 1, "two": 2})))
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["1", "2"]
+
+
 def test_what_is_not_there_is_said():
+    for table, metrics in ((TABLE[:0], None), (TABLE, [])):
+        with pytest.raises(ValueError, match="no metric to draw"):
+            pl.counterfactual_metrics(table, metrics=metrics)
+    with pytest.raises(TypeError, match=r"metrics=\['pearson'\]"):
+        pl.counterfactual_metrics(TABLE, metrics="pearson")
     with pytest.raises(KeyError, match="'pearsn'"):
         pl.counterfactual_metrics(TABLE, metrics=["pearsn"])
     with pytest.raises(KeyError, match="'ceiling'"):

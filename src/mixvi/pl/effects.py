@@ -43,23 +43,29 @@ def counterfactual_metrics(
     ------
     KeyError
         If the table lacks a column or a metric.
+    TypeError
+        If ``metrics`` is one name instead of a list.
     ValueError
-        If ``column`` is neither.
+        If ``column`` is neither, or there is nothing to draw.
     """
     check_choice("column", column, ("value", "score"))
     check_positive("n_columns", n_columns)
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of names: metrics=[{metrics!r}].")
     for name in _COLUMNS:
         if name not in table:
             raise KeyError(f"table has no column {name!r}: pass one of evaluate_counterfactual.")
     known = list(table["metric"].unique())
     metrics = known if metrics is None else list(metrics)
+    if not metrics:
+        raise ValueError("There is no metric to draw: table has no rows, or metrics is empty.")
     for name in metrics:
         if name not in known:
             raise KeyError(f"metrics has {name!r}. {near_matches(name, known)}")
     methods = list(table["method"].unique())
     n_rows = -(-len(metrics) // n_columns)
     width, height = min(n_columns, len(metrics)), 0.24 * len(methods) + 0.75
-    longest = max(map(len, methods))
+    longest = max(len(str(name)) for name in methods)
     figure, grid = plt.subplots(
         n_rows,
         width,
@@ -74,6 +80,7 @@ def counterfactual_metrics(
         ax.set_title(metric, fontsize=9)
     for ax in axes[len(metrics) :]:
         ax.set_visible(False)
+    # half of them, or a duplicate: the table does not say which
     ceiling = Line2D([], [], color="0.2", ls="--", lw=1, label="other real cells")
     floor = Line2D([], [], color="0.6", ls=":", lw=1, label="no change, or chance")
     figure.legend(
