@@ -276,6 +276,8 @@ def test_what_does_not_go_together_is_said(model, control):
             model.counterfactual(control, to="condition 1", correct_means=True, **options)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         model.get_mean_change(control, "condition 1", level=90)
+    with pytest.raises(ValueError, match="n_real must be a positive whole number"):
+        model.get_mean_change(control, "condition 1", n_real=0)
     with pytest.raises(ValueError, match="Name the target condition"):
         model.get_mean_change(control)
 

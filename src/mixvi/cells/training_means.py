@@ -103,10 +103,12 @@ class TrainingMeansMixin:
         Raises
         ------
         KeyError, ValueError
-            As :meth:`counterfactual`; also for a level outside (0, 1).
+            As :meth:`counterfactual`; also for a level outside (0, 1), or ``n_real`` below one.
         """
         target = self._target(to)
         arguments.check_share("level", level)
+        if n_real is not None:
+            arguments.check_positive("n_real", n_real)
         observed = self._by_observed_labels(labels)
         adata = self._validate_anndata(adata)
         chosen = self._check_indices(adata, indices)
