@@ -56,6 +56,17 @@ def test_latent_shift(toy, sides):
         predict_latent_shift(model, here, to="nowhere", **KEYS)
     with pytest.raises(ValueError, match="Reorder"):
         predict_latent_shift(model, here[:, ::-1].copy(), to=to, **KEYS)
+    elsewhere = here.copy()
+    elsewhere.obs["condition"] = "elsewhere"
+    with pytest.raises(ValueError, match="'elsewhere', which no training cell has"):
+        predict_latent_shift(model, elsewhere, to=to, balance=False, **KEYS)
+    with pytest.raises(ValueError, match="cells is empty"):
+        predict_latent_shift(model, here[:0], to=to, **KEYS)
+    # labels that lie apart by condition
+    toy.obs["by condition"] = toy.obs["condition"].astype(str) + " type"
+    here.obs["by condition"] = "any"
+    with pytest.raises(ValueError, match="No label has training cells both .* balance=False"):
+        predict_latent_shift(model, here, to=to, **(KEYS | {"labels_key": "by condition"}))
 
 
 def test_label_condition_cvae(toy, sides):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
+from conftest import on_disk
 
 from mixvi.cells import (
     predict_class_means,
@@ -199,3 +200,85 @@ def test_logs_where_counts_were_trained_are_refused(sparse_logs):
     other.layers["counts"] = other.X
     with pytest.raises(ValueError, match="training cells has count values, .* non-negative"):
         predict_mean_shift(sparse_logs, other, layer="counts", **KEYS)
+
+
+def test_counts_where_logs_were_trained_are_refused(sparse_logs):
+    other = sparse_logs.copy()
+    other.X = other.layers["counts"]
+    with pytest.raises(ValueError, match="training cells has non-negative values, .* count ones"):
+        predict_mean_shift(sparse_logs, other, **KEYS)
+
+
+def test_conditions_may_be_numbers(train, control):
+    expected = predict_mean_shift(train, control, **KEYS)
+    sides = train.copy(), control.copy()
+    for side in sides:
+        side.obs["condition"] = (side.obs["condition"] == "stim").astype(int)
+    means = predict_class_means(train, control, **KEYS).X
+    for to in (1, "1", np.int64(1)):
+        found = predict_mean_shift(*sides, **(KEYS | {"to": to}))
+        np.testing.assert_array_equal(found.X, expected.X)
+        assert set(found.obs["condition"]) == {1}
+        again = predict_class_means(*sides, **(KEYS | {"to": to}))
+        np.testing.assert_array_equal(again.X, means)
+
+
+def test_few_cells_before_the_change_are_told_of(train, control):
+    few = train[~((train.obs["kind"] == "b") & (train.obs["condition"] == "ctrl"))]
+    few = joined(few, control[10:13])
+    with pytest.warns(UserWarning, match=r"Fewer than 5 .* 'ctrl': 'b' \(3\)"):
+        predict_mean_shift(few, control, **KEYS)
+
+
+def test_pairs_that_read_alike_are_apart(train, control):
+    named = {"a": "x", "b": "y x", "c": "z"}
+    of = {"ctrl": "u y", "stim": "v"}
+    sides = []
+    for side in (train, control):
+        side = side.copy()
+        side.obs["kind"] = side.obs["kind"].map(named)
+        side.obs["condition"] = side.obs["condition"].map(of)
+        sides.append(side)
+    # cells "u y" of "x" and cells "u" of "y x"
+    third = sides[1][10:20].copy()
+    third.obs["condition"], third.obs_names = "u", [f"u {i}" for i in range(10)]
+    # their own residuals are centred, not those of both
+    sides[1].X[:10] += 1
+    cells = joined(sides[1], third)
+    to = KEYS | {"to": "v", "keep_residual": "centred"}
+    with_third = joined(sides[0], third)
+    together = predict_mean_shift(with_third, cells, **to)
+    alone = predict_mean_shift(with_third, sides[1], **to)
+    np.testing.assert_allclose(together.X[:30], alone.X, atol=1e-4)
+    np.testing.assert_allclose(alone.X[:10].mean(axis=0), (BEFORE - 10 + CHANGES)[0], atol=1e-4)
+
+
+def test_values_and_sides_that_cannot_be_used_are_said(train, control):
+    for name, side in (("train", train), ("cells", control)):
+        given = {"train": train, "cells": control} | {name: side.copy()}
+        given[name].X[2, 1] = np.nan
+        with pytest.raises(ValueError, match=rf"^{name}\.X has NaN or infinite values in 1 cells"):
+            predict_mean_shift(**given, **KEYS)
+        given[name] = side[:0]
+        with pytest.raises(ValueError, match=f"^{name} is empty: it has 0 cells"):
+            predict_mean_shift(**given, **KEYS)
+        given[name] = side.X
+        with pytest.raises(TypeError, match=f"^{name} must be an AnnData, but is a ndarray"):
+            predict_mean_shift(**given, **KEYS)
+    counts = control.copy()
+    counts.layers["counts"] = counts.X
+    with pytest.raises(KeyError, match=r"layer='counts' is not in adata\.layers of train"):
+        predict_mean_shift(train, counts, layer="counts", **KEYS)
+
+
+def test_cells_on_disk_and_cells_without_counts(sparse_logs, tmp_path):
+    sparse_logs.X = sparse_logs.layers["counts"].copy()
+    sparse_logs.uns.clear()
+    control = sparse_logs[sparse_logs.obs["condition"] == "ctrl"].copy()
+    expected = predict_mean_shift(sparse_logs, control, **KEYS)
+    stored = on_disk(sparse_logs, tmp_path, "h5ad csr")
+    np.testing.assert_array_equal(predict_mean_shift(stored, control, **KEYS).X, expected.X)
+    control.X[:2] = 0
+    control.obs["kind"] = ["new"] * 2 + list(control.obs["kind"][2:])
+    found = predict_mean_shift(sparse_logs, control, **KEYS)
+    assert not found.X[:2].any() and np.isfinite(found.X).all()

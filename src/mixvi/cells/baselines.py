@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from mixvi.cells.converting import check_cells, check_columns, check_residual, target_of
 from mixvi.cells.cvae import CVAE
-from mixvi.cells.mean_shift import carried_over, check_columns, check_residual
+from mixvi.cells.mean_shift import carried_over
 from mixvi.cells.vae import VAE
-from mixvi.core.arguments import shown
+from mixvi.core.arguments import near_matches, shown
 from mixvi.core.data import checks
 from mixvi.core.model.counterfactual import converted_cells, match_group_means
 from mixvi.metrics.pairs import dense
@@ -55,25 +56,40 @@ def predict_latent_shift(
     Raises
     ------
     KeyError, ValueError
-        If a column or the target is missing, or the cells are of several conditions.
+        If a column, the target, or the training cells are missing, there are no cells, they are of
+        several conditions or of an unknown one, or no label has both conditions to balance.
 
     Notes
     -----
     Source: Lotfollahi, Wolf and Theis 2019, "Methods".
     """
     train = model.adata
+    if train is None:
+        raise ValueError(
+            "The model was loaded without its training cells, whose means of z are needed. Load it "
+            "with them: VAE.load(path, adata)."
+        )
     check_columns(train, cells, labels_key, condition_key)
     of = cells.obs[condition_key].astype(str).unique()
     if len(of) != 1:
         raise ValueError(f"cells are of several conditions ({', '.join(of)}); convert one a call.")
     conditions = train.obs[condition_key].astype(str).to_numpy()
     labels = train.obs[labels_key].astype(str).to_numpy()
-    if to not in conditions:
-        raise ValueError(f"No training cell has the condition {shown(to)}.")
-    sides = [np.flatnonzero(conditions == name) for name in (to, of[0])]
+    to = target_of(train, condition_key, to)
+    if of[0] not in conditions:
+        raise ValueError(
+            f"cells are of the condition {shown(of[0])}, which no training cell has. "
+            f"{near_matches(of[0], np.unique(conditions))}"
+        )
+    sides = [np.flatnonzero(conditions == name) for name in (str(to), of[0])]
     if balance:
         rng = np.random.default_rng(seed)
         both = set(labels[sides[0]]) & set(labels[sides[1]])
+        if not both:
+            raise ValueError(
+                f"No label has training cells both under {shown(of[0])} and under {shown(to)}, so "
+                "that labels cannot be balanced. Use balance=False."
+            )
         sides = [_even(rows[np.isin(labels[rows], list(both))], labels, rng) for rows in sides]
     z = model.get_latent_representation()
     delta = z[sides[0]].mean(axis=0) - z[sides[1]].mean(axis=0)
@@ -107,7 +123,9 @@ def _with_residual(
     return x
 
 
-def _converted(model: VAE, x: np.ndarray, cells: AnnData, condition_key: str, to: str) -> AnnData:
+def _converted(
+    model: VAE, x: np.ndarray, cells: AnnData, condition_key: str, to: object
+) -> AnnData:
     return converted_cells(
         x,
         cells,
@@ -212,6 +230,7 @@ _PAIR, _BETWEEN = "label_and_condition", " | "
 
 
 def _with_pair(adata: AnnData, labels_key: str, condition_key: str) -> AnnData:
+    check_cells(adata, "cells")
     for name, key in (("labels_key", labels_key), ("condition_key", condition_key)):
         checks.check_categories(adata, key, name)
     cells = adata.copy()

@@ -10,6 +10,14 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from mixvi.cells.converting import (
+    check_cells,
+    check_columns,
+    check_residual,
+    check_same_support,
+    finite_values,
+    target_of,
+)
 from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_choice, check_positive, check_weight, shown
 from mixvi.core.data import checks
@@ -17,7 +25,6 @@ from mixvi.core.data.support import support_of
 from mixvi.core.maths.residuals import Residuals
 from mixvi.core.model.counterfactual import converted_cells, match_group_means
 from mixvi.metrics import class_mean_baseline
-from mixvi.metrics.pairs import dense, matrix
 
 WEIGHTS = ("own", "similar", "nearest", "mean")
 _MOST_CELLS = 2000
@@ -50,7 +57,7 @@ def predict_mean_shift(
     labels_key, condition_key
         Columns of ``obs`` of both.
     to
-        The target condition.
+        The target condition, as in the column or as text.
     weights
         Whose change it is. ``"own"``: the label's, and as ``"similar"`` where it was not seen under
         both conditions; ``"similar"``: the other labels', weighted by the inverse of the squared
@@ -75,8 +82,8 @@ def predict_mean_shift(
     Raises
     ------
     KeyError, ValueError
-        If a column, the layer or the target condition is missing, genes or scales differ, or no
-        label was seen under both conditions.
+        If a column, the layer or the target condition is missing, a side has no cells or values
+        that are not finite, genes or scales differ, or no label was seen under both conditions.
 
     Warns
     -----
@@ -85,9 +92,9 @@ def predict_mean_shift(
     """
     check_choice("weights", weights, WEIGHTS)
 
-    def learned(means: _Means, source: str) -> _Change:
-        seen = means.seen(source, to)
-        changes, before = means.changes(source, to, seen), means.of(source, seen)
+    def learned(means: _Means, source: str, target: str) -> _Change:
+        seen = means.seen(source, target)
+        changes, before = means.changes(source, target, seen), means.of(source, seen)
 
         def change(label: str, mean: np.ndarray) -> np.ndarray:
             if weights == "own" and label in seen:
@@ -96,7 +103,7 @@ def predict_mean_shift(
             if not others.any():
                 raise ValueError(
                     f"weights={weights!r} takes the change of other labels than {label!r}, and "
-                    f"none was seen under {shown(source)} and {shown(to)}. Use weights='own'."
+                    f"none was seen under {shown(source)} and {shown(target)}. Use weights='own'."
                 )
             squared = ((before - mean) ** 2).sum(axis=1)
             return _mixed(weights, squared[others]) @ changes[others]
@@ -155,9 +162,9 @@ def predict_linear_shift(
     check_positive("n_pcs", n_pcs)
     check_weight("ridge", ridge)
 
-    def learned(means: _Means, source: str) -> _Change:
-        seen = means.seen(source, to)
-        of = means.changes(source, to, seen), means.of(source, seen)
+    def learned(means: _Means, source: str, target: str) -> _Change:
+        seen = means.seen(source, target)
+        of = means.changes(source, target, seen), means.of(source, seen)
         changes, before = (means.unit * part for part in of)
         centre, average = before.mean(axis=0), changes.mean(axis=0)
         sizes, directions = _components(changes - average, n_pcs)
@@ -203,10 +210,11 @@ def predict_no_change(
     Raises
     ------
     KeyError, ValueError
-        If the column or the layer is missing.
+        If the column or the layer is missing, there are no cells, or values are not finite.
     """
+    check_cells(cells, "cells")
     checks.check_categories(cells, condition_key, "condition_key")
-    x = dense(cells, layer)
+    x = finite_values(cells, layer, "cells")
     return _converted(x, cells, condition_key, to, "no change", layer, support_of(x))
 
 
@@ -245,13 +253,14 @@ def predict_class_means(
     Raises
     ------
     KeyError, ValueError
-        If a column, the layer or the target condition is missing, or genes differ.
+        If a column, the layer or the target condition is missing, a side has no cells, training
+        values are not finite, or genes differ.
     """
     check_columns(train, cells, labels_key, condition_key)
-    values = matrix(train, layer)
+    values, to = finite_values(train, layer, "train"), target_of(train, condition_key, to)
     labels, conditions = train.obs[labels_key].astype(str), train.obs[condition_key].astype(str)
-    means = class_mean_baseline(values, labels, conditions, to)
-    overall = class_mean_baseline(values, np.full(train.n_obs, "all"), conditions, to)["all"]
+    means = class_mean_baseline(values, labels, conditions, str(to))
+    overall = class_mean_baseline(values, np.full(train.n_obs, "all"), conditions, str(to))["all"]
     x = np.stack([means.get(label, overall) for label in cells.obs[labels_key].astype(str)])
     return _converted(x, cells, condition_key, to, "class means", layer, support_of(values))
 
@@ -308,18 +317,27 @@ class _Means(NamedTuple):
         """Differences of the means, ``(len(labels), G)``."""
         return self.of(target, labels) - self.of(source, labels)
 
-    def warn_of_few(self, target: str, labels: np.ndarray) -> None:
-        """Warn of labels that have some cells under the target, but too few."""
-        n = self.n_cells[:, self.conditions.index(target)]
-        few = [
-            f"{name!r} ({k})"
-            for name, k in zip(self.labels, n, strict=True)
-            if name in labels and 0 < k < FEWEST_CELLS
-        ]
-        if few:
+    def warn_of_few(self, target: str, cells: set[tuple[str, str]]) -> None:
+        """Warn of labels that have cells on both sides, but too few on one.
+
+        Those without any under the target are left out on purpose. ``cells`` are the labels and
+        conditions that are converted.
+        """
+        few: dict[str, set[str]] = {}
+        for label, source in cells:
+            if label not in self.labels or source == target:
+                continue
+            of = self.n_cells[self.labels.index(label)]
+            if not of[self.conditions.index(target)]:
+                continue
+            for condition in {source, target} & set(self.conditions):
+                n = of[self.conditions.index(condition)]
+                if 0 < n < FEWEST_CELLS:
+                    few.setdefault(condition, set()).add(f"{label!r} ({n})")
+        for condition, names in sorted(few.items()):
             warnings.warn(
-                f"Fewer than {FEWEST_CELLS} training cells under {shown(target)}: "
-                f"{', '.join(few)}. The changes of other labels stand in for theirs.",
+                f"Fewer than {FEWEST_CELLS} training cells under {shown(condition)}: "
+                f"{', '.join(sorted(names))}. The changes of other labels stand in for theirs.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -329,40 +347,45 @@ def _by_means(
     train: AnnData,
     cells: AnnData,
     columns: tuple[str, str, str],
-    learned: Callable[[_Means, str], _Change],
+    learned: Callable[[_Means, str, str], _Change],
     *,
     source: str,
     layer: str | None,
     keep_residual: bool | str,
     seed: int,
 ) -> AnnData:
-    """Cells moved by what ``learned`` says of each label and condition that they have."""
+    """Cells moved by what ``learned`` says of a label from one condition to another."""
     labels_key, condition_key, to = columns
     check_columns(train, cells, labels_key, condition_key)
-    support = support_of(matrix(train, layer))
+    x, trained = (
+        finite_values(side, layer, name) for side, name in ((cells, "cells"), (train, "train"))
+    )
+    support = support_of(trained)
     check_residual(keep_residual, support)
-    x, trained = dense(cells, layer), dense(train, layer)
     check_same_support(support, x, layer)
     labels, conditions = (
         train.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key)
     )
-    if to not in conditions:
-        raise ValueError(f"No training cell has the condition {shown(to)}.")
+    target = target_of(train, condition_key, to)
+    to = str(target)
     means = _Means.taken(trained, labels, conditions, support == "count")
     own, of = (cells.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key))
-    pairs = np.array([f"{one} {other}" for one, other in zip(of, own, strict=True)])
+    # quoted, so that no two pairs read alike
+    pairs = np.array([f"{one!r} {other!r}" for one, other in zip(of, own, strict=True)])
     sizes = x.sum(axis=1, keepdims=True) if support == "count" else np.ones((len(x), 1))
     here, there = np.zeros_like(x), np.zeros_like(x)
     for condition in np.unique(of):
-        change = None if condition == to else learned(means, condition)
+        change = None if condition == to else learned(means, condition, to)
         for label in np.unique(own[of == condition]):
             rows = (of == condition) & (own == label)
             known = label in means.labels and means.enough(condition)[means.labels.index(label)]
-            mean = means.of(condition, [label])[0] if known else x[rows].sum(0) / sizes[rows].sum()
+            # of cells without any counts the proportions are zero
+            size = max(float(sizes[rows].sum()), 1.0)
+            mean = means.of(condition, [label])[0] if known else x[rows].sum(0) / size
             here[rows] = sizes[rows] * mean
             there[rows] = here[rows] + (0 if change is None else sizes[rows] * change(label, mean))
     if source.endswith("(own)"):
-        means.warn_of_few(to, own)
+        means.warn_of_few(to, set(zip(own, of, strict=True)))
     if support != "real":
         there = np.maximum(there, 0.0)
     if keep_residual:
@@ -375,7 +398,7 @@ def _by_means(
         there = carried_over(x, here, there, training, support, seed)
         if keep_residual == "centred":
             there = match_group_means(there, means, pairs, support != "real")
-    return _converted(there, cells, condition_key, to, source, layer, support)
+    return _converted(there, cells, condition_key, target, source, layer, support)
 
 
 def carried_over(
@@ -405,39 +428,6 @@ def carried_over(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Residuals.fit(*parts, support).carry_over(*moved).numpy()
-
-
-def check_residual(keep_residual: bool | str, support: str) -> None:
-    """Raise for an unknown way of keeping residuals, or one that these values do not allow."""
-    check_choice("keep_residual", keep_residual, (False, True, "centred"))
-    if keep_residual == "centred" and support == "count":
-        raise ValueError(
-            "keep_residual='centred' would make fractions of counts. Use keep_residual=True."
-        )
-
-
-def check_columns(train: AnnData, cells: AnnData, *keys: str) -> None:
-    """Raise unless both have labels and conditions, and the same genes."""
-    for key, name in zip(keys, ("labels_key", "condition_key"), strict=True):
-        checks.check_categories(train, key, name)
-        checks.check_categories(cells, key, name)
-    if not train.var_names.equals(cells.var_names):
-        raise ValueError(
-            "cells and training cells name their genes differently or in another order. Reorder "
-            "first: cells = cells[:, train.var_names]."
-        )
-
-
-def check_same_support(support: str, x: np.ndarray, layer: str | None) -> None:
-    """Raise if cells hold values that the training cells, which are of ``support``, cannot."""
-    found = support_of(x)
-    order = ("count", "non-negative", "real")
-    if order.index(found) > order.index(support):
-        where = "X" if layer is None else f"layers[{layer!r}]"
-        raise ValueError(
-            f"{where} of the training cells has {support} values, but that of the cells {found} "
-            "ones. Bring both to one scale."
-        )
 
 
 def _mixed(weights: str, squared: np.ndarray) -> np.ndarray:
@@ -470,7 +460,7 @@ def _converted(
     x: np.ndarray,
     cells: AnnData,
     condition_key: str,
-    to: str,
+    to: object,
     source: str,
     layer: str | None,
     scale: str,
