@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial.distance import pdist
 
+from mixvi.cells.converting import check_cells
 from mixvi.cells.reference import TrainingReference, comparable
-from mixvi.core.arguments import check_positive
+from mixvi.core.arguments import check_count, check_positive
 from mixvi.core.data import checks
 from mixvi.metrics import (
     centroid_accuracy,
@@ -31,9 +33,11 @@ from mixvi.metrics import (
     normalised_score,
     permutation_test,
 )
-from mixvi.metrics.pairs import common_layer, dense, pair
+from mixvi.metrics.pairs import called, common_layer, dense, finite_pair, of_counts
 
 _FEWEST_GROUPS = 5
+# what messages call values, by whether they are counts
+_KINDS = {True: "counts", False: "values that are no counts"}
 # adjusted p-values below it are of genes that differ
 _DIFFERS = 0.05
 # figures that a prediction without any change has by chance
@@ -77,10 +81,12 @@ def evaluate_counterfactual(
         did to them is then in no prediction.
     groupby
         Column of ``obs``: figures are of each group that ``real`` has, such as a type or a
-        perturbation. Control cells that lack a group serve it all. ``None``: of all cells at once.
+        perturbation. A group that control cells lack is held against all of them. ``None``: of all
+        cells at once.
     reference
-        Of :func:`training_reference`: without it there are no figures of top genes, of weighted
-        genes, from the mean of perturbed cells, or on principal components.
+        Of :func:`training_reference`, of the same genes and the same matrix: without it there are
+        no figures of top genes, of weighted genes, from the mean of perturbed cells, or on
+        principal components.
     duplicate
         Other real cells under the target, such as training cells or those of another replicate:
         the ceiling is their figure, in groups that they have. ``None``: that of half of the real
@@ -88,7 +94,8 @@ def evaluate_counterfactual(
     n_top
         Training cells' top genes that ``r2_top`` is of.
     k, method
-        Of :func:`mixvi.metrics.de_overlap` and :func:`mixvi.metrics.de_table`.
+        Of :func:`mixvi.metrics.de_overlap` (at most as many as there are genes) and
+        :func:`mixvi.metrics.de_table`.
     n_cells
         Cells a side at most in distances.
     n_permutations
@@ -96,8 +103,8 @@ def evaluate_counterfactual(
     n_splits
         How often real cells are split in halves for the ceiling.
     layer
-        As in :func:`mixvi.metrics.mean_expression_r2`. Counts are compared as log1p of counts per
-        10,000.
+        As in :func:`mixvi.metrics.mean_expression_r2`. Counts, and what predicted cells say are
+        means of counts, are compared as log1p of counts per 10,000.
     seed
         Of subsets, splits and permutations.
 
@@ -114,25 +121,44 @@ def evaluate_counterfactual(
 
     Raises
     ------
+    TypeError
+        If a side is no AnnData.
     KeyError, ValueError
-        If a column or layer is missing, genes or scales differ, a prediction lacks a group that
-        real cells have, or a group has fewer than 4 real or 2 other cells.
+        If a column or layer is missing, genes or scales differ (counts on one side, other values
+        on another), values are not finite, a prediction lacks a group that real cells have, a group
+        has fewer than 4 real or 2 other cells, or one of several is called ``"all"``.
+
+    Warns
+    -----
+    UserWarning
+        If control cells have some of the groups, and others are held against all control cells.
     """
-    check_positive("n_splits", n_splits)
+    for argument, number in {"n_splits": n_splits, "n_top": n_top, "k": k}.items():
+        check_positive(argument, number)
+    check_count("n_permutations", n_permutations)
     by_name = predicted if isinstance(predicted, Mapping) else {"predicted": predicted}
+    if not by_name:
+        raise ValueError("predicted is empty: pass cells, or those of one method or more by name.")
+    others = {"real": real, "control": control}
+    if duplicate is not None:
+        others["duplicate"] = duplicate
+    for side, cells in others.items():
+        check_cells(cells, side)
     settings = _Settings(n_top, k, method, n_cells, n_permutations, seed)
     truths: dict[str | None, _Truth] = {}
     rows = []
     for name, cells in by_name.items():
-        sides = {name: cells, "real": real, "control": control}
-        own = common_layer(layer, sides)
-        pair(cells, control, (name, "control"), own)
-        pair(cells, real, (name, "real"), own)
+        # a method may be called as a side is
+        side = f"predicted[{name!r}]" if isinstance(predicted, Mapping) else name
+        check_cells(cells, side)
+        own = common_layer(layer, {side: cells} | others)
+        for other in others:
+            finite_pair(cells, others[other], (side, other), own)
         if own not in truths:
             truths[own] = _Truth(
                 real, control, groupby, reference, settings, own, n_splits, duplicate
             )
-        rows += truths[own].rows(name, cells)
+        rows += truths[own].rows(name, cells, side)
     return _with_means(pd.DataFrame(rows))
 
 
@@ -162,15 +188,18 @@ class _Truth:
     ):
         self.groupby, self.layer = groupby, layer
         self.sides: dict[str, _Group] = {}
-        x, before = comparable(dense(real, layer)), comparable(dense(control, layer))
+        self.counts = of_counts(real, dense(real, layer), layer)
+        x, before = self._values(real, "real"), self._values(control, "control")
+        if reference is not None:
+            self._check_reference(reference, real)
         of_real, of_control = _groups(real, groupby, "real"), _groups(control, groupby, "control")
+        _check_groups(of_real, of_control, groupby)
         for group in np.unique(of_real):
             own = before[of_control == group] if group in of_control else before
             self.sides[group] = _Group(group, x[of_real == group], own, reference, settings)
         best = {}
         if duplicate is not None:
-            pair(duplicate, real, ("duplicate", "real"), layer)
-            values = comparable(dense(duplicate, layer))
+            values = self._values(duplicate, "duplicate")
             of = _groups(duplicate, groupby, "duplicate")
             best = {g: values[of == g] for g in self.sides if (of == g).sum() > 1}
         self.deals = {
@@ -181,14 +210,44 @@ class _Truth:
         if len(self.sides) >= _FEWEST_GROUPS:
             self._add_centroid_bounds()
 
-    def rows(self, method: str, cells: AnnData) -> list[dict]:
-        """Of one method."""
-        x, groups = comparable(dense(cells, self.layer)), _groups(cells, self.groupby, method)
-        missing = set(self.sides) - set(groups)
-        if missing:
+    def _values(self, cells: AnnData, name: str) -> np.ndarray:
+        """Expression as it is compared, ``(n, G)``; an error if real cells have another scale."""
+        x = dense(cells, self.layer, name)
+        if of_counts(cells, x, self.layer) != self.counts:
+            note = {"scale": "count"} | ({} if self.layer is None else {"layer": self.layer})
+            means = f" Means of counts say so: {name}.uns['mixvi_prediction'] = {note}."
             raise ValueError(
-                f"{method} has no cells of {sorted(missing)[0]!r}, which real cells have."
+                f"{name} has {_KINDS[not self.counts]} in {called(self.layer)}, but real has "
+                f"{_KINDS[self.counts]}. Bring all sides to one scale, and name the matrix with "
+                "layer='...' (None: X)." + (means if self.counts else "")
             )
+        return comparable(x, self.counts)
+
+    def _check_reference(self, reference: TrainingReference, real: AnnData) -> None:
+        if not reference.mean_change.index.equals(real.var_names):
+            raise ValueError(
+                "reference and real name their genes differently or in another order. Take it of "
+                "the same genes: training_reference(train[:, real.var_names], ...)."
+            )
+        if reference.of_counts != self.counts:
+            raise ValueError(
+                f"reference is of {_KINDS[reference.of_counts]}, but real has "
+                f"{_KINDS[self.counts]} in {called(self.layer)}. Take it of the same matrix: "
+                "training_reference(..., layer=...)."
+            )
+
+    def rows(self, method: str, cells: AnnData, side: str) -> list[dict]:
+        """Of one method, which messages call ``side``."""
+        x, groups = self._values(cells, side), _groups(cells, self.groupby, side)
+        for group in self.sides:
+            n = int((groups == group).sum())
+            if not n:
+                raise ValueError(f"{side} has no cells of {group!r}, which real cells have.")
+            if n < 2:
+                raise ValueError(
+                    f"{side} has one cell of {group!r}; 2 are needed for tests. Predict more, or "
+                    "leave the group out of real."
+                )
         cells = {group: x[groups == group] for group in self.sides}
         accuracy = self._centroid_accuracy(cells, {g: side.x for g, side in self.sides.items()})
         out = []
@@ -276,6 +335,8 @@ class _Group:
         for suffix, space in self.spaces.items():
             sides = _within(cells, space), _within(self.x, space)
             for name in ("energy", "mmd"):
+                if name == "mmd" and not self.widths[suffix].all():
+                    continue
                 widths = {} if name == "energy" else {"bandwidths": self.widths[suffix]}
                 test = permutation_test(*sides, name, s.n_permutations, s.n_cells, s.seed, **widths)
                 found[name + suffix] = test.p_value
@@ -334,7 +395,11 @@ class _Group:
         for suffix, space in self.spaces.items():
             sides = _within(cells, space), _within(real, space)
             found[f"energy{suffix}"] = energy_distance(*sides, **options)
-            found[f"mmd{suffix}"] = mmd(*sides, self.widths[suffix], **options)
+            # most real cells are equal: there is no width to see them by
+            known = self.widths[suffix].all()
+            found[f"mmd{suffix}"] = (
+                mmd(*sides, self.widths[suffix], **options) if known else float("nan")
+            )
         return found
 
     @property
@@ -362,6 +427,25 @@ def _groups(cells: AnnData, groupby: str | None, name: str) -> np.ndarray:
         return np.full(cells.n_obs, None)
     checks.check_categories(cells, groupby, f"groupby, of {name}")
     return cells.obs[groupby].astype(str).to_numpy()
+
+
+def _check_groups(real: np.ndarray, control: np.ndarray, groupby: str | None) -> None:
+    """Raise or warn of groups that rows of the table would say something else of."""
+    names = set(real)
+    if groupby is not None and "all" in names and len(names) > 1:
+        raise ValueError(
+            f"adata.obs[{groupby!r}] of real has a group that is called 'all', as the means over "
+            "groups are. Give it another name."
+        )
+    missing = names - set(control)
+    if missing and missing != names:
+        warnings.warn(
+            f"control has no cells of {', '.join(map(repr, sorted(missing)))} in "
+            f"adata.obs[{groupby!r}], but some of other groups: the changes of those that it lacks "
+            "are from the mean of all control cells. Add controls of theirs, or leave them out.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:

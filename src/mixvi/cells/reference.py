@@ -9,13 +9,13 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
+from mixvi.cells.converting import check_cells, finite_values
 from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data import checks
 from mixvi.core.data.fields import name_of
-from mixvi.core.data.support import support_of
 from mixvi.metrics import de_table
-from mixvi.metrics.pairs import dense
+from mixvi.metrics.pairs import of_counts
 
 _COUNTS_PER_CELL = 1e4
 
@@ -30,6 +30,8 @@ class TrainingReference:
     """Size of the score of each gene within each group, ``(n_groups, G)``."""
     components: np.ndarray
     """Principal components of the cells, ``(n_pcs, G)``."""
+    of_counts: bool = False
+    """Whether the cells were counts, which are compared by their logs."""
 
     def scores(self, group: str) -> pd.Series:
         """Of the genes within a group; of one that was not seen, the mean over the others."""
@@ -63,7 +65,7 @@ def training_reference(
         Column of ``obs``: labels, each compared between its own cells of two conditions; or the
         ``condition_key``, and each condition is compared with the control.
     condition_key, control
-        Column of the condition, and the condition before the change.
+        Column of the condition, and the condition before the change, as there or as text.
     to
         The target condition; ``None`` if conditions are the groups.
     method
@@ -80,11 +82,14 @@ def training_reference(
     Raises
     ------
     KeyError, ValueError
-        If a column or layer is missing, a condition unknown, or no group has enough cells.
+        If a column or layer is missing, a condition unknown or its own target, values are not
+        finite, or no group has enough cells.
     """
+    check_cells(train, "train")
+    check_positive("n_pcs", n_pcs)
     checks.check_categories(train, groupby, "groupby")
     checks.check_categories(train, condition_key, "condition_key")
-    # by name, as models take them: hours and doses are numbers
+    # by name, as models take them: 1 and "1" are one condition
     conditions = train.obs[condition_key].map(name_of).astype(str).to_numpy()
     control, to = name_of(control), None if to is None else name_of(to)
     for name, value in (("control", control), ("to", to)):
@@ -98,8 +103,12 @@ def training_reference(
             "Name the target condition (to=...) where groups are labels, and none where each "
             "condition is a group (groupby=condition_key)."
         )
+    if to == control:
+        raise ValueError(f"control and to are both {shown(to)}; name two conditions.")
     groups = train.obs[groupby].map(name_of).astype(str).to_numpy()
-    x = comparable(dense(train, layer))
+    x = finite_values(train, layer, "train")
+    counts = of_counts(train, x, layer)
+    x = comparable(x, counts)
     changes, scores = {}, {}
     for group in np.unique(groups):
         before, after = conditions == control, groups == group
@@ -117,18 +126,19 @@ def training_reference(
     genes = train.var_names
     mean = pd.DataFrame(changes).mean(axis=1).set_axis(genes)
     scores = pd.DataFrame(scores).T.set_axis(genes, axis=1)
-    return TrainingReference(mean, scores, _components(x, n_pcs))
+    return TrainingReference(mean, scores, _components(x, n_pcs), counts)
 
 
-def comparable(x: np.ndarray) -> np.ndarray:
-    """Counts as log1p of counts per 10,000, anything else as it is, ``(n, G)``."""
-    if support_of(x) != "count":
+def comparable(x: np.ndarray, counts: bool) -> np.ndarray:
+    """Counts and means of counts as log1p of counts per 10,000, else as it is, ``(n, G)``."""
+    if not counts:
         return x
+    # means by a Gaussian likelihood may lie below zero
+    x = np.maximum(x, 0.0)
     total = x.sum(axis=1, keepdims=True)
     return np.log1p(x / np.where(total > 0, total, 1) * _COUNTS_PER_CELL)
 
 
 def _components(x: np.ndarray, n: int) -> np.ndarray:
     """Principal components of cells ``(n, G)``, ``(<= n, G)``."""
-    check_positive("n_pcs", n)
     return PCA(min(n, *x.shape), random_state=0).fit(x).components_
