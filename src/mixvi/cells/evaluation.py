@@ -15,6 +15,7 @@ from mixvi.cells.converting import check_cells
 from mixvi.cells.reference import TrainingReference, comparable
 from mixvi.core.arguments import check_count, check_positive
 from mixvi.core.data import checks
+from mixvi.core.data.fields import name_of
 from mixvi.metrics import (
     centroid_accuracy,
     change_cosine,
@@ -426,7 +427,7 @@ def _groups(cells: AnnData, groupby: str | None, name: str) -> np.ndarray:
     if groupby not in cells.obs and name == "control":
         return np.full(cells.n_obs, None)
     checks.check_categories(cells, groupby, f"groupby, of {name}")
-    return cells.obs[groupby].astype(str).to_numpy()
+    return cells.obs[groupby].map(name_of).astype(str).to_numpy()
 
 
 def _check_groups(real: np.ndarray, control: np.ndarray, groupby: str | None) -> None:
