@@ -83,7 +83,7 @@ def test_what_is_no_number_or_has_no_means(doses, model):
 
 def test_numbers_among_names():
     assert between("2", ["control", "stim"]) is None
-    assert between("2", ["control", "1"]) is None
-    target = between("2.5", ["control", "4", "2"])
+    assert between("2", ["control", "1", "3"]) is None
+    target = between("2.5", ["control", "4", "2", "8"])
     assert target.codes == [2, 1] and target.shares == [0.75, 0.25]
-    assert between(float("nan"), ["1", "2"]) is None
+    assert between(float("nan"), ["1", "2", "3"]) is None

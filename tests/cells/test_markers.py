@@ -51,7 +51,7 @@ def test_order_and_filter(counts, fit):
         is_marker = (part["lfc_mean"] > 0) & (more > 0) & (part["non_zeros_proportion1"] >= 0.5)
         n = int(is_marker.sum())
         assert n > 0 and is_marker.iloc[:n].all()
-        score = (part["lfc_mean"] * more).iloc[:n]
+        score = (part["lfc_mean"] * more**2).iloc[:n]
         assert (np.diff(score) <= 0).all()
         assert (np.diff(part["proba_de"].iloc[n:]) <= 0).all()
     assert len(found) == 2 * counts.n_vars

@@ -33,7 +33,7 @@ def as_number(value: Any) -> float:
 
 
 def between(to: Any, conditions: list) -> Target | None:
-    """The two conditions that are numbers next to ``to``; None unless there are two and it is one.
+    """The two numbers next to ``to``; None unless it is one, and three conditions or more are.
 
     Warns
     -----
@@ -42,7 +42,8 @@ def between(to: Any, conditions: list) -> Target | None:
     """
     numbers = np.array([as_number(name) for name in conditions])
     value, known = as_number(to), np.flatnonzero(np.isfinite(numbers))
-    if len(known) < 2 or not np.isfinite(value):
+    # two may be codes, such as 0 and 1
+    if len(known) < 3 or not np.isfinite(value):
         return None
     known = known[np.argsort(numbers[known])]
     upper = int(np.searchsorted(numbers[known], value))

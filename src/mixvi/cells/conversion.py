@@ -55,8 +55,8 @@ class ConversionMixin:
         adata, indices
             Cells to convert.
         to
-            The target condition. A number between two conditions that are numbers (doses, hours):
-            the average of what both give, by how near it is to each.
+            The target condition. Where three conditions or more are numbers (doses, hours), also
+            one between two of them: the average of what both give, by how near it is to each.
         route
             ``"shift"``: the cell's own z moves as the mean z of its component's training cells
             moves from its condition to the target, and keeps its place in its type; a component

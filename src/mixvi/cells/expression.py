@@ -81,8 +81,8 @@ class ExpressionMixin:
         order
             ``"markers"``: within each comparison first the genes that are raised in ``group1`` and
             expressed by ``min_expressed`` of its cells, by the mean log fold change times the
-            difference of the shares of cells that express them (of data that are never zero: by
-            the change alone); then the others. ``"probability"``: by ``proba_de``
+            squared difference of the shares of cells that express them (of data that are never
+            zero: by the change alone); then the others. ``"probability"``: by ``proba_de``
             (``bayes_factor``), as in scvi-tools. ``"auto"``: markers, in mode ``"change"`` with
             ``all_stats``.
         min_expressed
@@ -219,7 +219,7 @@ def _markers_first(found: pd.DataFrame, min_expressed: float) -> pd.DataFrame:
     # centred or scaled values are never zero
     weight = 1.0 if (shares == 1).all() and (rest == 1).all() else (shares - rest).to_numpy()
     is_marker = ((change > 0) & (shares >= min_expressed) & (weight > 0)).to_numpy()
-    score = np.where(is_marker, change * weight, -np.inf)
+    score = np.where(is_marker, change * weight**2, -np.inf)
     # stable: the others stay in the order of their probability
     return found.iloc[np.argsort(-score, kind="stable")]
 
