@@ -1,6 +1,6 @@
 """Readings of symmetric equilibrium learning, term by term, on images whose truth is known.
 
-The made-up images of ``toy_region_images`` have 16 x 16 pixels, 20 of them with labels; a pixel's
+The made-up images of ``toy_region_images`` have 16 x 16 pixels, a few of them labels; a pixel's
 colour is set by its class and by two bits of its image. Rows are `SymmetricHVAE` with terms left
 out or dreams changed, all with one network and one number of updates, and the U-Net. "Unpaired
 maps" start dreams from true maps of other images, which no other row has. Accuracy is of test
@@ -28,7 +28,6 @@ from mixvi.satellite.symmetric_hvae import SymmetricModule
 
 SETTINGS: dict = {
     "images": 2020,
-    "labelled": 20,
     "test": 500,
     "size": 16,
     "layers": [
@@ -82,12 +81,12 @@ ROWS: dict[str, tuple[Mapping, type[SymmetricModule], bool]] = {
 }
 
 
-def images(seed: int) -> tuple[AnnData, AnnData]:
-    """Images that train and that test; the first of the latter have no gaps."""
-    settings = {"size": SETTINGS["size"]}
-    train = toy_region_images(SETTINGS["images"], SETTINGS["labelled"], seed=2 * seed, **settings)
+def images(case: str, seed: int) -> tuple[AnnData, AnnData, int]:
+    """Images that train and that test; how many of the first have labels."""
+    settings, labelled = {"size": SETTINGS["size"]}, int(case.split()[-2])
+    train = toy_region_images(SETTINGS["images"], labelled, seed=2 * seed, **settings)
     test = toy_region_images(SETTINGS["test"], 0, seed=2 * seed + 1, **settings)
-    return train, test
+    return train, test, labelled
 
 
 def accuracies(model, test: AnnData) -> dict[str, float]:
@@ -104,12 +103,12 @@ def accuracies(model, test: AnnData) -> dict[str, float]:
 def symmetric(row: str, case: str, seed: int) -> dict:
     """Figures of one row."""
     options, module, sees_all = ROWS[row]
-    train, test = images(seed)
+    train, test, labelled = images(case, seed)
     n_epochs = SETTINGS["epochs"]
     if not sees_all:
         # the same number of updates
-        n_epochs *= max(1, SETTINGS["images"] // max(SETTINGS["labelled"], SETTINGS["batch_size"]))
-        train = train[: SETTINGS["labelled"]].copy()
+        n_epochs *= max(1, SETTINGS["images"] // max(labelled, SETTINGS["batch_size"]))
+        train = train[:labelled].copy()
     scvi.settings.seed = seed
     SymmetricHVAE.setup_anndata(train)
     model = SymmetricHVAE(train, SETTINGS["layers"], n_code=SETTINGS["n_code"], **options)
@@ -132,9 +131,10 @@ def symmetric(row: str, case: str, seed: int) -> dict:
 
 def unet(case: str, seed: int) -> dict:
     """The supervised network of its own."""
-    train, test = images(seed)
-    labelled = train[: SETTINGS["labelled"]].copy()
-    n_epochs = SETTINGS["epochs"] * SETTINGS["images"] // SETTINGS["batch_size"]
+    train, test, n_labelled = images(case, seed)
+    labelled = train[:n_labelled].copy()
+    # the same number of updates
+    n_epochs = SETTINGS["epochs"] * SETTINGS["images"] // max(n_labelled, SETTINGS["batch_size"])
     scvi.settings.seed = seed
     UNetSegmenter.setup_anndata(labelled)
     model = UNetSegmenter(labelled, **SETTINGS["unet"])
@@ -144,7 +144,7 @@ def unet(case: str, seed: int) -> dict:
 
 def band_mean(case: str, seed: int) -> dict:
     """What each band is on average."""
-    train, test = images(seed)
+    train, test, _ = images(case, seed)
     mean = np.nanmean(train.obsm["series"], (0, 1, 3, 4), keepdims=True)
     complete = test.obsm["complete"]
     error = (complete - mean) / complete.std((0, 1, 3, 4), keepdims=True)
@@ -152,10 +152,19 @@ def band_mean(case: str, seed: int) -> dict:
     return {"rmse_in_gaps": float(np.sqrt(np.square(error[hidden]).mean()))}
 
 
+METHODS = {
+    "band mean": band_mean,
+    "U-Net": unet,
+    **{row: partial(symmetric, row) for row in ROWS},
+}
+
+
 def main() -> None:
     """Run all seeds and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--labelled", type=int, nargs="+", default=[20], help="images with labels")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--images", type=int, default=SETTINGS["images"])
     parser.add_argument("--epochs", type=int, default=SETTINGS["epochs"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
@@ -165,10 +174,9 @@ def main() -> None:
     given = parser.parse_args()
     use_device(given.device)
     SETTINGS.update(images=given.images, epochs=given.epochs)
-    methods = {"band mean": band_mean, "U-Net": unet}
-    methods |= {row: partial(symmetric, row) for row in ROWS}
-    case = f"{SETTINGS['size']} x {SETTINGS['size']}, {SETTINGS['labelled']} labelled"
-    compare(given.name, methods, [case], SETTINGS, given.seeds, given.jobs, resume=given.resume)
+    methods = {name: METHODS[name] for name in given.methods}
+    cases = [f"{SETTINGS['size']} x {SETTINGS['size']}, {n} labelled" for n in given.labelled]
+    compare(given.name, methods, cases, SETTINGS, given.seeds, given.jobs, resume=given.resume)
 
 
 if __name__ == "__main__":
