@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from mixvi.cells.converting import check_cells, check_columns, check_residual, target_of
+from mixvi.cells.baseline_checks import check_cells, check_columns, check_residual, target_of
 from mixvi.cells.cvae import CVAE
 from mixvi.cells.mean_shift import carried_over
 from mixvi.cells.vae import VAE

@@ -37,7 +37,7 @@ class ConversionMixin:
     def counterfactual(
         self,
         adata: AnnData | None = None,
-        to: str | None = None,
+        to: str | float | None = None,
         *,
         indices: Sequence[int] | None = None,
         route: str = "shift",

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial.distance import pdist
 
-from mixvi.cells.converting import check_cells
+from mixvi.cells.baseline_checks import check_cells
 from mixvi.cells.reference import TrainingReference, comparable
 from mixvi.core.arguments import check_count, check_positive
 from mixvi.core.data import checks

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from mixvi.cells.converting import (
+from mixvi.cells.baseline_checks import (
     check_cells,
     check_columns,
     check_residual,

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from mixvi.cells.converting import check_cells, finite_values
+from mixvi.cells.baseline_checks import check_cells, finite_values
 from mixvi.cells.shifting import FEWEST_CELLS
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data import checks

@@ -61,7 +61,7 @@ class TrainingMeansMixin:
     def get_mean_change(
         self,
         adata: AnnData | None = None,
-        to: str | None = None,
+        to: str | float | None = None,
         *,
         indices: Sequence[int] | None = None,
         groupby: str | None = None,
