@@ -30,13 +30,10 @@ SETTINGS: dict = {
     "images": 2020,
     "test": 500,
     "size": 16,
-    "layers": [
-        {"n_channels": 12, "scale": 1, "parents": [0], "hidden": [16]},
-        {"n_channels": 16, "scale": 2, "parents": [1], "hidden": [32]},
-        {"scale": 1, "parents": [2], "hidden": [16]},
-    ],
+    "layers": "light",
+    "width": 0.75,
     "n_code": 4,
-    "unet": {"width": 8, "n_levels": 2, "norm": "group"},
+    "unet": {"width": 8, "n_levels": 2},
     "epochs": 20,
     "batch_size": 32,
     "lr": 2e-3,
@@ -111,7 +108,9 @@ def symmetric(row: str, case: str, seed: int) -> dict:
         train = train[:labelled].copy()
     scvi.settings.seed = seed
     SymmetricHVAE.setup_anndata(train)
-    model = SymmetricHVAE(train, SETTINGS["layers"], n_code=SETTINGS["n_code"], **options)
+    model = SymmetricHVAE(
+        train, SETTINGS["layers"], SETTINGS["width"], SETTINGS["n_code"], **options
+    )
     model.module.__class__ = module
     model.train(n_epochs, batch_size=SETTINGS["batch_size"], lr=SETTINGS["lr"], **TRAINER)
     found = accuracies(model, test)
@@ -129,15 +128,15 @@ def symmetric(row: str, case: str, seed: int) -> dict:
     return found
 
 
-def unet(case: str, seed: int) -> dict:
-    """The supervised network of its own."""
+def unet(norm: str, case: str, seed: int) -> dict:
+    """A supervised network of its own."""
     train, test, n_labelled = images(case, seed)
     labelled = train[:n_labelled].copy()
     # the same number of updates
     n_epochs = SETTINGS["epochs"] * SETTINGS["images"] // max(n_labelled, SETTINGS["batch_size"])
     scvi.settings.seed = seed
     UNetSegmenter.setup_anndata(labelled)
-    model = UNetSegmenter(labelled, **SETTINGS["unet"])
+    model = UNetSegmenter(labelled, norm=norm, **SETTINGS["unet"])
     model.train(n_epochs, batch_size=SETTINGS["batch_size"], lr=SETTINGS["lr"], **TRAINER)
     return accuracies(model, test)
 
@@ -154,7 +153,8 @@ def band_mean(case: str, seed: int) -> dict:
 
 METHODS = {
     "band mean": band_mean,
-    "U-Net": unet,
+    "U-Net": partial(unet, "group"),
+    "U-Net without normalisation": partial(unet, "none"),
     **{row: partial(symmetric, row) for row in ROWS},
 }
 

@@ -103,5 +103,5 @@ def test_tables_that_do_not_fit_are_refused(layers, message):
 
 def test_width_scales_channels_and_spares_the_image():
     table = resolve_layers("light", width=0.5)
-    assert [layer.n_channels for layer in table] == [8, 16, 16, 0]
-    assert table[2].hidden == (32,)
+    assert [layer.n_channels for layer in table] == [8, 12, 8, 0]
+    assert table[2].hidden == (16,)

@@ -13,10 +13,12 @@ from mixvi.core import arguments
 from mixvi.core.training.threads import few_threads
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.ladder_path import moments
+from mixvi.satellite.residuals import LEAST_DATES
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import observed_values, read_series
 
 LEVELS = ("all", "z0")
+RESIDUALS = ("auto", "series", "trained")
 _MAPS_AT_A_TIME = 32
 
 
@@ -75,6 +77,7 @@ class GenerationMixin:
         iterated: bool = False,
         assume_filled: bool = False,
         use_labels: bool = False,
+        residuals: str = "auto",
         return_sd: bool = False,
         return_draws: bool = False,
         batch_size: int | None = None,
@@ -82,12 +85,10 @@ class GenerationMixin:
         """Series with their gaps filled, in the shape and units of the registered series.
 
         Where a value is observed it is returned as it is. Elsewhere it is the mean over draws of
-        the latents given what is observed; of series of several dates, and Gaussian values, a share
-        of what the model misses at the pixel's neighbouring dates is added. That share, and a
-        factor of the standard deviations, were found when training ended, under gaps of other dates
-        that hid observed values; a first training that was broken off leaves 0 and 1. Clouds hide
-        what depends on nothing else in the model; snow does not, so that intervals under snow are
-        not to be trusted.
+        the latents given what is observed; of series of several dates, and Gaussian values, what
+        the model misses beside the gap is carried into it, see ``residuals``. Clouds hide what
+        depends on nothing else in the model; snow does not, so that intervals under snow are not
+        to be trusted.
 
         Parameters
         ----------
@@ -100,6 +101,15 @@ class GenerationMixin:
             In a chain, have the encoder take the values of the last sweep for observed.
         use_labels
             Keep the registered labels in the segmentation, where there are any.
+        residuals
+            ``"series"``: from neighbouring dates, from other pixels of the date and by the leading
+            modes, weighted as each series needs it where gaps of its other dates hide observed
+            values; the standard deviations are scaled by what is left there. It runs the
+            model twice, and the larger a tile, the more it tells. ``"trained"``: from
+            neighbouring dates, by a share and a factor of deviations that were found in the same
+            way when training ended (a first training that was broken off leaves 0 and 1).
+            ``"auto"``: of each series from 8 dates on, otherwise and where too little is observed
+            as trained.
         return_sd
             Return standard deviations, too: of the decoder and between draws; zero where observed.
         return_draws
@@ -116,6 +126,7 @@ class GenerationMixin:
             If an option needs another.
         """
         arguments.check_positive("n_samples", n_samples)
+        arguments.check_choice("residuals", residuals, RESIDUALS)
         if assume_filled and not iterated:
             raise ValueError("assume_filled=True is for a chain. Pass iterated=True as well.")
         adata = self._validate_anndata(adata)
@@ -124,8 +135,13 @@ class GenerationMixin:
         for series in self._batches(adata, indices, batch_size):
             paths = list(self.module.fillings(series, n_samples, **options))
             mean, variance = moments(paths)
-            factor = self.module.sd_factor.view(-1, 1, 1, 1)
-            filled = mean + self.module.carried(mean, series)
+            of_series = residuals == "series" or (
+                residuals == "auto" and series.x.shape[1] >= LEAST_DATES
+            )
+            carried, factor = self.module.carried_into_gaps(
+                mean, series, n_samples if of_series else 0, **options
+            )
+            filled = mean + carried
             means.append(self.module.in_units(filled).cpu())
             sds.append(self.module.sd_in_units(factor.square() * variance).cpu())
             if return_draws:

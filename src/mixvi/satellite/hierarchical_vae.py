@@ -236,7 +236,7 @@ class HierarchicalVAE(LadderModel):
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
-        norm: str = "none",
+        norm: str | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)

@@ -50,12 +50,12 @@ class Layer:
 
 
 LAYERS = {
-    # for CPUs and single images
+    # for CPUs and single images; its skip is at full resolution, for maps with sharp borders
     "light": (
         Layer(16, 1, (0,), (16,)),
-        Layer(32, 2, (1,), (32,)),
-        Layer(32, 2, (2,), (64,)),
-        Layer(0, 1, (3, 2), (32, 16), (16, 32)),
+        Layer(24, 2, (1,), (32,)),
+        Layer(16, 1, (2,), (32,)),
+        Layer(0, 1, (3, 1), (16,)),
     ),
     # for series: all that is said of a pixel and a date is said by their codes
     "codes": (Layer(0, 1, (0,), (32, 32), kernel=1),),

@@ -22,14 +22,13 @@ from mixvi.satellite.generation import GenerationMixin
 from mixvi.satellite.ladder import Layer, resolve_layers
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.model import Segmenter
+from mixvi.satellite.residuals import OTHER_GAPS
 from mixvi.satellite.setup import dates, label_maps, read_series
 
 # tiles by which the first evidence is scaled
 _N_SPREAD = 16
 # of each network, unless told how many epochs
 _UPDATES = 1000
-# share of a series' dates under gaps of others
-_OTHER_GAPS = 0.3
 # tiles and draws by which filled gaps are calibrated
 _N_CALIBRATION = 256
 _CALIBRATION_DRAWS = 4
@@ -65,7 +64,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         other_gaps: float | None,
         variance: str,
         activation: str,
-        norm: str,
+        norm: str | None,
         labelled_fraction: float,
     ) -> dict:
         """Options of the module that all models have; raise ValueError if one is unusable.
@@ -77,8 +76,11 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         arguments.check_count("n_date_code", n_date_code)
         arguments.check_count("n_place_code", n_place_code)
         if other_gaps is None:
-            other_gaps = _OTHER_GAPS if self.shape[0] > 1 else 0.0
+            other_gaps = OTHER_GAPS if self.shape[0] > 1 else 0.0
         arguments.check_rate("other_gaps", other_gaps)
+        if norm is None:
+            # what colour an image has as a whole tells its code
+            norm = "none" if self.shape[0] > 1 else "group"
         arguments.check_choice("variance", variance, ("band", "pixel"))
         arguments.check_rate("labelled_fraction", labelled_fraction)
         self._labelled_fraction = labelled_fraction
@@ -135,7 +137,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         if self.shape[0] > 1 and self.module.is_standardised:
             rows = split.train[:_N_CALIBRATION]
             batches = self._inputs(self.adata, rows, fit.minibatches["batch_size"])
-            self.module.calibrate_gaps(batches, _OTHER_GAPS, _CALIBRATION_DRAWS)
+            self.module.calibrate_gaps(batches, OTHER_GAPS, _CALIBRATION_DRAWS)
         return split
 
     def _default_lr(self) -> float | dict[str, float]:

@@ -27,6 +27,7 @@ from mixvi.satellite.ladder_encoder import N_DATE_PLANES, Encoder
 from mixvi.satellite.ladder_networks import Convolutions, Decoder, Top
 from mixvi.satellite.ladder_path import Path, moments
 from mixvi.satellite.module import SegmentingModule
+from mixvi.satellite.residuals import OTHER_GAPS, carried_residuals
 from mixvi.satellite.series import Series, between_dates
 
 CODES = ("code", "date_code", "place_code")
@@ -393,6 +394,34 @@ class LadderModule(SegmentingModule):
         x, observed = self.target(series)
         between = between_dates(torch.where(observed, x - mean, 0.0), observed, series.time)
         return self.residual_share.view(-1, 1, 1, 1) * between
+
+    def carried_into_gaps(
+        self, mean: Tensor, series: Series, n_samples: int, **options: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Residuals for the gaps, and factors of deviations ``(B, C, 1, 1, 1)``.
+
+        Parameters
+        ----------
+        mean
+            Of the values, ``(B, C, T, H, W)``.
+        n_samples
+            Draws under other gaps, of which each series finds out for itself what residuals are
+            worth; 0 for what training found.
+        **options
+            Of :meth:`fillings`.
+        """
+        carried = self.carried(mean, series)
+        factor = self.sd_factor.expand(len(series), -1).clone()
+        if n_samples and self.is_standardised:
+            for row in range(len(series)):
+                one = series.take(torch.tensor([row], device=series.x.device))
+                seen = one.under_other_gaps(OTHER_GAPS)
+                mean_seen, variance = moments(self.fillings(seen, n_samples, **options))
+                x = self.target(one)[0]
+                own = carried_residuals(x - mean[row : row + 1], one, x - mean_seen, variance, seen)
+                carried[row, own.known] = own.residual[0, own.known]
+                factor[row, own.known] = own.sd_factor[own.known]
+        return carried, factor[..., None, None, None]
 
     @torch.no_grad()
     def calibrate_gaps(

@@ -293,7 +293,8 @@ class SymmetricHVAE(SymmetricModel):
     variance
         One variance a ``"band"``, or a ``"pixel"``, of the values given the latents.
     activation, norm
-        See :class:`mixvi.satellite.ladder.Convolutions`.
+        See :class:`mixvi.satellite.ladder.Convolutions`. ``norm=None``: ``"group"`` for single
+        images, of which a colour cast is told by means over the image, and ``"none"`` for series.
 
     Raises
     ------
@@ -319,7 +320,7 @@ class SymmetricHVAE(SymmetricModel):
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
-        norm: str = "none",
+        norm: str | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)

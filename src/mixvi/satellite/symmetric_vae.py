@@ -76,7 +76,7 @@ class SymmetricVAE(SymmetricModel):
         labelled_fraction: float = 0.5,
         variance: str = "band",
         activation: str = "relu",
-        norm: str = "none",
+        norm: str | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
