@@ -105,7 +105,7 @@ class GenerationMixin:
             ``"series"``: from neighbouring dates, from other pixels of the date and by the leading
             modes, weighted as each series needs it where gaps of its other dates hide observed
             values; the standard deviations are scaled by what is left there. It runs the
-            model twice, and the larger a tile, the more it tells. ``"trained"``: from
+            model four times, and the larger a tile, the more it tells. ``"trained"``: from
             neighbouring dates, by a share and a factor of deviations that were found in the same
             way when training ended (a first training that was broken off leaves 0 and 1).
             ``"auto"``: of each series from 8 dates on, otherwise and where too little is observed

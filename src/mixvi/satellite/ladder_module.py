@@ -27,7 +27,7 @@ from mixvi.satellite.ladder_encoder import N_DATE_PLANES, Encoder
 from mixvi.satellite.ladder_networks import Convolutions, Decoder, Top
 from mixvi.satellite.ladder_path import Path, moments
 from mixvi.satellite.module import SegmentingModule
-from mixvi.satellite.residuals import OTHER_GAPS, carried_residuals
+from mixvi.satellite.residuals import N_TRIALS, OTHER_GAPS, Hidden, carried_residuals
 from mixvi.satellite.series import Series, between_dates
 
 CODES = ("code", "date_code", "place_code")
@@ -415,10 +415,13 @@ class LadderModule(SegmentingModule):
         if n_samples and self.is_standardised:
             for row in range(len(series)):
                 one = series.take(torch.tensor([row], device=series.x.device))
-                seen = one.under_other_gaps(OTHER_GAPS)
-                mean_seen, variance = moments(self.fillings(seen, n_samples, **options))
                 x = self.target(one)[0]
-                own = carried_residuals(x - mean[row : row + 1], one, x - mean_seen, variance, seen)
+                trials = []
+                for _ in range(N_TRIALS):
+                    seen = one.under_other_gaps(OTHER_GAPS)
+                    mean_seen, variance = moments(self.fillings(seen, n_samples, **options))
+                    trials.append(Hidden(seen, x - mean_seen, variance))
+                own = carried_residuals(x - mean[row : row + 1], one, trials, self.residual_share)
                 carried[row, own.known] = own.residual[0, own.known]
                 factor[row, own.known] = own.sd_factor[own.known]
         return carried, factor[..., None, None, None]

@@ -9,10 +9,12 @@ the gaps of other dates are put over observed values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 from torch import Tensor
@@ -22,16 +24,22 @@ from mixvi.satellite.series import Series, between_dates
 
 # share of a series' dates under gaps of others
 OTHER_GAPS = 0.3
+# times that a series is put under other gaps to find out about its own
+N_TRIALS = 3
 # fewer dates have hardly modes, and no gaps to spare
 LEAST_DATES = 8
 # standard deviations in pixels of the weights of a date's other pixels
 _WIDTHS = (3.0, 6.0, 20.0)
 # the modes are also of what is left of this width
 _WIDTH_BEFORE_MODES = 6.0
-# weight of a residual of zero, in pixels that are seen nowhere near
+# a few steps do: it is run several times a series
+_MODES = {"n_iterations": 30, "tolerance": 1e-2}
+# weight of a residual of zero, as a share of that of a date that is seen all over
 _DAMPING = 0.1
-# entries hidden anew that a band must have, and of which as many serve at most
-_LEAST_HIDDEN, _MOST_HIDDEN = 200, 50_000
+# entries hidden anew that a band must have
+_LEAST_HIDDEN = 100
+# gaps that what training found counts for
+_PRIOR_GAPS = 2.0
 
 
 class Carried(NamedTuple):
@@ -42,7 +50,7 @@ class Carried(NamedTuple):
     residual
         ``(1, C, T, H, W)``.
     sd_factor
-        Of each band ``(C,)``.
+        Of each band ``(C,)``, by gaps whose weights are those of the other gaps.
     known
         Of which bands enough was hidden anew to tell, ``(C,)`` bool.
     """
@@ -52,8 +60,25 @@ class Carried(NamedTuple):
     known: Tensor
 
 
+class Hidden(NamedTuple):
+    """A series under more gaps than it has, and what the model says of it.
+
+    Attributes
+    ----------
+    seen
+        The series under these gaps.
+    residual, variance
+        Observed values less the model's means where it saw ``seen``, and its variance,
+        ``(1, C, T, H, W)``.
+    """
+
+    seen: Series
+    residual: Tensor
+    variance: Tensor
+
+
 def carried_residuals(
-    residual: Tensor, series: Series, hidden_residual: Tensor, variance: Tensor, seen: Series
+    residual: Tensor, series: Series, trials: Sequence[Hidden], share: Tensor
 ) -> Carried:
     """Residuals in the gaps of one series, by what they would have been under other gaps.
 
@@ -63,32 +88,76 @@ def carried_residuals(
         Observed values less the model's means ``(1, C, T, H, W)``.
     series
         The series they are of.
-    hidden_residual, variance
-        The same, and the model's variance, where the model saw ``seen``.
-    seen
-        The series under more gaps.
+    trials
+        Other gaps; one draw hides a few dates, which need not be like the others.
+    share
+        What gaps have of the residuals of neighbouring dates elsewhere ``(C,)``: with few gaps,
+        weights stay near it.
     """
-    hidden = (series.observed & ~seen.observed).transpose(1, 2).cpu().numpy()[0]
-    truth = hidden_residual.cpu().numpy()[0]
-    n_bands = len(truth)
+    n_bands = residual.shape[1]
+    gaps = [gap for trial in trials for gap in _gaps(series, trial)]
+    wanted = _estimates(residual, series)
     carried = torch.zeros_like(residual)
     factor, known = torch.ones(n_bands), torch.zeros(n_bands, dtype=torch.bool)
-    enough = hidden.reshape(n_bands, -1).sum(1) >= _LEAST_HIDDEN
-    if enough.any():
-        tried, wanted = _estimates(hidden_residual, seen), _estimates(residual, series)
-        for band in np.flatnonzero(enough):
-            at = np.argwhere(hidden[band])
-            at = tuple(at[:: 1 + len(at) // _MOST_HIDDEN].T)
-            estimates = np.stack([x[band][at] for x in tried], axis=1)
-            weights, _ = nnls(estimates, truth[band][at])
-            total = sum(w * x[band] for w, x in zip(weights, wanted, strict=True))
-            carried[0, band] = torch.as_tensor(total, dtype=carried.dtype)
-            left = np.square(truth[band][at] - estimates @ weights).mean()
-            expected = variance[0, band].cpu().numpy()[at].mean()
-            factor[band] = float(np.sqrt(left / max(expected, 1e-12)))
-            known[band] = True
-    device = residual.device
-    return Carried(carried, factor.to(device), known.to(device))
+    for band in range(n_bands):
+        of_band = [gap for gap in gaps if gap.band == band]
+        if sum(gap.n for gap in of_band) < _LEAST_HIDDEN:
+            continue
+        first = np.zeros(len(wanted))
+        first[0] = float(share[band])
+        left, left_by_share = 0.0, sum(gap.error(first) for gap in of_band)
+        for gap in of_band:
+            left += gap.error(_weights([other for other in of_band if other is not gap], first))
+        weights = _weights(of_band, first)
+        if left >= left_by_share:
+            weights, left = first, left_by_share
+        total = sum(w * x[band] for w, x in zip(weights, wanted, strict=True))
+        carried[0, band] = torch.as_tensor(total, dtype=carried.dtype)
+        expected = sum(gap.variance for gap in of_band)
+        factor[band] = float(np.sqrt(left / max(expected, 1e-12)))
+        known[band] = True
+    return Carried(carried, factor.to(residual.device), known.to(residual.device))
+
+
+class _Gap(NamedTuple):
+    """Sums over the ``n`` values of a band and date that a trial hides.
+
+    ``gram`` (K, K) and ``product`` (K,) are of estimates with each other and with the truth,
+    ``square`` is of the truth, and ``variance`` what the model expects.
+    """
+
+    band: int
+    n: int
+    gram: np.ndarray
+    product: np.ndarray
+    square: float
+    variance: float
+
+    def error(self, weights: np.ndarray) -> float:
+        """Sum of squares of what estimates so weighted leave."""
+        return self.square - 2 * weights @ self.product + weights @ self.gram @ weights
+
+
+def _gaps(series: Series, trial: Hidden) -> list[_Gap]:
+    hidden = (series.observed & ~trial.seen.observed).transpose(1, 2).cpu().numpy()[0]
+    truth, variance = (x[0].cpu().double().numpy() for x in (trial.residual, trial.variance))
+    estimates = np.stack(_estimates(trial.residual, trial.seen))
+    gaps = []
+    for band, date in np.argwhere(hidden.any(axis=(2, 3))):
+        at = band, date, hidden[band, date]
+        x, y = estimates[:, band, date][:, at[2]], truth[at]
+        gaps.append(_Gap(band, len(y), x @ x.T, x @ y, float(y @ y), float(variance[at].sum())))
+    return gaps
+
+
+def _weights(gaps: Sequence[_Gap], first: np.ndarray) -> np.ndarray:
+    """Weights ``(K,)`` of the estimates, none below 0, as if a few gaps more had said ``first``."""
+    if not gaps:
+        return first
+    gram, product = (sum(getattr(gap, name) for gap in gaps) for name in ("gram", "product"))
+    prior = gram.diagonal() * (_PRIOR_GAPS / len(gaps)) + 1e-9
+    lower = np.linalg.cholesky(gram + np.diag(prior))
+    return nnls(lower.T, solve_triangular(lower, product + prior * first, lower=True))[0]
 
 
 def _estimates(residual: Tensor, series: Series) -> list[np.ndarray]:
@@ -109,11 +178,16 @@ def _estimates(residual: Tensor, series: Series) -> list[np.ndarray]:
 
 
 def _around(x: np.ndarray, observed: np.ndarray, width: float) -> np.ndarray:
-    """Mean of a date's observed values, near ones more."""
-    sigma = (0, 0, width, width)
-    total = gaussian_filter(np.where(observed, x, 0.0), sigma, mode="constant")
-    weight = gaussian_filter(observed.astype(float), sigma, mode="constant")
-    return total / (weight + _DAMPING)
+    """Mean of a date's observed values, near ones more, and zero as far as none is near."""
+
+    def near(values: np.ndarray) -> np.ndarray:
+        sigma = (*[0] * (values.ndim - 2), width, width)
+        return gaussian_filter(values, sigma, mode="constant")
+
+    # of a small tile not much lies within a wide kernel, whatever is observed of it
+    most = near(np.ones(x.shape[-2:]))
+    total, share = near(np.where(observed, x, 0.0)) / most, near(observed.astype(float)) / most
+    return total / (share + _DAMPING)
 
 
 def _modes(x: np.ndarray, observed: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -124,5 +198,5 @@ def _modes(x: np.ndarray, observed: np.ndarray, time: np.ndarray) -> np.ndarray:
         if not np.isfinite(time).all() or (np.diff(time) <= 0).any():
             time = np.arange(x.shape[1], dtype=float)
         as_series = [a[bands].swapaxes(0, 1)[None] for a in (x, observed)]
-        filled[bands] = dineof(*as_series, time)[0].swapaxes(0, 1)
+        filled[bands] = dineof(*as_series, time, **_MODES)[0].swapaxes(0, 1)
     return filled
