@@ -398,7 +398,7 @@ class LadderModule(SegmentingModule):
     def carried_into_gaps(
         self, mean: Tensor, series: Series, n_samples: int, **options: bool
     ) -> tuple[Tensor, Tensor]:
-        """Residuals for the gaps, and factors of deviations ``(B, C, 1, 1, 1)``.
+        """Residuals for the gaps, and factors of deviations ``(B, C, T, 1, 1)``.
 
         Parameters
         ----------
@@ -411,7 +411,7 @@ class LadderModule(SegmentingModule):
             Of :meth:`fillings`.
         """
         carried = self.carried(mean, series)
-        factor = self.sd_factor.expand(len(series), -1).clone()
+        factor = self.sd_factor.view(1, -1, 1).repeat(len(series), 1, series.x.shape[1])
         if n_samples and self.is_standardised:
             for row in range(len(series)):
                 one = series.take(torch.tensor([row], device=series.x.device))
@@ -424,7 +424,7 @@ class LadderModule(SegmentingModule):
                 own = carried_residuals(x - mean[row : row + 1], one, trials, self.residual_share)
                 carried[row, own.known] = own.residual[0, own.known]
                 factor[row, own.known] = own.sd_factor[own.known]
-        return carried, factor[..., None, None, None]
+        return carried, factor[..., None, None]
 
     @torch.no_grad()
     def calibrate_gaps(

@@ -10,6 +10,7 @@ the gaps of other dates are put over observed values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ _MODES = {"n_iterations": 30, "tolerance": 1e-2}
 _DAMPING = 0.1
 # entries hidden anew that a band must have
 _LEAST_HIDDEN = 100
+# share of a date; below, other pixels tell nothing, and gaps have weights of their own
+_LEAST_SEEN = 0.05
 # gaps that what training found counts for
 _PRIOR_GAPS = 2.0
 
@@ -50,9 +53,9 @@ class Carried(NamedTuple):
     residual
         ``(1, C, T, H, W)``.
     sd_factor
-        Of each band ``(C,)``, by gaps whose weights are those of the other gaps.
+        Of each band and date ``(C, T)``, by gaps whose weights are those of the other gaps.
     known
-        Of which bands enough was hidden anew to tell, ``(C,)`` bool.
+        Of which enough was hidden anew to tell, ``(C, T)`` bool.
     """
 
     residual: Tensor
@@ -94,39 +97,63 @@ def carried_residuals(
         What gaps have of the residuals of neighbouring dates elsewhere ``(C,)``: with few gaps,
         weights stay near it.
     """
-    n_bands = residual.shape[1]
+    n_bands, n_dates = residual.shape[1:3]
     gaps = [gap for trial in trials for gap in _gaps(series, trial)]
     wanted = _estimates(residual, series)
+    is_seen = _is_seen(series)
     carried = torch.zeros_like(residual)
-    factor, known = torch.ones(n_bands), torch.zeros(n_bands, dtype=torch.bool)
-    for band in range(n_bands):
-        of_band = [gap for gap in gaps if gap.band == band]
-        if sum(gap.n for gap in of_band) < _LEAST_HIDDEN:
+    factor, known = torch.ones(n_bands, n_dates), torch.zeros(n_bands, n_dates, dtype=torch.bool)
+    for band, seen in product(range(n_bands), (True, False)):
+        dates = is_seen[band] == seen
+        found = _found(gaps, band, seen, float(share[band])) if dates.any() else None
+        if found is None:
             continue
-        first = np.zeros(len(wanted))
-        first[0] = float(share[band])
-        left, left_by_share = 0.0, sum(gap.error(first) for gap in of_band)
-        for gap in of_band:
-            left += gap.error(_weights([other for other in of_band if other is not gap], first))
-        weights = _weights(of_band, first)
-        if left >= left_by_share:
-            weights, left = first, left_by_share
-        total = sum(w * x[band] for w, x in zip(weights, wanted, strict=True))
-        carried[0, band] = torch.as_tensor(total, dtype=carried.dtype)
-        expected = sum(gap.variance for gap in of_band)
-        factor[band] = float(np.sqrt(left / max(expected, 1e-12)))
-        known[band] = True
+        weights, of_band = found[0], torch.as_tensor(dates, device=residual.device)
+        total = sum(w * x[band, dates] for w, x in zip(weights, wanted, strict=True))
+        carried[0, band, of_band] = torch.as_tensor(total, dtype=carried.dtype).to(carried.device)
+        factor[band, of_band.cpu()] = found[1]
+        known[band, of_band.cpu()] = True
     return Carried(carried, factor.to(residual.device), known.to(residual.device))
 
 
+def _found(
+    gaps: Sequence[_Gap], band: int, seen: bool, share: float
+) -> tuple[np.ndarray, float] | None:
+    """Weights of the estimates and a factor of deviations for the dates of one kind.
+
+    Of too few values of that kind, those of both kinds; None if these are too few, too.
+    """
+    of_band = [gap for gap in gaps if gap.band == band]
+    alike = [gap for gap in of_band if gap.seen == seen]
+    gaps = alike if sum(gap.n for gap in alike) >= _LEAST_HIDDEN else of_band
+    if sum(gap.n for gap in gaps) < _LEAST_HIDDEN:
+        return None
+    first = np.zeros(len(gaps[0].product))
+    first[0] = share
+    weights = _weights(gaps, first)
+    left, left_by_share = 0.0, sum(gap.error(first) for gap in gaps)
+    for gap in gaps:
+        left += gap.error(_weights([other for other in gaps if other is not gap], first))
+    if left >= left_by_share:
+        weights, left = first, left_by_share
+    return weights, float(np.sqrt(left / max(sum(gap.variance for gap in gaps), 1e-12)))
+
+
+def _is_seen(series: Series) -> np.ndarray:
+    """Whether enough of a date is seen to tell of its other pixels, by band ``(C, T)``."""
+    share = series.observed[0].float().mean((2, 3)).T
+    return (share >= _LEAST_SEEN).cpu().numpy()
+
+
 class _Gap(NamedTuple):
-    """Sums over the ``n`` values of a band and date that a trial hides.
+    """Sums over the ``n`` values of a band and date that a trial hides; what is left of it.
 
     ``gram`` (K, K) and ``product`` (K,) are of estimates with each other and with the truth,
     ``square`` is of the truth, and ``variance`` what the model expects.
     """
 
     band: int
+    seen: bool
     n: int
     gram: np.ndarray
     product: np.ndarray
@@ -142,11 +169,12 @@ def _gaps(series: Series, trial: Hidden) -> list[_Gap]:
     hidden = (series.observed & ~trial.seen.observed).transpose(1, 2).cpu().numpy()[0]
     truth, variance = (x[0].cpu().double().numpy() for x in (trial.residual, trial.variance))
     estimates = np.stack(_estimates(trial.residual, trial.seen))
-    gaps = []
+    is_seen, gaps = _is_seen(trial.seen), []
     for band, date in np.argwhere(hidden.any(axis=(2, 3))):
         at = band, date, hidden[band, date]
         x, y = estimates[:, band, date][:, at[2]], truth[at]
-        gaps.append(_Gap(band, len(y), x @ x.T, x @ y, float(y @ y), float(variance[at].sum())))
+        sums = x @ x.T, x @ y, float(y @ y), float(variance[at].sum())
+        gaps.append(_Gap(band, bool(is_seen[band, date]), len(y), *sums))
     return gaps
 
 
