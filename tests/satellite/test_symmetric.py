@@ -66,6 +66,21 @@ def test_no_draw_carries_a_gradient():
     assert not model.module.dream(rows)[1].x.requires_grad
 
 
+@pytest.mark.parametrize("n_dates, weight", [(1, 0.1), (3, 1.0)])
+def test_guessed_segmentations_of_single_images_count_for_less(n_dates, weight):
+    adata = series(n_dates=n_dates)
+    losses = []
+    for options in ({}, {"weight_unlabelled": 1.0}):
+        model = model_of(adata, **options)
+        rows = rows_of(model)
+        torch.manual_seed(0)
+        losses.append(model.module.p_unlabelled(rows)[0])
+    torch.testing.assert_close(losses[0], weight * losses[1])
+    # without classes nothing is guessed
+    del adata.obsm["labels"]
+    assert model_of(adata).module._weight_unlabelled == 1.0
+
+
 def test_dreams_teach_the_head_of_the_code():
     model = model_of(series())
     model.module.q_dream(rows_of(model))[0].backward()
@@ -190,6 +205,7 @@ def test_partly_labelled_maps_are_completed_by_the_encoder():
         ({"dream_maps": "banks"}, "is not known"),
         ({"update": "both"}, "update='both'"),
         ({"weight_dream": -1.0}, "weight_dream"),
+        ({"weight_unlabelled": -1.0}, "weight_unlabelled"),
         ({"variance": "image"}, "variance='image'"),
         ({"activation": "tanh"}, "activation='tanh'"),
         ({"layers": "thesis", "width": 0.1, "n_code": 0}, "n_code"),

@@ -27,6 +27,8 @@ from mixvi.satellite.series import Series
 from mixvi.satellite.setup import label_maps
 
 UPDATES = ("alternating", "joint")
+# of single images; guessed segmentations have errors that a decoder would take on
+_WEIGHT_UNLABELLED = 0.1
 # steps of series before dreams teach
 _DREAM_WARMUP = 100
 
@@ -40,7 +42,7 @@ class SymmetricModule(LadderModule):
     ----------
     *args, **options
         See :class:`mixvi.satellite.ladder_module.LadderModule`.
-    weight_sup_q, weight_dream, dream_warmup, update, other_gaps
+    weight_sup_q, weight_unlabelled, weight_dream, dream_warmup, update, other_gaps
         See :class:`SymmetricHVAE`.
     """
 
@@ -48,6 +50,7 @@ class SymmetricModule(LadderModule):
         self,
         *args,
         weight_sup_q: float | None,
+        weight_unlabelled: float,
         weight_dream: float,
         dream_warmup: int,
         update: str,
@@ -57,6 +60,7 @@ class SymmetricModule(LadderModule):
         super().__init__(*args, **options)
         self._other_gaps = other_gaps
         self._weight_sup_q, self._weight_dream = weight_sup_q, weight_dream
+        self._weight_unlabelled = weight_unlabelled
         self._dream_warmup, self._update = dream_warmup, update
         self.register_buffer("n_dreams", torch.zeros((), dtype=torch.long))
         # maps of the training tiles are not part of the weights
@@ -106,7 +110,8 @@ class SymmetricModule(LadderModule):
         """Minus log p(x, z) of tiles without a label, all latents being the encoder's."""
         if self.n_classes:
             series = series.take(~_has_labels(series))
-        return self._p_loss(series, use_labels=False)
+        loss, terms = self._p_loss(series, use_labels=False)
+        return self._weight_unlabelled * loss, terms
 
     def q_labelled(self, series: Series) -> Loss:
         """Minus log q(s | x) of labelled pixels."""
@@ -230,9 +235,15 @@ class SymmetricModel(LadderModel):
             return _DREAM_WARMUP if self.shape[0] > 1 else 0
         return dream_warmup
 
+    def _settled_unlabelled(self, weight_unlabelled: float | None) -> float:
+        if weight_unlabelled is None:
+            return _WEIGHT_UNLABELLED if self.classes and self.shape[0] == 1 else 1.0
+        return weight_unlabelled
+
     def _check_symmetric(
         self,
         weight_sup_q: float | None,
+        weight_unlabelled: float,
         weight_dream: float,
         dream_warmup: int,
         update: str,
@@ -242,6 +253,7 @@ class SymmetricModel(LadderModel):
         """Raise ValueError if a setting of the steps is unusable."""
         if weight_sup_q is not None:
             arguments.check_weight("weight_sup_q", weight_sup_q)
+        arguments.check_weight("weight_unlabelled", weight_unlabelled)
         arguments.check_weight("weight_dream", weight_dream)
         arguments.check_count("dream_warmup", dream_warmup)
         arguments.check_choice("update", update, UPDATES)
@@ -278,6 +290,9 @@ class SymmetricHVAE(SymmetricModel):
         Weight of the labelled pixels' cross-entropy, summed and divided by T H W as all losses are;
         1 is the thesis's. ``None``: T H W over the number of labelled pixels, which is the same for
         images that are labelled all over, and more for scribbles and series.
+    weight_unlabelled
+        Weight of the decoder's loss on tiles without labels, whose segmentations are the encoder's
+        guesses. ``None``: 0.1 of single images, 1 of series and of data without classes.
     weight_dream, dream_warmup
         Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
         of single images. Before, the decoder learns to use what an untaught encoder says.
@@ -313,6 +328,7 @@ class SymmetricHVAE(SymmetricModel):
         dream_maps: str = "auto",
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
+        weight_unlabelled: float | None = None,
         weight_dream: float = 1.0,
         dream_warmup: int | None = None,
         update: str = "alternating",
@@ -325,7 +341,8 @@ class SymmetricHVAE(SymmetricModel):
     ):
         super().__init__(adata, registry)
         warmup = self._settled_warmup(dream_warmup)
-        of_steps = (weight_sup_q, weight_dream, warmup, update)
+        unlabelled = self._settled_unlabelled(weight_unlabelled)
+        of_steps = (weight_sup_q, unlabelled, weight_dream, warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
@@ -343,6 +360,7 @@ class SymmetricHVAE(SymmetricModel):
             family="bernoulli",
             code_family="bernoulli",
             weight_sup_q=weight_sup_q,
+            weight_unlabelled=unlabelled,
             weight_dream=weight_dream,
             dream_warmup=warmup,
             update=update,
