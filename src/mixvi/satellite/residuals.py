@@ -104,15 +104,13 @@ def carried_residuals(
     carried = torch.zeros_like(residual)
     factor, known = torch.ones(n_bands, n_dates), torch.zeros(n_bands, n_dates, dtype=torch.bool)
     for band, seen in product(range(n_bands), (True, False)):
-        dates = is_seen[band] == seen
-        found = _found(gaps, band, seen, float(share[band])) if dates.any() else None
-        if found is None:
-            continue
-        weights, of_band = found[0], torch.as_tensor(dates, device=residual.device)
-        total = sum(w * x[band, dates] for w, x in zip(weights, wanted, strict=True))
-        carried[0, band, of_band] = torch.as_tensor(total, dtype=carried.dtype).to(carried.device)
-        factor[band, of_band.cpu()] = found[1]
-        known[band, of_band.cpu()] = True
+        dates = np.flatnonzero(is_seen[band] == seen)
+        found = _found(gaps, band, seen, float(share[band])) if len(dates) else None
+        if found is not None:
+            weights, factor[band, dates] = found
+            known[band, dates] = True
+            total = sum(w * x[band, dates] for w, x in zip(weights, wanted, strict=True))
+            carried[0, band, dates] = torch.as_tensor(total).to(carried)
     return Carried(carried, factor.to(residual.device), known.to(residual.device))
 
 
@@ -162,18 +160,20 @@ class _Gap(NamedTuple):
 
     def error(self, weights: np.ndarray) -> float:
         """Sum of squares of what estimates so weighted leave."""
-        return self.square - 2 * weights @ self.product + weights @ self.gram @ weights
+        left = self.square - 2 * weights @ self.product + weights @ self.gram @ weights
+        return max(left, 0.0)
 
 
 def _gaps(series: Series, trial: Hidden) -> list[_Gap]:
     hidden = (series.observed & ~trial.seen.observed).transpose(1, 2).cpu().numpy()[0]
     truth, variance = (x[0].cpu().double().numpy() for x in (trial.residual, trial.variance))
-    estimates = np.stack(_estimates(trial.residual, trial.seen))
+    estimates = _estimates(trial.residual, trial.seen)
     is_seen, gaps = _is_seen(trial.seen), []
     for band, date in np.argwhere(hidden.any(axis=(2, 3))):
-        at = band, date, hidden[band, date]
-        x, y = estimates[:, band, date][:, at[2]], truth[at]
-        sums = x @ x.T, x @ y, float(y @ y), float(variance[at].sum())
+        mask = hidden[band, date]
+        x = np.stack([of[band, date][mask] for of in estimates]).astype(float)
+        y = truth[band, date][mask]
+        sums = x @ x.T, x @ y, float(y @ y), float(variance[band, date][mask].sum())
         gaps.append(_Gap(band, bool(is_seen[band, date]), len(y), *sums))
     return gaps
 
@@ -192,17 +192,15 @@ def _estimates(residual: Tensor, series: Series) -> list[np.ndarray]:
     """Residuals ``(C, T, H, W)`` of all pixels from those of observed ones, in several ways."""
     observed = series.observed.transpose(1, 2)
     residual = torch.where(observed, residual, 0.0)
-    between = between_dates(residual, observed, series.time)[0].cpu().double().numpy()
+    between = between_dates(residual, observed, series.time)[0].cpu().numpy()
     x, observed = residual[0].cpu().double().numpy(), observed[0].cpu().numpy()
     time = series.time[0].cpu().double().numpy()
     around = {width: _around(x, observed, width) for width in _WIDTHS}
     first = around[_WIDTH_BEFORE_MODES]
-    return [
-        between,
-        *around.values(),
-        _modes(x, observed, time),
-        first + _modes(x - first, observed, time),
-    ]
+    modes = _modes(x, observed, time)
+    left = first + _modes(x - first, observed, time)
+    # single precision: there are many of them, as large as the series
+    return [of.astype(np.float32) for of in (between, *around.values(), modes, left)]
 
 
 def _around(x: np.ndarray, observed: np.ndarray, width: float) -> np.ndarray:
