@@ -134,6 +134,18 @@ def test_padding_and_the_order_of_observations_change_nothing(options, max_point
     np.testing.assert_allclose(found[:, :-3], expected, atol=1e-4)
 
 
+def test_one_band_with_an_axis_of_its_own_keeps_it():
+    adata = curves(n_bands=1)
+    model = model_of(adata)
+    other = adata.copy()
+    for key in ("time", "magnitude", "error", "valid"):
+        other.obsm[key] = adata.obsm[key][..., None]
+    expected = model.get_reconstruction(return_sd=True)
+    for found, flat in zip(model.get_reconstruction(other, return_sd=True), expected, strict=True):
+        assert found.shape == other.obsm["magnitude"].shape
+        np.testing.assert_array_equal(found[..., 0], flat)
+
+
 @pytest.mark.parametrize("cls", [LCVaDE, CurveVAE])
 @pytest.mark.parametrize("n_bands", [1, 2])
 def test_interpolation_at_registered_times_is_the_reconstruction(cls, n_bands):

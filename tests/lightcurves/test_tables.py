@@ -76,6 +76,14 @@ def test_tables_of_astropy():
     assert from_tables(masked, drop_missing=True).obsm["valid"].sum() == 11
 
 
+def test_objects_of_which_nothing_is_left_are_counted_and_named():
+    table = long_table()
+    table.loc[table["object_id"].isin(["star 1", "star 3"]), "error"] = np.nan
+    with pytest.warns(UserWarning, match="nothing of 2 objects, the first is 'star 1'"):
+        adata = from_tables(table, drop_missing=True)
+    assert list(adata.obs_names) == ["star 0", "star 2"]
+
+
 def test_light_curves_of_lightkurve_become_magnitudes():
     class Curve(dict):
         """What lightkurve's objects have of a table."""

@@ -92,7 +92,11 @@ class DecodingMixin:
         for curves in self._batches(adata, indices, batch_size):
             found = self._decoded(curves, curves.phase)
             parts.append(tuple(torch.where(curves.valid.cpu(), v, torch.nan) for v in found))
-        return self._magnitudes(parts, return_sd)
+        found = self._magnitudes(parts, return_sd)
+        has_axis = self._matrix(adata).ndim == 3
+        if self.n_bands > 1 or not has_axis:
+            return found
+        return tuple(of[..., None] for of in found) if return_sd else found[..., None]
 
     def _decoded(self, curves: Curves, phase: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation in magnitudes at phases ``(B, n_bands, T)``."""

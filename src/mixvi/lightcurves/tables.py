@@ -60,7 +60,7 @@ def from_tables(
         of the observations alone.
     drop_missing
         Leave observations out of which a time, magnitude or error is NaN or masked, rather than
-        refusing them.
+        refusing them. Objects of which nothing is left are left out, too, with a warning.
 
     Returns
     -------
@@ -83,14 +83,15 @@ def from_tables(
     -----
     UserWarning
         If times of curves were not in order or repeated: they are sorted, and observations of one
-        time and band are joined by the weights of their errors. If curves lack a band.
+        time and band are joined by the weights of their errors. If curves lack a band, or
+        ``drop_missing`` leaves nothing of an object.
     """
     columns = {"time": time_key, "magnitude": magnitude_key, "error": error_key}
     if band_key is not None:
         columns["band"] = band_key
     table = _long(tables, object_key, columns)
     if drop_missing:
-        table = table[np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)]
+        table = _without_missing(table)
     if not len(table):
         raise ValueError("tables has no observation.")
     codes, names = pd.factorize(_text(table["object"], object_key))
@@ -107,6 +108,20 @@ def from_tables(
     if bands is not None:
         adata.uns["bands"] = list(bands)
     return adata
+
+
+def _without_missing(table: pd.DataFrame) -> pd.DataFrame:
+    """Observations with a time, magnitude and error; warns of objects that have none."""
+    found = table[np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)]
+    lost = table["object"][~table["object"].isin(found["object"])].unique()
+    if len(lost) and len(found):
+        warnings.warn(
+            f"drop_missing=True leaves nothing of {len(lost)} objects, the first is "
+            f"{str(lost[0])!r}: they are left out.",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
+        )
+    return found
 
 
 def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame:
