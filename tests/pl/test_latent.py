@@ -52,6 +52,19 @@ def test_missing_categories_have_a_colour_of_their_own(cells):
     assert np.isclose(drawn, to_rgba("0.8")).all(axis=1).sum() == 7
 
 
+def test_categories_have_the_colours_that_scanpy_gave_them(cells):
+    cells.obs["kind"] = cells.obs["kind"].cat.add_categories("c").cat.reorder_categories([*"cab"])
+    cells.uns["kind_colors"] = np.array(["#00ff00", "#112233", "#445566"])
+    (ax,) = pl.latent(cells, "flat", "kind")
+    kind = cells.obs["kind"].to_numpy()[np.random.default_rng(0).permutation(60)]
+    drawn = [to_hex(colour) for colour in ax.collections[0].get_facecolors()]
+    assert drawn == ["#112233" if name == "a" else "#445566" for name in kind]
+    # of another number of categories: none
+    cells.uns["kind_colors"] = ["#00ff00", "#112233"]
+    (ax,) = pl.latent(cells, "flat", "kind")
+    assert to_hex(ax.collections[0].get_facecolors()[0]) != "#112233"
+
+
 def test_missing_numbers_are_drawn_and_have_a_colour_bar(cells):
     cells.obs["score"] = np.r_[np.nan, np.arange(59.0)]
     (ax,) = pl.latent(cells, "flat", "score")

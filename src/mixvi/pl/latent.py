@@ -43,7 +43,8 @@ def latent(
     basis
         Key of ``obsm`` with the coordinates ``(n_obs, D)``.
     color
-        Columns of ``obs``, or genes. Cells without a value are light grey.
+        Columns of ``obs``, or genes. Cells without a value are light grey. Categories have the
+        colours that scanpy left in ``uns``, if there are any.
     method
         ``"scatter"`` (the first two dimensions), ``"umap"``, or ``"auto"``: a scatter if D = 2.
     titles
@@ -88,7 +89,7 @@ def latent(
     # points are drawn in random order, so that no group hides another
     order = np.random.default_rng(seed).permutation(len(points))
     for ax, values, title in zip(axes, shown, titles or columns, strict=True):
-        _draw(ax, points, order, values)
+        _draw(ax, points, order, values, adata)
         ax.set(xlabel=f"{label} 1", ylabel=f"{label} 2", title=title or basis, xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
     return list(axes)
@@ -135,7 +136,9 @@ def _points(values: np.ndarray, flat: bool, n_neighbors: int, seed: int) -> np.n
     return shadow.obsm["X_umap"]
 
 
-def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | None) -> None:
+def _draw(
+    ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | None, adata: AnnData
+) -> None:
     size = np.clip(_MARKER_AREA / len(points), 2, 30)
     x, y = points[order].T
     if values is None:
@@ -155,9 +158,10 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
         )
         colour_bar(drawn, ax)
     else:
-        categories = values.astype("category").cat.remove_unused_categories()
+        known = values.astype("category")
+        categories = known.cat.remove_unused_categories()
         names = list(categories.cat.categories)
-        colours = category_colours(len(names))
+        colours = _colours_of_scanpy(adata, known, names) or category_colours(len(names))
         if categories.isna().any():
             # code -1 of missing values picks the last colour
             names, colours = [*names, "missing"], [*colours, _MISSING]
@@ -173,6 +177,15 @@ def _draw(ax: Axes, points: np.ndarray, order: np.ndarray, values: pd.Series | N
             ncols=1 + (len(names) - 1) // 18,
             handletextpad=0.2,
         )
+
+
+def _colours_of_scanpy(adata: AnnData, values: pd.Series, names: list) -> list | None:
+    """Colours of some categories in ``uns``, where scanpy has one for each; None without."""
+    found = adata.uns.get(f"{values.name}_colors", ())
+    if len(found) != len(values.cat.categories):
+        return None
+    of = dict(zip(values.cat.categories, found, strict=True))
+    return [str(of[name]) for name in names]
 
 
 def category_colours(n: int) -> list:
