@@ -82,6 +82,18 @@ def test_objects_of_which_nothing_is_left_are_counted_and_named():
     with pytest.warns(UserWarning, match="nothing of 2 objects, the first is 'star 1'"):
         adata = from_tables(table, drop_missing=True)
     assert list(adata.obs_names) == ["star 0", "star 2"]
+    # one object by two types of its name
+    table = long_table(n_objects=1)
+    table["object_id"] = np.array([1, "1"] * 6, dtype=object)
+    table.loc[table.index[1::2], "error"] = np.nan
+    assert from_tables(table, drop_missing=True).obsm["valid"].sum() == 6
+
+
+def test_tables_of_objects_without_observations_are_counted_and_named():
+    table = long_table(n_objects=1).drop(columns="object_id")
+    with pytest.warns(UserWarning, match="no observation of 1 objects, the first is 'b'"):
+        adata = from_tables({"a": table, "b": table[:0]})
+    assert list(adata.obs_names) == ["a"]
 
 
 def test_light_curves_of_lightkurve_become_magnitudes():
@@ -98,6 +110,12 @@ def test_light_curves_of_lightkurve_become_magnitudes():
     assert adata.obs_names.tolist() == ["KIC 1"]
     np.testing.assert_allclose(adata.obsm["magnitude"][0], -2.5 * np.log10(flux / 2), atol=1e-6)
     np.testing.assert_allclose(adata.obsm["error"][0, 1], 1.0857 * 2 / 200, rtol=1e-4)
+    dark = Curve(time=np.arange(5.0), flux=np.full(5, np.nan), flux_err=np.full(5, 2.0))
+    with pytest.raises(ValueError, match="NaN"):
+        from_tables({"lit": curve, "dark": dark})
+    with pytest.warns(UserWarning, match="the first is 'dark'"):
+        adata = from_tables({"lit": curve, "dark": dark}, drop_missing=True)
+    assert adata.obs_names.tolist() == ["lit"]
 
 
 def test_unsorted_and_repeated_times_are_put_in_order_with_one_warning():

@@ -59,10 +59,20 @@ def test_categories_have_the_colours_that_scanpy_gave_them(cells):
     kind = cells.obs["kind"].to_numpy()[np.random.default_rng(0).permutation(60)]
     drawn = [to_hex(colour) for colour in ax.collections[0].get_facecolors()]
     assert drawn == ["#112233" if name == "a" else "#445566" for name in kind]
-    # of another number of categories: none
-    cells.uns["kind_colors"] = ["#00ff00", "#112233"]
+    rows = [to_rgba(colour) for colour in cells.uns["kind_colors"]]
+    for same in (np.array(rows), rows, [*cells.uns["kind_colors"], "red"]):
+        cells.uns["kind_colors"] = same
+        (ax,) = pl.latent(cells, "flat", "kind")
+        assert [to_hex(colour) for colour in ax.collections[0].get_facecolors()] == drawn
+
+
+@pytest.mark.parametrize("colours", [None, ["red"], ["red", "nocolour"], {"a": "red", "b": "blue"}])
+def test_what_is_no_list_of_colours_is_passed_over(cells, colours):
     (ax,) = pl.latent(cells, "flat", "kind")
-    assert to_hex(ax.collections[0].get_facecolors()[0]) != "#112233"
+    expected = ax.collections[0].get_facecolors()
+    cells.uns["kind_colors"] = colours
+    (ax,) = pl.latent(cells, "flat", "kind")
+    np.testing.assert_array_equal(ax.collections[0].get_facecolors(), expected)
 
 
 def test_missing_numbers_are_drawn_and_have_a_colour_bar(cells):

@@ -161,6 +161,20 @@ def test_a_band_and_a_date_without_any_value_are_filled():
     assert all(np.isfinite(x).all() for x in (filled, sd, draws))
 
 
+def test_a_tile_that_no_date_shows_much_of_is_filled():
+    def corner(valid):
+        valid = valid.copy()
+        valid[0] = False
+        valid[0, :, :, :2, :2] = True
+        return valid
+
+    model, adata = model_of(9, valid=corner)
+    filled, sd = model.impute(return_sd=True)
+    gaps = ~np.broadcast_to(adata.obsm["valid"], sd.shape)
+    assert np.isfinite(filled).all()
+    assert (sd[gaps] > 0).all()
+
+
 def test_an_unknown_way_is_named():
     model, _ = model_of(4)
     with pytest.raises(ValueError, match="residuals=.kriging. is not known"):

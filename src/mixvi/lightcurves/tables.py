@@ -83,15 +83,15 @@ def from_tables(
     -----
     UserWarning
         If times of curves were not in order or repeated: they are sorted, and observations of one
-        time and band are joined by the weights of their errors. If curves lack a band, or
-        ``drop_missing`` leaves nothing of an object.
+        time and band are joined by the weights of their errors. If curves lack a band, a table is
+        empty, or ``drop_missing`` leaves nothing of an object.
     """
     columns = {"time": time_key, "magnitude": magnitude_key, "error": error_key}
     if band_key is not None:
         columns["band"] = band_key
     table = _long(tables, object_key, columns)
     if drop_missing:
-        table = _without_missing(table)
+        table = _without_missing(table, object_key)
     if not len(table):
         raise ValueError("tables has no observation.")
     codes, names = pd.factorize(_text(table["object"], object_key))
@@ -110,18 +110,24 @@ def from_tables(
     return adata
 
 
-def _without_missing(table: pd.DataFrame) -> pd.DataFrame:
+def _without_missing(table: pd.DataFrame, object_key: str) -> pd.DataFrame:
     """Observations with a time, magnitude and error; warns of objects that have none."""
-    found = table[np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)]
-    lost = table["object"][~table["object"].isin(found["object"])].unique()
-    if len(lost) and len(found):
+    complete = np.isfinite(table[["time", "magnitude", "error"]]).all(axis=1)
+    found, gone = table[complete], table["object"][~complete].dropna()
+    kept = set(_text(found["object"], object_key))
+    lost = [name for name in pd.unique(_text(gone, object_key)) if name not in kept]
+    if kept:
+        _warn_of_lost(lost, "drop_missing=True leaves nothing of")
+    return found
+
+
+def _warn_of_lost(names: Sequence[str], why: str) -> None:
+    if len(names):
         warnings.warn(
-            f"drop_missing=True leaves nothing of {len(lost)} objects, the first is "
-            f"{str(lost[0])!r}: they are left out.",
+            f"{why} {len(names)} objects, the first is {names[0]!r}: they are left out.",
             UserWarning,
             skip_file_prefixes=(_PACKAGE,),
         )
-    return found
 
 
 def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame:
@@ -137,10 +143,14 @@ def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame
             f"tables is a {type(tables).__name__}. Pass a pandas DataFrame or an astropy Table of "
             "all observations, or a dict or list of tables, one an object."
         )
-    parts = [_of_object(part, name, columns) for name, part in _named(tables)]
+    parts = {name: _of_object(part, name, columns) for name, part in _named(tables)}
     if not parts:
         raise ValueError("tables is empty: there is no light curve.")
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts.values(), ignore_index=True)
+    if len(table):
+        empty = [str(name) for name, part in parts.items() if not len(part)]
+        _warn_of_lost(empty, "There is no observation of")
+    return table
 
 
 def _columns(table: Any) -> list:
@@ -211,7 +221,9 @@ def _of_object(
 
 def _magnitudes_of_flux(table: Any, name: str) -> dict[str, np.ndarray]:
     flux = _column(table, "flux", "flux")
-    median = np.median(flux[np.isfinite(flux)]) if np.isfinite(flux).any() else np.nan
+    known = np.isfinite(flux)
+    # without any, magnitudes are missing like others
+    median = np.median(flux[known]) if known.any() else 1.0
     if not median > 0:
         raise ValueError(
             f"The median flux of {name!r} is {median:g}. Magnitudes are relative to it, so that it "

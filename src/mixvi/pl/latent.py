@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgba_array
+from matplotlib.colors import Normalize, is_color_like, to_rgba_array
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from mixvi.core.arguments import check_choice, near_matches
@@ -180,12 +180,15 @@ def _draw(
 
 
 def _colours_of_scanpy(adata: AnnData, values: pd.Series, names: list) -> list | None:
-    """Colours of some categories in ``uns``, where scanpy has one for each; None without."""
-    found = adata.uns.get(f"{values.name}_colors", ())
-    if len(found) != len(values.cat.categories):
+    """Colours of some categories in ``uns``; None unless scanpy has one for each, all of them."""
+    found = adata.uns.get(f"{values.name}_colors")
+    categories = list(values.cat.categories)
+    # a mapping or a single string is no list of colours
+    if not isinstance(found, list | tuple | np.ndarray) or len(found) < len(categories):
         return None
-    of = dict(zip(values.cat.categories, found, strict=True))
-    return [str(of[name]) for name in names]
+    of = dict(zip(categories, found, strict=False))
+    colours = [of[name] for name in names]
+    return colours if all(is_color_like(colour) for colour in colours) else None
 
 
 def category_colours(n: int) -> list:

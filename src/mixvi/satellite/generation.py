@@ -143,7 +143,7 @@ class GenerationMixin:
             )
             filled = mean + carried
             means.append(self.module.in_units(filled).cpu())
-            sds.append(self.module.sd_in_units(factor.square() * variance).cpu())
+            sds.append(factor.transpose(1, 2).cpu() * self.module.sd_in_units(variance).cpu())
             if return_draws:
                 drawn = [path.image.sample() for path in paths]
                 if self.module.is_standardised:

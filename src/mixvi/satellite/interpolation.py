@@ -315,6 +315,8 @@ def dineof(
     limits = n_iterations, tolerance
     filled, seen = x.copy(), valid.mean(axis=(2, 3, 4)) >= least_seen
     for i, dates in enumerate(seen):
+        if not dates.any():
+            continue
         anomalies = ((x[i, dates] - means[0]) / scale[0] * valid[i, dates]).reshape(dates.sum(), -1)
         known = valid[i, dates].reshape(anomalies.shape)
         n_modes = _best_number_of_modes(anomalies, known, max_modes, held_out, limits, rng)

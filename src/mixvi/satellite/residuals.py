@@ -39,6 +39,8 @@ _MODES = {"n_iterations": 30, "tolerance": 1e-2}
 _DAMPING = 0.1
 # entries hidden anew that a band must have
 _LEAST_HIDDEN = 100
+# what is left of a series without any noise is nothing, but is not known to be
+_LEAST_FACTOR = 1e-3
 # share of a date; below, other pixels tell nothing, and gaps have weights of their own
 _LEAST_SEEN = 0.05
 # gaps that what training found counts for
@@ -134,7 +136,8 @@ def _found(
         left += gap.error(_weights([other for other in gaps if other is not gap], first))
     if left >= left_by_share:
         weights, left = first, left_by_share
-    return weights, float(np.sqrt(left / max(sum(gap.variance for gap in gaps), 1e-12)))
+    factor = np.sqrt(left / max(sum(gap.variance for gap in gaps), 1e-12))
+    return weights, max(float(factor), _LEAST_FACTOR)
 
 
 def _is_seen(series: Series) -> np.ndarray:
