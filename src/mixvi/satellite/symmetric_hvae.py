@@ -292,7 +292,8 @@ class SymmetricHVAE(SymmetricModel):
         images that are labelled all over, and more for scribbles and series.
     weight_unlabelled
         Weight of the decoder's loss on tiles without labels, whose segmentations are the encoder's
-        guesses. ``None``: 0.1 of single images, 1 of series and of data without classes.
+        guesses: less makes better maps, more better filled values. ``None``: 0.1 of single images,
+        1 of series and of data without classes.
     weight_dream, dream_warmup
         Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
         of single images. Before, the decoder learns to use what an untaught encoder says.

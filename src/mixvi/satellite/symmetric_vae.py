@@ -41,9 +41,10 @@ class SymmetricVAE(SymmetricModel):
     layers, width
         Convolutions between code and values, as for :class:`mixvi.satellite.SymmetricHVAE`; their
         maps are deterministic here.
-    dream_maps, maps_key, weight_sup_q, weight_unlabelled, weight_dream, dream_warmup, update,
-    other_gaps
+    dream_maps, maps_key, dream_warmup, update, other_gaps
         As for :class:`mixvi.satellite.SymmetricHVAE`.
+    weight_sup_q, weight_unlabelled, weight_dream
+        As there.
     labelled_fraction
         As for :class:`mixvi.satellite.SymmetricHVAE`.
     variance, activation, norm
