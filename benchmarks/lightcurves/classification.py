@@ -79,7 +79,14 @@ def forest(case: str, seed: int, with_period: bool) -> dict:
     return _figures(test, predicted)
 
 
-METHODS = {
+def majority(case: str, seed: int) -> dict:
+    """The most frequent class of all training stars, those without a shown label too: the floor."""
+    train, test, _ = prepared(case, seed)
+    names, counts = np.unique(train.obs["label"].to_numpy(), return_counts=True)
+    return _figures(test, np.full(test.n_obs, names[counts.argmax()]))
+
+
+METHODS = {"majority": majority} | {
     f"{name}{suffix}": partial(method, with_period=with_period)
     for name, method in (("LC-VaDE", lcvade), ("random forest", forest))
     for suffix, with_period in (("", True), (" without period", False))

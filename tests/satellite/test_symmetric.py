@@ -10,7 +10,7 @@ from torch import distributions as td
 
 from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.datasets import toy_region_images, toy_satellite_series
-from mixvi.satellite import SymmetricHVAE, SymmetricVAE
+from mixvi.satellite import HierarchicalVAE, SymmetricHVAE, SymmetricVAE
 from mixvi.satellite.dreams import turned
 
 LAYERS = [
@@ -79,6 +79,18 @@ def test_guessed_segmentations_of_single_images_count_for_less(n_dates, weight):
     # without classes nothing is guessed
     del adata.obsm["labels"]
     assert model_of(adata).module._weight_unlabelled == 1.0
+
+
+@pytest.mark.parametrize("cls", [SymmetricHVAE, SymmetricVAE, HierarchicalVAE])
+@pytest.mark.parametrize(
+    "n_dates, options, has_norm", [(1, {}, True), (1, {"layers": "thesis"}, False), (3, {}, False)]
+)
+def test_single_images_are_normalised_unless_by_the_thesis(cls, n_dates, options, has_norm):
+    adata = series(n_dates=n_dates)
+    cls.setup_anndata(adata)
+    model = cls(adata, width=0.1, **options)
+    parts = (type(part) for part in model.module.encoder.modules())
+    assert (torch.nn.GroupNorm in set(parts)) == has_norm
 
 
 def test_dreams_teach_the_head_of_the_code():

@@ -256,7 +256,7 @@ class HierarchicalVAE(LadderModel):
             other_gaps,
             variance,
             activation,
-            norm,
+            self._settled_norm(layers, norm),
             labelled_fraction,
         )
         module = HierarchicalVAEModule(

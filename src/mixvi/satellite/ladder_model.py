@@ -49,6 +49,12 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         self._check_size(*self.shape[2:], max(layer.scale for layer in table))
         return table
 
+    def _settled_norm(self, layers: str | Sequence[dict], norm: str | None) -> str:
+        if norm is None:
+            # what colour an image has as a whole tells its code; the thesis's networks had no norm
+            return "none" if self.shape[0] > 1 or layers == "thesis" else "group"
+        return norm
+
     @staticmethod
     def _check_size(height: int, width: int, scale: int) -> None:
         if height % scale or width % scale:
@@ -64,7 +70,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         other_gaps: float | None,
         variance: str,
         activation: str,
-        norm: str | None,
+        norm: str,
         labelled_fraction: float,
     ) -> dict:
         """Options of the module that all models have; raise ValueError if one is unusable.
@@ -78,9 +84,6 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         if other_gaps is None:
             other_gaps = OTHER_GAPS if self.shape[0] > 1 else 0.0
         arguments.check_rate("other_gaps", other_gaps)
-        if norm is None:
-            # what colour an image has as a whole tells its code
-            norm = "none" if self.shape[0] > 1 else "group"
         arguments.check_choice("variance", variance, ("band", "pixel"))
         arguments.check_rate("labelled_fraction", labelled_fraction)
         self._labelled_fraction = labelled_fraction

@@ -310,7 +310,8 @@ class SymmetricHVAE(SymmetricModel):
         One variance a ``"band"``, or a ``"pixel"``, of the values given the latents.
     activation, norm
         See :class:`mixvi.satellite.ladder.Convolutions`. ``norm=None``: ``"group"`` for single
-        images, of which a colour cast is told by means over the image, and ``"none"`` for series.
+        images, of which a colour cast is told by means over the image, and ``"none"`` for series
+        and the thesis's layers.
 
     Raises
     ------
@@ -350,7 +351,7 @@ class SymmetricHVAE(SymmetricModel):
             other_gaps,
             variance,
             activation,
-            norm,
+            self._settled_norm(layers, norm),
             labelled_fraction,
         )
         module = SymmetricModule(

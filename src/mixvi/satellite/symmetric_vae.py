@@ -95,7 +95,7 @@ class SymmetricVAE(SymmetricModel):
             other_gaps,
             variance,
             activation,
-            norm,
+            self._settled_norm(layers, norm),
             labelled_fraction,
         )
         self._likelihood = likelihood
