@@ -66,12 +66,14 @@ class _LatentsAlone(SymmetricModule):
         return -sum(value.mean() for value in path.log_q().values()) / n_places, {}
 
 
+STILL = {"flips": False, "turns": False, "shift": 0}
 UNPAIRED = {"dream_maps": "external", "maps_key": "other_labels"}
 # name: settings of the model, its module, whether it sees images without labels
 ROWS: dict[str, tuple[Mapping, type[SymmetricModule], bool]] = {
     "cross-entropy alone": ({"weight_dream": 0.0}, SymmetricModule, True),
     "labelled images alone": ({}, SymmetricModule, False),
     "all terms": ({}, SymmetricModule, True),
+    "all terms, no augmentation": ({"augmentation": STILL}, SymmetricModule, True),
     "all terms, guessed maps in full": ({"weight_unlabelled": 1.0}, SymmetricModule, True),
     "all terms, unpaired maps": (UNPAIRED, SymmetricModule, True),
     "unpaired maps, dreams without gaps": (UNPAIRED, _CompleteDreams, True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scvi
@@ -12,14 +14,14 @@ from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.datasets import toy_region_images, toy_satellite_series
 from mixvi.satellite import HierarchicalVAE, SymmetricHVAE, SymmetricVAE
 from mixvi.satellite.dreams import turned
+from mixvi.satellite.views import Augmentation
 
 LAYERS = [
     {"n_channels": 4, "scale": 1, "parents": [0], "hidden": [8]},
     {"n_channels": 6, "scale": 2, "parents": [1], "hidden": []},
     {"scale": 1, "parents": [2], "hidden": [8]},
 ]
-SMALL = {"layers": LAYERS, "n_code": 5, "n_date_code": 3, "n_place_code": 2}
-SMALL |= {"other_gaps": 0.0, "dream_warmup": 0}
+SMALL = {"layers": LAYERS, "n_code": 5, "n_date_code": 3, "n_place_code": 2, "other_gaps": 0.0}
 
 
 def series(n_labelled: int = 3, n_dates: int = 3):
@@ -31,7 +33,8 @@ def series(n_labelled: int = 3, n_dates: int = 3):
 def model_of(adata, cls=SymmetricHVAE, **options):
     scvi.settings.seed = 0
     cls.setup_anndata(adata)
-    model = cls(adata, **SMALL | options)
+    dreams = {} if cls is HierarchicalVAE else {"dream_warmup": 0}
+    model = cls(adata, **SMALL | dreams | options)
     model._prepare(np.arange(adata.n_obs))
     return model
 
@@ -91,6 +94,49 @@ def test_single_images_are_normalised_unless_by_the_thesis(cls, n_dates, options
     model = cls(adata, width=0.1, **options)
     parts = (type(part) for part in model.module.encoder.modules())
     assert (torch.nn.GroupNorm in set(parts)) == has_norm
+
+
+@pytest.mark.parametrize("cls", [SymmetricHVAE, HierarchicalVAE])
+def test_labelled_tiles_alone_are_changed_and_in_training_alone(cls, monkeypatch):
+    model = model_of(series(n_labelled=3), cls)
+    module, rows = model.module, rows_of(model)
+    seen = []
+    evidence = module.evidence
+    monkeypatch.setattr(module, "evidence", lambda of: (seen.append(of), evidence(of))[1])
+    # so that what is changed is told from what is not
+    monkeypatch.setattr(type(module.augmentation), "change", lambda _, of, dark: shifted(of))
+    loss = module.q_labelled if cls is SymmetricHVAE else module.minus_elbo
+    for is_training in (True, False):
+        module.train(is_training)
+        loss(rows)
+    changed, unchanged = seen
+    torch.testing.assert_close(changed.x[:3], rows.x[:3] + 1)
+    torch.testing.assert_close(changed.x[3:], rows.x[3 : len(changed)])
+    torch.testing.assert_close(unchanged.x, rows.x[: len(unchanged)])
+
+
+def shifted(of):
+    return replace(of, x=of.x + 1)
+
+
+@pytest.mark.parametrize("n_dates, dropped", [(1, 0.0), (3, 0.3)])
+def test_augmentation_is_that_of_the_unet(n_dates, dropped):
+    module = model_of(series(n_dates=n_dates)).module
+    assert module.augmentation == Augmentation(drop_dates=dropped)
+    told = model_of(series(n_dates=n_dates), augmentation={"shift": 1, "drop_dates": 0.1})
+    assert told.module.augmentation == Augmentation(shift=1, drop_dates=0.1)
+
+
+def test_views_that_crop_all_labels_teach_nothing():
+    adata = series(n_labelled=1)
+    labels = adata.obsm["labels"]
+    labels[0] = UNLABELLED
+    labels[0, 0, 0] = 0
+    module = model_of(adata, augmentation={"shift": 7}).module
+    rows = rows_of(model_of(adata))
+    losses = [module.q_labelled(rows)[0].item() for _ in range(30)]
+    assert np.isfinite(losses).all()
+    assert 0.0 in losses
 
 
 def test_dreams_teach_the_head_of_the_code():

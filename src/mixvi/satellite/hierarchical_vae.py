@@ -71,6 +71,9 @@ class HierarchicalVAEModule(LadderModule):
         """
         n = series.x.shape[1] * series.x.shape[3] * series.x.shape[4]
         has_labels = self.n_classes > 0
+        if has_labels and self.training:
+            labelled = series.labelled.flatten(1).any(1)
+            series = series.replaced(labelled, self.augmented(series))
         seen = series.under_other_gaps(self._other_gaps)
         evidence = {} if self._is_bottom_up else self.evidence(seen)
         path = self.posterior(seen, evidence, use_labels=has_labels, through=True, draw=self._drawn)
@@ -202,6 +205,8 @@ class HierarchicalVAE(LadderModel):
         As for :class:`mixvi.satellite.SymmetricHVAE`.
     activation, norm, labelled_fraction
         As there.
+    augmentation
+        Of labelled tiles: see :class:`mixvi.satellite.UNetSegmenter`, whose defaults these are.
     kl_warmup
         Updates in which the weight of the KL divergences grows from 0 to 1; Sønderby et al. 2016
         took 200 epochs.
@@ -237,6 +242,7 @@ class HierarchicalVAE(LadderModel):
         variance: str = "band",
         activation: str = "relu",
         norm: str | None = None,
+        augmentation: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -258,6 +264,7 @@ class HierarchicalVAE(LadderModel):
             activation,
             self._settled_norm(layers, norm),
             labelled_fraction,
+            augmentation,
         )
         module = HierarchicalVAEModule(
             table,

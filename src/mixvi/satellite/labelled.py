@@ -13,7 +13,7 @@ from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.core.arguments import check_choice, check_options, check_positive
+from mixvi.core.arguments import check_choice, check_positive
 from mixvi.core.data.splitting import Split
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -35,8 +35,6 @@ from mixvi.satellite.views import Augmentation, fixed_views
 _N_VIEWS = 4
 # of training unless told: few tiles are passed over more often than many
 _UPDATES = 2000
-# share of the dates of series that each view lacks unless told
-_DROPPED = 0.3
 
 
 class LabelledModule(SegmentingModule):
@@ -49,7 +47,7 @@ class LabelledModule(SegmentingModule):
     n_bands, n_classes
         See :class:`mixvi.satellite.module.SeriesModule`.
     augmentation
-        How series are changed while training.
+        See :class:`mixvi.satellite.module.SegmentingModule`.
     require_support
         Whether pixels that were never observed are left out of the loss.
     """
@@ -62,8 +60,7 @@ class LabelledModule(SegmentingModule):
         augmentation: Augmentation,
         require_support: bool = False,
     ):
-        super().__init__({"unet": unet}, n_bands, n_classes)
-        self.augmentation = augmentation
+        super().__init__({"unet": unet}, n_bands, n_classes, augmentation)
         self.require_support = require_support
         # of the training tiles
         self.register_buffer("class_weights", torch.ones(n_classes))
@@ -108,16 +105,6 @@ class LabelledModule(SegmentingModule):
     def target_mask(self, series: Series) -> Tensor:
         """Pixels that labels teach, in the shape of the labels."""
         return series.labelled & series.support if self.require_support else series.labelled
-
-    def augmented(self, series: Series) -> Series:
-        """The series in a view and light drawn at random."""
-        seen = self.augmentation.views(series).see(series)
-        return self.augmentation.relight(seen, self.dark)
-
-    @property
-    def dark(self) -> Tensor:
-        """Standardised value of zero reflectance of each band, ``(C,)``."""
-        return -self.band_mean / self.band_sd
 
     def view_probabilities(
         self, series: Series, n_views: int, network: UNet | None = None
@@ -314,21 +301,6 @@ class LabelledSegmenter(Segmenter):
             total = _entropy(p.mean(0))
             found.append(total if is_entropy else (total - _entropy(p).mean(0)).clamp_min(0))
         return torch.cat(found).numpy()
-
-
-def make_augmentation(settings: dict | None, n_dates: int) -> Augmentation:
-    """The augmentation of given settings; of series, dates are taken away unless they say not to.
-
-    Raises
-    ------
-    ValueError
-        If a setting is unknown or out of range.
-    """
-    settings = settings or {}
-    known = list(Augmentation.__dataclass_fields__)
-    check_options("augmentation", settings, known, "Augmentation")
-    unless_told = {"drop_dates": _DROPPED} if n_dates > 1 else {}
-    return Augmentation(**unless_told | settings)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

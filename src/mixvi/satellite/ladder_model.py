@@ -24,6 +24,7 @@ from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.model import Segmenter
 from mixvi.satellite.residuals import OTHER_GAPS
 from mixvi.satellite.setup import dates, label_maps, read_series
+from mixvi.satellite.views import make_augmentation
 
 # tiles by which the first evidence is scaled
 _N_SPREAD = 16
@@ -72,6 +73,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         activation: str,
         norm: str,
         labelled_fraction: float,
+        augmentation: dict | None,
     ) -> dict:
         """Options of the module that all models have; raise ValueError if one is unusable.
 
@@ -95,6 +97,7 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
             "variance": variance,
             "activation": activation,
             "norm": norm,
+            "augmentation": make_augmentation(augmentation, self.shape[0]),
         }
 
     def _begin(self, module: LadderModule, init_locals: dict, summary: str) -> None:

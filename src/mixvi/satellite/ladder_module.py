@@ -29,6 +29,7 @@ from mixvi.satellite.ladder_path import Path, moments
 from mixvi.satellite.module import SegmentingModule
 from mixvi.satellite.residuals import N_TRIALS, OTHER_GAPS, Hidden, carried_residuals
 from mixvi.satellite.series import Series, between_dates
+from mixvi.satellite.views import Augmentation
 
 CODES = ("code", "date_code", "place_code")
 # families whose values are standardised; others are scored in units of the registered series
@@ -62,6 +63,8 @@ class LadderModule(SegmentingModule):
         Of Gaussian values: ``"band"`` or ``"pixel"``.
     activation, norm
         See :class:`mixvi.satellite.ladder.Convolutions`.
+    augmentation
+        See :class:`mixvi.satellite.module.SegmentingModule`.
     encoder_sees
         Numbers a channel that encoder blocks see of the latents above; None: their evidence.
     """
@@ -83,6 +86,7 @@ class LadderModule(SegmentingModule):
         variance: str = "band",
         activation: str = "relu",
         norm: str = "none",
+        augmentation: Augmentation,
         encoder_sees: int | None = None,
     ):
         n_dates, n_bands, *_ = shape
@@ -111,7 +115,8 @@ class LadderModule(SegmentingModule):
         )
         for name, n in zip(CODES, n_codes, strict=True):
             decoder.add_prior(f"{name}_prior", n, learned_prior)
-        super().__init__({"encoder": encoder, "decoder": decoder}, n_bands, n_classes)
+        networks = {"encoder": encoder, "decoder": decoder}
+        super().__init__(networks, n_bands, n_classes, augmentation)
         self.table, self.by_date = table, by_date
         self.n_code, self.n_date_code, self.n_place_code = n_code, n_date_code, n_place_code
         self._map_family, self._code_family = map_family, of_code

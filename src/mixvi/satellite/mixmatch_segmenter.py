@@ -31,11 +31,11 @@ from mixvi.core.maths.mixmatch import (
 from mixvi.core.training.label_shares import check_labelled_fraction, with_labels
 from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
-from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter, make_augmentation
+from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter
 from mixvi.satellite.series import Series, masked_mean
 from mixvi.satellite.supervision import class_targets, cross_entropy
 from mixvi.satellite.unet import UNet
-from mixvi.satellite.views import Augmentation
+from mixvi.satellite.views import Augmentation, make_augmentation
 
 
 class Taught(NamedTuple):

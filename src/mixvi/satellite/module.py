@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mixvi.core.training.steps import StepwiseModule
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import FRAME_KEY, OBSERVED_KEY, TIME_KEY
+from mixvi.satellite.views import Augmentation
 
 
 class SeriesModule(StepwiseModule):
@@ -68,14 +69,32 @@ class SegmentingModule(SeriesModule):
 
     Parameters
     ----------
-    *args
+    networks, n_bands, n_classes
         See :class:`SeriesModule`.
+    augmentation
+        How series are changed that teach their labels.
     """
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(
+        self,
+        networks: dict[str, nn.Module],
+        n_bands: int,
+        n_classes: int,
+        augmentation: Augmentation,
+    ):
+        super().__init__(networks, n_bands, n_classes)
+        self.augmentation = augmentation
         # what logits are divided by for users; training knows none
         self.register_buffer("temperature", torch.ones(()))
+
+    def augmented(self, series: Series) -> Series:
+        """The series in a view and light drawn at random."""
+        return self.augmentation.change(series, self.dark)
+
+    @property
+    def dark(self) -> Tensor:
+        """Standardised value of zero reflectance of each band, ``(C,)``."""
+        return -self.band_mean / self.band_sd
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What users see of logits ``(..., L, H, W)``."""

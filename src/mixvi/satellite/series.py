@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,16 @@ class Series:
         """The series that a mask or row numbers choose."""
         labels = None if self.labels is None else self.labels[rows]
         return Series(self.x[rows], self.observed[rows], self.frame[rows], self.time[rows], labels)
+
+    def replaced(self, rows: Tensor, other: Series) -> Series:
+        """The series, those that a mask chooses being the other's."""
+        parts = {}
+        for field in fields(self):
+            own = getattr(self, field.name)
+            if own is not None:
+                chosen = rows.view(-1, *[1] * (own.ndim - 1))
+                parts[field.name] = torch.where(chosen, getattr(other, field.name), own)
+        return replace(self, **parts)
 
     def with_values(self, x: Tensor, observed: Tensor) -> Series:
         """Other values and gaps of the same dates; values that are not observed become zero."""

@@ -116,9 +116,11 @@ class SymmetricModule(LadderModule):
     def q_labelled(self, series: Series) -> Loss:
         """Minus log q(s | x) of labelled pixels."""
         series = series.take(_has_labels(series))
-        if len(series) == 0:
-            return self._nothing(), {}
+        if self.training:
+            series = self.augmented(series)
         labelled = series.labelled
+        if not labelled.any():
+            return self._nothing(), {}
         logits = self.class_logits(series).movedim(-3, 1)
         loss = torch.nn.functional.cross_entropy(
             logits, series.labels.clamp_min(0), reduction="none"
@@ -312,6 +314,9 @@ class SymmetricHVAE(SymmetricModel):
         See :class:`mixvi.satellite.ladder.Convolutions`. ``norm=None``: ``"group"`` for single
         images, of which a colour cast is told by means over the image, and ``"none"`` for series
         and the thesis's layers.
+    augmentation
+        Of labelled tiles, as the encoder learns their labels: see
+        :class:`mixvi.satellite.UNetSegmenter`, whose defaults these are.
 
     Raises
     ------
@@ -339,6 +344,7 @@ class SymmetricHVAE(SymmetricModel):
         variance: str = "band",
         activation: str = "relu",
         norm: str | None = None,
+        augmentation: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -353,6 +359,7 @@ class SymmetricHVAE(SymmetricModel):
             activation,
             self._settled_norm(layers, norm),
             labelled_fraction,
+            augmentation,
         )
         module = SymmetricModule(
             self._table(layers, width),

@@ -47,7 +47,7 @@ class SymmetricVAE(SymmetricModel):
         As there.
     labelled_fraction
         As for :class:`mixvi.satellite.SymmetricHVAE`.
-    variance, activation, norm
+    variance, activation, norm, augmentation
         As there.
 
     Raises
@@ -80,6 +80,7 @@ class SymmetricVAE(SymmetricModel):
         variance: str = "band",
         activation: str = "relu",
         norm: str | None = None,
+        augmentation: dict | None = None,
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
@@ -97,6 +98,7 @@ class SymmetricVAE(SymmetricModel):
             activation,
             self._settled_norm(layers, norm),
             labelled_fraction,
+            augmentation,
         )
         self._likelihood = likelihood
         module = SymmetricModule(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter, make_augmentation
+from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter
+from mixvi.satellite.views import make_augmentation
 
 
 class UNetSegmenter(LabelledSegmenter):

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixvi.core.arguments import check_positive, check_rate, check_weight
+from mixvi.core.arguments import check_options, check_positive, check_rate, check_weight
 from mixvi.core.data.keys import VOID
 from mixvi.satellite.series import Series
+
+# share of the dates of series that each view lacks unless told
+_DROPPED = 0.3
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,10 @@ class Augmentation:
             turned = part.view(n, 1, 1) * rotated @ turned
         return Views(torch.cat([turned, shift], dim=2), size, is_exact)
 
+    def change(self, series: Series, dark: Tensor) -> Series:
+        """Series in a view and light drawn anew; ``dark`` as for :meth:`relight`."""
+        return self.relight(self.views(series).see(series), dark)
+
     def relight(self, series: Series, dark: Tensor) -> Series:
         """Light and gaps changed at random, date by date; needs no inverse.
 
@@ -265,6 +272,21 @@ class Augmentation:
         if self.flips == "horizontal":
             return [torch.eye(2), across]
         return [torch.eye(2), across, -torch.eye(2), -across] if self.flips else known[:1]
+
+
+def make_augmentation(settings: dict | None, n_dates: int) -> Augmentation:
+    """The augmentation of given settings; of series, dates are taken away unless they say not to.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or out of range.
+    """
+    settings = settings or {}
+    known = list(Augmentation.__dataclass_fields__)
+    check_options("augmentation", settings, known, "Augmentation")
+    unless_told = {"drop_dates": _DROPPED} if n_dates > 1 else {}
+    return Augmentation(**unless_told | settings)
 
 
 def _uniform(n: int, low: float, high: float, device: torch.device) -> Tensor:
