@@ -1,9 +1,10 @@
 """Labels of a reference for the cells of other donors and studies: GMVAE by its defaults and peers.
 
 Every method sees the expression of reference and query, and the labels of the reference. Cases are
-donors of Kang's control cells (three aside, others at each seed), studies (the genes they share),
-and types that the reference lacks: all its cells of one type are left out, and the score of a
-method is to tell the query's cells of that type from the rest.
+donors of Kang's control cells (three aside, others at each seed), the same with a part of the labels
+wrong (any other type, or the one whose mean is nearest), studies (the genes they share), and types
+that the reference lacks: all its cells of one type are left out, and the score of a method is to
+tell the query's cells of that type from the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import scvi
 from anndata import AnnData, concat
 from benchmarks.compare import compare
 from benchmarks.record import TRAINER, add_device, use_device
+from scipy.sparse import csr_matrix
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
@@ -87,8 +90,43 @@ def task(case: str, seed: int) -> tuple[AnnData, np.ndarray]:
     adata.layers["counts"] = adata.X.copy()
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
-    adata.obs["label"] = adata.obs["cell_type"].where(reference, "Unknown").astype(str)
+    labels = adata.obs["cell_type"].to_numpy().astype(str)
+    if "wrong" in case:
+        labels[reference] = with_errors(labels[reference], adata.X[reference], case, seed)
+    adata.obs["label"] = np.where(reference, labels, "Unknown")
     return adata, reference
+
+
+def with_errors(labels: np.ndarray, x: csr_matrix, case: str, seed: int) -> np.ndarray:
+    """Labels of which a share is wrong, both as the case says.
+
+    Parameters
+    ----------
+    labels
+        ``(n,)``.
+    x
+        Expression of the same cells ``(n, G)``, by which types are near.
+    case
+        Such as ``"donors, 10 % wrong"`` or ``"donors, 10 % wrong, neighbours"``.
+    seed
+        Of which cells, and of the other types.
+    """
+    rng = np.random.default_rng(1000 + seed)
+    share = int(case.split(", ")[1].split()[0]) / 100
+    names, codes = np.unique(labels, return_inverse=True)
+    wrong = rng.permutation(len(labels))[: round(share * len(labels))]
+    if case.endswith("neighbours"):
+        means = np.stack(
+            [np.asarray(x[codes == i].mean(axis=0)).ravel() for i in range(len(names))]
+        )
+        apart = cdist(means, means)
+        np.fill_diagonal(apart, np.inf)
+        other = apart.argmin(axis=1)[codes[wrong]]
+    else:
+        other = (codes[wrong] + rng.integers(1, len(names), len(wrong))) % len(names)
+    labels = labels.copy()
+    labels[wrong] = names[other]
+    return labels
 
 
 def figures(case: str, adata: AnnData, reference: np.ndarray, probs, novelty, limit) -> dict:
@@ -194,6 +232,7 @@ def main() -> None:
     types = sorted(study("kang").obs["cell_type"].unique())
     cases = [
         "donors",
+        *(f"donors, {share} % wrong{to}" for to in ("", ", neighbours") for share in (10, 20)),
         "pbmc3k to kang",
         "kang to pbmc3k",
         "sorted to pbmc3k",
