@@ -1,10 +1,10 @@
 """Labels of a reference for the cells of other donors and studies: GMVAE by its defaults and peers.
 
 Every method sees the expression of reference and query, and the labels of the reference. Cases are
-donors of Kang's control cells (three aside, others at each seed), the same with a part of the labels
-wrong (any other type, or the one whose mean is nearest), studies (the genes they share), and types
-that the reference lacks: all its cells of one type are left out, and the score of a method is to
-tell the query's cells of that type from the rest.
+donors of Kang's control cells (three aside, others at each seed), the same with a part of their
+labels wrong (any other type, or the one whose mean is nearest), studies (the genes they share), and
+types that the reference lacks: all its cells of one type are left out, and the score of a method is
+to tell the query's cells of that type from the rest.
 """
 
 from __future__ import annotations

@@ -27,8 +27,6 @@ from mixvi.satellite.series import Series
 from mixvi.satellite.setup import label_maps
 
 UPDATES = ("alternating", "joint")
-# of single images; guessed segmentations have errors that a decoder would take on
-_WEIGHT_UNLABELLED = 0.1
 # steps of series before dreams teach
 _DREAM_WARMUP = 100
 
@@ -237,11 +235,6 @@ class SymmetricModel(LadderModel):
             return _DREAM_WARMUP if self.shape[0] > 1 else 0
         return dream_warmup
 
-    def _settled_unlabelled(self, weight_unlabelled: float | None) -> float:
-        if weight_unlabelled is None:
-            return _WEIGHT_UNLABELLED if self.classes and self.shape[0] == 1 else 1.0
-        return weight_unlabelled
-
     def _check_symmetric(
         self,
         weight_sup_q: float | None,
@@ -294,8 +287,7 @@ class SymmetricHVAE(SymmetricModel):
         images that are labelled all over, and more for scribbles and series.
     weight_unlabelled
         Weight of the decoder's loss on tiles without labels, whose segmentations are the encoder's
-        guesses: less makes better maps, more better filled values. ``None``: 0.1 of single images,
-        1 of series and of data without classes.
+        guesses.
     weight_dream, dream_warmup
         Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
         of single images. Before, the decoder learns to use what an untaught encoder says.
@@ -335,7 +327,7 @@ class SymmetricHVAE(SymmetricModel):
         dream_maps: str = "auto",
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
-        weight_unlabelled: float | None = None,
+        weight_unlabelled: float = 1.0,
         weight_dream: float = 1.0,
         dream_warmup: int | None = None,
         update: str = "alternating",
@@ -349,8 +341,7 @@ class SymmetricHVAE(SymmetricModel):
     ):
         super().__init__(adata, registry)
         warmup = self._settled_warmup(dream_warmup)
-        unlabelled = self._settled_unlabelled(weight_unlabelled)
-        of_steps = (weight_sup_q, unlabelled, weight_dream, warmup, update)
+        of_steps = (weight_sup_q, weight_unlabelled, weight_dream, warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
@@ -369,7 +360,7 @@ class SymmetricHVAE(SymmetricModel):
             family="bernoulli",
             code_family="bernoulli",
             weight_sup_q=weight_sup_q,
-            weight_unlabelled=unlabelled,
+            weight_unlabelled=weight_unlabelled,
             weight_dream=weight_dream,
             dream_warmup=warmup,
             update=update,

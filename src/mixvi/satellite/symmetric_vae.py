@@ -71,7 +71,7 @@ class SymmetricVAE(SymmetricModel):
         dream_maps: str = "auto",
         maps_key: str | None = None,
         weight_sup_q: float | None = None,
-        weight_unlabelled: float | None = None,
+        weight_unlabelled: float = 1.0,
         weight_dream: float = 1.0,
         dream_warmup: int | None = None,
         update: str = "alternating",
@@ -88,8 +88,7 @@ class SymmetricVAE(SymmetricModel):
         arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
         arguments.check_choice("prior", prior, PRIORS)
         warmup = self._settled_warmup(dream_warmup)
-        unlabelled = self._settled_unlabelled(weight_unlabelled)
-        of_steps = (weight_sup_q, unlabelled, weight_dream, warmup, update)
+        of_steps = (weight_sup_q, weight_unlabelled, weight_dream, warmup, update)
         self._check_symmetric(*of_steps, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
@@ -111,7 +110,7 @@ class SymmetricVAE(SymmetricModel):
             image_family=likelihood,
             learned_prior=prior == "learned",
             weight_sup_q=weight_sup_q,
-            weight_unlabelled=unlabelled,
+            weight_unlabelled=weight_unlabelled,
             weight_dream=weight_dream,
             dream_warmup=warmup,
             update=update,
