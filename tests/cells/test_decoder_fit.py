@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixvi import CGMVAE
-from mixvi.cells.decoder_fit import DecoderFit, _linear_weights
+from mixvi.cells.decoder_fit import Corrections, DecoderFit, _linear_weights
 from mixvi.cells.shifting import ConditionMeans
 
 SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
@@ -35,14 +35,13 @@ def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
 def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
     shared = np.tile([1.0, -2.0, 0.5], (5, 1))
     found = fitted(shared)
-    np.testing.assert_allclose(found.change, shared, rtol=1e-5)
+    np.testing.assert_allclose(found.expected, shared, rtol=1e-5)
     assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
     # a linear law goes on, as far out as components were seen, and shrunk by the penalty
     line = np.outer([0.0, 1.0, 2.0, 3.0, 0.0], [1.0, -2.0, 0.5])
     found = fitted(line)
-    np.testing.assert_allclose(found.change[3], line[3], rtol=1e-5)
-    assert 2.7 < found.change[4, 0] <= 3.0 + 1e-5
-    np.testing.assert_allclose(found.expected, found.change, rtol=1e-5)
+    np.testing.assert_allclose(found.expected[3], line[3], rtol=1e-5)
+    assert 2.7 < found.expected[4, 0] <= 3.0 + 1e-5
 
 
 def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
@@ -60,7 +59,6 @@ def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
     near, halfway = none.expected[4], (none.expected[4] + law[4]) / 2
     np.testing.assert_allclose(able.expected[4].norm(), near.norm(), rtol=1e-4)
     np.testing.assert_allclose(able.expected[4] / near.norm(), halfway / halfway.norm(), rtol=1e-4)
-    np.testing.assert_allclose(able.change[4] + law[4], able.expected[4], rtol=1e-4)
     # it has learned the opposite of what is particular to each
     wrong = fitted(law, lambda z, code: code * lawful(z, -1))
     assert float(wrong.reliance) == 0.0
@@ -86,7 +84,7 @@ def test_of_what_changed_under_another_condition_the_decoder_is_believed():
         found = fit.corrections(means, decode, 0, 1, False)
         np.testing.assert_allclose(found.expected[:4], 1.0, rtol=1e-5)
         np.testing.assert_allclose(found.expected[4], 0.3 if elsewhere else 1.0, rtol=1e-4)
-        np.testing.assert_allclose(found.change[4], 0.0 if elsewhere else 0.7, atol=1e-4)
+        assert found.as_decoded.tolist() == [0.0] * 4 + [1.0 if elsewhere else 0.0]
 
 
 def test_nothing_is_extrapolated_farther_than_components_were_seen():
@@ -107,6 +105,20 @@ def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():
     # one gene in which components differ, and one in which they do not
     apart = fitted(np.array([[1.0, 3], [-1, 3], [1, 3], [-1, 3], [0, 0]]), variance=0.9)
     assert apart.variance[4, 0] > 2 * apart.variance[4, 1] > 0
+
+
+def test_cells_of_a_component_change_alike_and_as_the_decoder_says_where_it_knows_more():
+    expected, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[9.0, 9.0]] * 3)
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    none = torch.zeros(2, 2)
+
+    def changes(expected, as_decoded):
+        corrections = Corrections(none, none, none.sum(), expected, torch.tensor(as_decoded))
+        return corrections.changes(weights, decoded)
+
+    np.testing.assert_allclose(changes(expected, [0.0, 0.0]), [[1, 2], [3, 4], [2, 3]])
+    np.testing.assert_allclose(changes(expected, [0.0, 1.0]), [[1, 2], [9, 9], [5, 5.5]])
+    np.testing.assert_allclose(changes(none + torch.nan, [1.0, 1.0]), decoded)
 
 
 @pytest.fixture

@@ -255,10 +255,12 @@ class ConversionMixin:
             here = z = self._z(rows, use_mean)
         if end.shifts is not None:
             z = here + (weights.unsqueeze(-1) * end.shifts[rows.condition]).sum(1)
-        added = (0.0, 0.0)
+        raw, added = self.module.decode(z, there), (0.0, 0.0)
         if end.corrections is not None:
-            added = self._added(rows, weights, end.corrections)
-        return _Place(here, z, there, self.module.decode(z, there), *added)
+            decoded = self.module.decode(here, rows), raw
+            means = (self.module.likelihood.mean(of, rows.library) for of in decoded)
+            added = self._added(rows, weights, end.corrections, tuple(means))
+        return _Place(here, z, there, raw, *added)
 
     def _averaged(self, places: Sequence[_Place], target: Target) -> _Place:
         """One place, the means of which are the average of several."""
