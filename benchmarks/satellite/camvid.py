@@ -32,6 +32,7 @@ SETTINGS: dict = {
     "augmentation": {"flips": "horizontal", "turns": False},
     # what differs from its defaults
     "mixmatch": {},
+    "symmetric": {},
 }
 
 

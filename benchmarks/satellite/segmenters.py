@@ -11,10 +11,12 @@ from anndata import AnnData
 from benchmarks.record import TRAINER
 from benchmarks.satellite.peers import Task, figures, validation_accuracy
 
-from mixvi.satellite import MixMatchSegmenter, UNetSegmenter
+from mixvi.satellite import MixMatchSegmenter, SymmetricHVAE, UNetSegmenter
 
-KINDS = {"U-Net": UNetSegmenter, "MixMatch": MixMatchSegmenter}
+KINDS = {"U-Net": UNetSegmenter, "MixMatch": MixMatchSegmenter, "SymmetricHVAE": SymmetricHVAE}
 LABELLED_FRACTION = 0.5
+# one rate for all looks
+_PLAN = {"plan_kwargs": {"lr_decay": 1.0}}
 
 
 def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
@@ -25,9 +27,10 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
     kind
         A key of ``KINDS``.
     settings
-        ``updates``, ``looks``, ``batch_size``, ``lr``, ``network`` and ``augmentation``, the same
-        for all kinds, and ``mixmatch``, of MixMatch alone, whose minibatches have as many tiles
-        with labels as those of others, and more without. Updates are rounded down to whole epochs.
+        ``updates``, ``looks``, ``batch_size``, ``lr`` and ``augmentation``, the same for all kinds,
+        ``network`` of both U-Nets, ``mixmatch`` of MixMatch alone and ``symmetric`` of
+        `SymmetricHVAE`. Minibatches of these two have as many tiles with labels as the U-Net's, and
+        more without. Updates are rounded down to whole epochs.
     """
     model, tiles = _built(kind, task, seed, settings)
     batch_size = _batch_size(kind, tiles, settings)
@@ -39,7 +42,7 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
     val, test = (task.tiles[rows].copy() for rows in (task.val, task.test))
     best, most, updates = None, -1.0, 0
     for look in range(1, settings["looks"] + 1):
-        model.train(part, batch_size=batch_size, lr=settings["lr"], **TRAINER)
+        model.train(part, batch_size=batch_size, lr=settings["lr"], **_PLAN, **TRAINER)
         p[task.val] = model.predict(val, soft=True)
         accuracy = validation_accuracy(task, p)
         if accuracy > most:
@@ -54,7 +57,7 @@ def seconds_an_update(kind: str, task: Task, settings: Mapping) -> float:
     clock = time.process_time if TRAINER["accelerator"] == "cpu" else time.perf_counter
     model, tiles = _built(kind, task, 0, settings)
     batch_size = _batch_size(kind, tiles, settings)
-    options = {"batch_size": batch_size, "lr": settings["lr"], **TRAINER}
+    options = {"batch_size": batch_size, "lr": settings["lr"], **_PLAN, **TRAINER}
     model.train(1, **options)
     start = clock()
     model.train(1, **options)
@@ -65,15 +68,15 @@ def _built(kind: str, task: Task, seed: int, settings: Mapping):
     tiles = task.tiles[~(task.val | task.test)].copy()
     scvi.settings.seed = seed
     KINDS[kind].setup_anndata(tiles)
-    own = settings["mixmatch"] if kind == "MixMatch" else {}
-    options = settings["network"] | {"augmentation": settings["augmentation"]} | own
-    return KINDS[kind](tiles, **options), tiles
+    own = {"MixMatch": settings["network"] | settings["mixmatch"]}
+    own |= {"U-Net": settings["network"], "SymmetricHVAE": settings["symmetric"]}
+    return KINDS[kind](tiles, augmentation=settings["augmentation"], **own[kind]), tiles
 
 
 def _batch_size(kind: str, tiles: AnnData, settings: Mapping) -> int:
     size = settings["batch_size"]
     some_lack_labels = not _has_labels(tiles).all()
-    return round(size / LABELLED_FRACTION) if kind == "MixMatch" and some_lack_labels else size
+    return round(size / LABELLED_FRACTION) if kind != "U-Net" and some_lack_labels else size
 
 
 def _has_labels(tiles: AnnData) -> np.ndarray:
@@ -83,7 +86,7 @@ def _has_labels(tiles: AnnData) -> np.ndarray:
 def _updates_an_epoch(kind: str, tiles: AnnData, batch_size: int) -> int:
     labelled = _has_labels(tiles).sum()
     passed = labelled
-    if kind == "MixMatch" and labelled < tiles.n_obs:
+    if kind != "U-Net" and labelled < tiles.n_obs:
         # passes are over tiles without a label, which fill a share of each minibatch
         passed = (tiles.n_obs - labelled) / (1 - LABELLED_FRACTION)
     return max(1, int(passed // batch_size))
