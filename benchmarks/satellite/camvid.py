@@ -32,7 +32,6 @@ SETTINGS: dict = {
     "augmentation": {"flips": "horizontal", "turns": False},
     # what differs from its defaults
     "mixmatch": {},
-    "symmetric": {},
 }
 
 

@@ -40,7 +40,6 @@ SETTINGS: dict = {
     "augmentation": {},
     # what differs from its defaults
     "mixmatch": {},
-    "symmetric": {},
     "toy": {"n_tiles": 24, "n_dates": 24, "size": 24},
     # name: data set, its cloud fraction, share of labelled pixels, form
     "cases": {

@@ -28,9 +28,9 @@ def trained(kind: str, task: Task, seed: int, settings: Mapping) -> dict:
         A key of ``KINDS``.
     settings
         ``updates``, ``looks``, ``batch_size``, ``lr`` and ``augmentation``, the same for all kinds,
-        ``network`` of both U-Nets, ``mixmatch`` of MixMatch alone and ``symmetric`` of
-        `SymmetricHVAE`. Minibatches of these two have as many tiles with labels as the U-Net's, and
-        more without. Updates are rounded down to whole epochs.
+        ``network`` of both U-Nets, ``mixmatch`` of MixMatch alone. Minibatches of MixMatch and
+        `SymmetricHVAE` have as many tiles with labels as the U-Net's, and more without. Updates are
+        rounded down to whole epochs.
     """
     model, tiles = _built(kind, task, seed, settings)
     batch_size = _batch_size(kind, tiles, settings)
@@ -69,7 +69,7 @@ def _built(kind: str, task: Task, seed: int, settings: Mapping):
     scvi.settings.seed = seed
     KINDS[kind].setup_anndata(tiles)
     own = {"MixMatch": settings["network"] | settings["mixmatch"]}
-    own |= {"U-Net": settings["network"], "SymmetricHVAE": settings["symmetric"]}
+    own |= {"U-Net": settings["network"], "SymmetricHVAE": {}}
     return KINDS[kind](tiles, augmentation=settings["augmentation"], **own[kind]), tiles
 
 
