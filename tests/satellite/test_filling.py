@@ -144,18 +144,34 @@ def test_what_lasts_at_pixels_fills_their_gaps():
     assert 0.8 < (np.abs(error) < 1.645 * sd[gap]).mean() < 0.97
 
 
-@pytest.mark.parametrize("as_dates", [False, True], ids=["days", "datetime64"])
-def test_unknown_dates_of_absent_acquisitions_lie_between_the_others(as_dates):
+@pytest.mark.parametrize("unknown", [np.nan, np.inf, -np.inf])
+def test_a_date_of_an_acquisition_is_never_made_up(unknown):
+    adata = toy_satellite_series(4, 5, 8, 3, cloud_fraction=0.2, seed=2)
+    adata.obsm["time"] = adata.obsm["time"].astype(float)
+    adata.obsm["time"][1, 2] = unknown
+    with pytest.raises(
+        ValueError, match=r"'time'\] .*lacks the date of an acquisition of tile 'tile_1'"
+    ):
+        HierarchicalVAE.setup_anndata(adata)
+    # nothing is seen on it
+    adata.obsm["valid"][1, 2] = False
+    adata.obsm["frame"][1, 2] = False
+    HierarchicalVAE.setup_anndata(adata)
+
+
+@pytest.mark.parametrize("as_what", ["nan", "inf", "datetime64"])
+def test_unknown_dates_of_absent_acquisitions_lie_between_the_others(as_what):
     adata = toy_satellite_series(4, 5, 8, 3, missing_dates=0.3, cloud_fraction=0.2, seed=2)
     absent, time = ~adata.obsm["frame"], adata.obsm["time"]
     assert absent[:, 1:-1].any()
-    args = {"time_key": "time", "series_key": "series"}
+    keys = ("series", "valid", "frame", "time")
+    args = {f"{name}_key": name for name in keys}
     known = dates(adata, args)
-    if as_dates:
+    if as_what == "datetime64":
         adata.obsm["time"] = time.astype("datetime64[D]")
         adata.obsm["time"][absent] = np.datetime64("NaT", "D")
     else:
-        adata.obsm["time"] = np.where(absent, np.nan, time)
+        adata.obsm["time"] = np.where(absent, float(as_what), time)
     found = dates(adata, args)
     inner = absent.copy()
     # before the first and after the last there is nothing to read between

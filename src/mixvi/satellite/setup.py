@@ -194,11 +194,13 @@ def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
             f"{_name(args, 'time_key')} has shape {time.shape}, but there is a date for each tile "
             f"and acquisition: {shape}."
         )
-    order = np.arange(shape[1])
-    for row in np.flatnonzero(np.isnan(time).any(1)):
-        known = ~np.isnan(time[row])
-        if known.any():
-            time[row] = np.interp(order, order[known], time[row, known])
+    order, known = np.arange(shape[1]), np.isfinite(time)
+    if known.all():
+        return time
+    unknown = ~known & ~acquired(adata, args)
+    for row in np.flatnonzero(unknown.any(1) & known.any(1)):
+        places = order[known[row]]
+        time[row, unknown[row]] = np.interp(order[unknown[row]], places, time[row, places])
     return time
 
 
@@ -281,7 +283,13 @@ def _check_dates(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> No
         )
     for row in range(len(time)):
         days = time[row][frame[row]]
-        if not np.isfinite(days).all() or (np.diff(days) <= 0).any():
+        if not np.isfinite(days).all():
+            raise ValueError(
+                f"{_name(args, 'time_key')} lacks the date of an acquisition of tile "
+                f"{adata.obs_names[row]!r}. Give it, or mark the date absent (frame_key, or no "
+                "valid pixel): of absent ones dates may be unknown."
+            )
+        if (np.diff(days) <= 0).any():
             raise ValueError(
                 f"{_name(args, 'time_key')} has dates of tile {adata.obs_names[row]!r} that repeat "
                 "or are not in order. Sort the dates of each series, and join acquisitions of one "
