@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 
 from mixvi import CGMVAE
-from mixvi.cells.decoder_fit import Corrections, DecoderFit, _linear_weights
+from mixvi.cells.decoder_fit import DecoderFit, _linear_weights
 from mixvi.cells.shifting import ConditionMeans
 
 SETUP = {"labels_key": "cell_type", "condition_key": "condition"}
@@ -35,13 +37,14 @@ def fitted(changes, decode=None, variance=0.0, n_cells=100.0):
 def test_seen_components_get_their_own_and_others_that_of_their_neighbours():
     shared = np.tile([1.0, -2.0, 0.5], (5, 1))
     found = fitted(shared)
-    np.testing.assert_allclose(found.expected, shared, rtol=1e-5)
+    np.testing.assert_allclose(found.change, shared, rtol=1e-5)
     assert float(found.variance.max()) == pytest.approx(0.0, abs=1e-9)
     # a linear law goes on, as far out as components were seen, and shrunk by the penalty
     line = np.outer([0.0, 1.0, 2.0, 3.0, 0.0], [1.0, -2.0, 0.5])
     found = fitted(line)
-    np.testing.assert_allclose(found.expected[3], line[3], rtol=1e-5)
-    assert 2.7 < found.expected[4, 0] <= 3.0 + 1e-5
+    np.testing.assert_allclose(found.change[3], line[3], rtol=1e-5)
+    assert 2.7 < found.change[4, 0] <= 3.0 + 1e-5
+    np.testing.assert_allclose(found.expected, found.change, rtol=1e-5)
 
 
 def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
@@ -59,6 +62,7 @@ def test_the_decoder_says_how_a_component_differs_as_far_as_it_can_tell():
     near, halfway = none.expected[4], (none.expected[4] + law[4]) / 2
     np.testing.assert_allclose(able.expected[4].norm(), near.norm(), rtol=1e-4)
     np.testing.assert_allclose(able.expected[4] / near.norm(), halfway / halfway.norm(), rtol=1e-4)
+    np.testing.assert_allclose(able.change[4] + law[4], able.expected[4], rtol=1e-4)
     # it has learned the opposite of what is particular to each
     wrong = fitted(law, lambda z, code: code * lawful(z, -1))
     assert float(wrong.reliance) == 0.0
@@ -84,7 +88,7 @@ def test_of_what_changed_under_another_condition_the_decoder_is_believed():
         found = fit.corrections(means, decode, 0, 1, False)
         np.testing.assert_allclose(found.expected[:4], 1.0, rtol=1e-5)
         np.testing.assert_allclose(found.expected[4], 0.3 if elsewhere else 1.0, rtol=1e-4)
-        assert found.as_decoded.tolist() == [0.0] * 4 + [1.0 if elsewhere else 0.0]
+        np.testing.assert_allclose(found.change[4], 0.0 if elsewhere else 0.7, atol=1e-4)
 
 
 def test_nothing_is_extrapolated_farther_than_components_were_seen():
@@ -107,24 +111,47 @@ def test_variances_are_of_chance_and_of_what_neighbours_left_unsaid():
     assert apart.variance[4, 0] > 2 * apart.variance[4, 1] > 0
 
 
-def test_cells_of_a_component_change_alike_and_as_the_decoder_says_where_it_knows_more():
-    expected, decoded = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[9.0, 9.0]] * 3)
-    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    none = torch.zeros(2, 2)
-
-    def changes(expected, as_decoded):
-        corrections = Corrections(none, none, none.sum(), expected, torch.tensor(as_decoded))
-        return corrections.changes(weights, decoded)
-
-    np.testing.assert_allclose(changes(expected, [0.0, 0.0]), [[1, 2], [3, 4], [2, 3]])
-    np.testing.assert_allclose(changes(expected, [0.0, 1.0]), [[1, 2], [9, 9], [5, 5.5]])
-    np.testing.assert_allclose(changes(none + torch.nan, [1.0, 1.0]), decoded)
-
-
 @pytest.fixture
 def model(toy, fit):
     """Not trained to the end: the decoder misses much."""
     return fit(CGMVAE, toy, epochs=15, setup=SETUP, n_components=5, likelihood="mse")
+
+
+def test_a_difference_between_batches_is_not_taken_for_the_effect(toy, fit):
+    """Four in five stimulated cells are of the batch that one in five of the others are of."""
+    stimulated = (toy.obs["condition"] == "condition 1").to_numpy()
+    truth = toy.X.copy()
+    second = np.random.default_rng(0).random(toy.n_obs) < np.where(stimulated, 0.8, 0.2)
+    toy.X[second, :3] += 4.0
+    toy.obs["batch"] = np.where(second, "two", "one")
+    setup = SETUP | {"batch_key": "batch"}
+    model = fit(CGMVAE, toy, epochs=40, setup=setup, n_components=5, likelihood="mse")
+    control = toy[~stimulated].copy()
+    change = model.get_mean_change(control, "condition 1").set_index("gene")["change"][:3]
+    converted = model.counterfactual(control, to="condition 1")
+    effect = truth[stimulated, :3].mean(0) - truth[~stimulated, :3].mean(0)
+    # three fifths of the difference would be 2.4
+    assert np.abs((converted.X - control.X)[:, :3].mean(0) - effect).max() < 0.4
+    assert np.abs(change - effect).max() < 0.4
+
+
+def test_means_are_right_where_the_cells_of_a_type_differ(fit):
+    """Half of the cells have nothing that could fall."""
+    rng = np.random.default_rng(0)
+    n = 600
+    condition, has_it = rng.integers(0, 2, n), rng.random(n) < 0.5
+    rate = np.full((n, 12), 3.0)
+    rate[:, :4] = np.where(has_it, 12.0, 0.1)[:, None] * np.where(condition, 0.2, 1.0)[:, None]
+    obs = {"cell_type": ["one"] * n, "condition": [f"condition {c}" for c in condition]}
+    obs = pd.DataFrame(obs, index=[f"cell {i}" for i in range(n)])
+    cells = AnnData(rng.poisson(rate).astype(np.float32), obs=obs)
+    model = fit(CGMVAE, cells, epochs=40, setup=SETUP, n_components=1, likelihood="nb")
+    control = cells[condition == 0].copy()
+    library = cells.X.sum(axis=1, keepdims=True)
+    shares = model.counterfactual(control, to="condition 1").X / library[condition == 0]
+    expected, before = ((cells.X / library)[condition == c, :4].mean(0) for c in (1, 0))
+    converted = shares[:, :4].mean(0)
+    assert np.abs(converted - expected).max() < 0.25 * np.abs(expected - before).min()
 
 
 @pytest.fixture
@@ -288,6 +315,8 @@ def test_what_does_not_go_together_is_said(model, control):
             model.counterfactual(control, to="condition 1", correct_means=True, **options)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         model.get_mean_change(control, "condition 1", level=90)
+    with pytest.raises(ValueError, match="correct_means must be True or False"):
+        model.get_mean_change(control, "condition 1", correct_means="bad")
     with pytest.raises(ValueError, match="n_real must be a positive whole number"):
         model.get_mean_change(control, "condition 1", n_real=0)
     with pytest.raises(ValueError, match="Name the target condition"):

@@ -173,6 +173,12 @@ def test_nothing_to_learn_from(tmp_path):
         ({"augmentation": {"rotate": 3}}, "Augmentation has no option 'rotate'.*rotation"),
         ({"augmentation": ["flips"]}, "augmentation must be a dict"),
         ({"augmentation": {"shift": 1.5}}, "shift must be a whole number"),
+        ({"augmentation": False}, "To change nothing pass"),
+        ({"augmentation": {"scale": 2}}, "scale must be the smallest and the largest"),
+        ({"augmentation": {"scale": "12"}}, "scale must be the smallest and the largest"),
+        ({"augmentation": {"scale": ("a", "b")}}, "scale must be a positive number"),
+        ({"augmentation": {"scale": (1.0, float("inf"))}}, "scale must be the smallest and the"),
+        ({"augmentation": {"turns": "no"}}, "turns must be True or False"),
     ],
 )
 def test_messages(options, words):

@@ -133,3 +133,8 @@ def test_settings_out_of_range():
             Augmentation(**settings)
     with pytest.raises(ValueError, match="there are 4 exact views of tiles of 8 x 12"):
         fixed_views(1, 5, (8, 12), "cpu")
+
+
+def test_a_shift_of_whole_pixels_may_be_written_as_a_float():
+    assert Augmentation(shift=4.0) == Augmentation(shift=4)
+    assert isinstance(Augmentation(shift=2.0).shift, int)

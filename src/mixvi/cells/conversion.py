@@ -81,14 +81,13 @@ class ConversionMixin:
             True with route ``"shift"`` and means; the thesis's routes give the decoder's means.
         correct_means
             Correct the decoder's means by what they miss of the training cells' (route ``"shift"``
-            and means only). Cells of a component then change alike: of one that was seen under both
-            conditions as the mean of its cells does; of one that was seen under its own condition
-            alone by a linear function of the means before the change that the others taught, and
-            beyond that as the decoder tells them apart, as far as leaving each of them out shows
-            that it can. Of one that was seen under yet another condition each cell changes as the
-            decoder says. Centred residuals take cells of a component for some of its many: their
-            average keeps its distance from that of the training cells as far as it is more than
-            chance.
+            and means only). The mean of a component that was seen under both conditions changes as
+            that of its cells does. One that was not, but under yet another condition, changes as
+            the decoder says; one that was seen under its own condition alone, by a linear function
+            of the means before the change that the others taught, and beyond that as the decoder
+            tells them apart, as far as leaving each of them out shows that it can. Cells of a
+            component are then taken for some of its many: their average keeps its distance from
+            that of the training cells as far as it is more than chance (centred residuals).
             ``"auto"``: True with route ``"shift"`` where residuals are kept, if the model has what
             it takes of its training cells.
         key_added
@@ -256,12 +255,10 @@ class ConversionMixin:
             here = z = self._z(rows, use_mean)
         if end.shifts is not None:
             z = here + (weights.unsqueeze(-1) * end.shifts[rows.condition]).sum(1)
-        raw, added = self.module.decode(z, there), (0.0, 0.0)
+        added = (0.0, 0.0)
         if end.corrections is not None:
-            decoded = self.module.decode(here, rows), raw
-            means = (self.module.likelihood.mean(of, rows.library) for of in decoded)
-            added = self._added(rows, weights, end.corrections, tuple(means))
-        return _Place(here, z, there, raw, *added)
+            added = self._added(rows, weights, end.corrections)
+        return _Place(here, z, there, self.module.decode(z, there), *added)
 
     def _averaged(self, places: Sequence[_Place], target: Target) -> _Place:
         """One place, the means of which are the average of several."""

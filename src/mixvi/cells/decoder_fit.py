@@ -70,15 +70,17 @@ class DecoderFit(NamedTuple):
         is_count
             Whether values are shares of a library.
         """
-        own = (self.mean - self.decoded)[source] * means.enough[source].unsqueeze(-1)
-        none = torch.zeros_like(own)
+        bias = self.mean - self.decoded
+        none = torch.zeros_like(bias[source])
+        own = bias[source] * means.enough[source].unsqueeze(-1)
         if source == target:
-            return Corrections(own, none, none.sum(), none, none[:, 0])
+            return Corrections(own, none, none, none.sum(), none)
         seen = means.enough[source] & means.enough[target]
         n = means.cells[[source, target], :, None].clamp_min(1.0)
         noise = (self.variance[[source, target]] / n).sum(0)
+        missed = bias[target] - bias[source]
         if not seen.any():
-            return Corrections(own, noise, none.sum() + 1.0, none + torch.nan, none[:, 0] + 1.0)
+            return Corrections(own, none, noise, none.sum() + 1.0, none + torch.nan)
         change, decoded = (of[target] - of[source] for of in (self.mean, self.decoded))
         # the decoder's changes, had each component moved as the others do on average
         z, average = self.examples[source], means.shifts_without_own(source, target)
@@ -97,17 +99,17 @@ class DecoderFit(NamedTuple):
         sizes = (of.norm(dim=-1, keepdim=True) for of in (linear, expected))
         expected = expected * (next(sizes) / next(sizes).clamp_min(_TINY))
         left = (change - expected)[seen].square()
-        elsewhere = (means.enough.sum(0) - means.enough[source].long() > 0) & ~seen
+        elsewhere = means.enough.sum(0) - means.enough[source].long() > 0
         expected = torch.where(elsewhere.unsqueeze(-1), unseen, expected)
         spread = noise[seen].mean(0)
         spread = spread * (left.mean() / spread.mean().clamp_min(_TINY))
         variance = (left.sum(0) + _PRIOR_COMPONENTS * spread) / (_PRIOR_COMPONENTS + len(left))
         return Corrections(
             own,
+            torch.where(known, missed, expected - unseen),
             torch.where(known, noise, variance.expand_as(noise)),
             reliance,
             torch.where(known, change, expected),
-            elsewhere.to(expected),
         )
 
     @staticmethod
@@ -121,30 +123,14 @@ class Corrections(NamedTuple):
 
     here: Tensor
     """To be added to the decoder's mean under the condition that cells have, ``(K, G)``."""
+    change: Tensor
+    """To be added to the decoder's change, ``(K, G)``."""
     variance: Tensor
     """Of the mean change that results, ``(K, G)``."""
     reliance: Tensor
     """How far the decoder tells unseen components from their neighbours, in [0, 1], ``()``."""
     expected: Tensor
     """The mean change that results, ``(K, G)``; NaN where no component was seen on both sides."""
-    as_decoded: Tensor
-    """Share of each component's change that is the decoder's of the cell, ``(K,)``."""
-
-    def changes(self, weights: Tensor, decoded: Tensor) -> Tensor:
-        """By how much the means of cells change, ``(B, G)``.
-
-        Cells of a component change alike: what the decoder says of single ones beyond that was
-        chance where it was tried. It has its way where it knows more than the components tell.
-
-        Parameters
-        ----------
-        weights
-            Of the components, ``(B, K)``.
-        decoded
-            Changes of the decoder's means, ``(B, G)``.
-        """
-        known = (1.0 - self.as_decoded) * weights
-        return known @ self.expected.nan_to_num() + (weights @ self.as_decoded)[:, None] * decoded
 
 
 class FitSums:

@@ -106,6 +106,7 @@ class TrainingMeansMixin:
             As :meth:`counterfactual`; also for a level outside (0, 1), or ``n_real`` below one.
         """
         target = self._target(to)
+        arguments.check_bool("correct_means", correct_means)
         arguments.check_share("level", level)
         if n_real is not None:
             arguments.check_positive("n_real", n_real)
@@ -126,19 +127,16 @@ class TrainingMeansMixin:
             shares.append(weights.cpu())
             codes.append(rows.condition.cpu())
         changes, shares, codes = (torch.cat(of) for of in (changes, shares, codes))
-        found = {}
-        for code in codes.unique().tolist():
-            parts = self._averaged_corrections(code, target)
-            found[code], of = Corrections(*(part.cpu() for part in parts)), codes == code
-            if correct_means:
-                changes[of] = found[code].changes(shares[of], changes[of])
+        found = {code: self._averaged_corrections(code, target) for code in codes.unique().tolist()}
         wide, tables = norm.ppf(0.5 + level / 2), []
         for group in np.unique(groups):
             rows = torch.as_tensor(groups == group)
             change, variance = changes[rows].mean(0), torch.zeros(changes.shape[1])
             for code, corrections in found.items():
                 share = (shares[rows] * (codes[rows] == code).unsqueeze(-1)).mean(0)
-                variance += share.square() @ corrections.variance
+                variance += share.square() @ corrections.variance.cpu()
+                if correct_means:
+                    change = change + share @ corrections.change.cpu()
                 if n_real is not None:
                     n_cells = n_real, int(rows.sum())
                     chance = (self._chance(code, end, *n_cells).cpu() for end in target.codes)
@@ -183,27 +181,20 @@ class TrainingMeansMixin:
         return Corrections(*map(target.average, zip(*parts, strict=True)))
 
     def _added(
-        self,
-        rows: Rows,
-        weights: Tensor,
-        corrections: Callable[[int], Corrections],
-        decoded: tuple[Tensor, Tensor],
+        self, rows: Rows, weights: Tensor, corrections: Callable[[int], Corrections]
     ) -> tuple[Tensor, Tensor]:
-        """What correction adds to the ``decoded`` means here and there, each ``(B, G)``.
+        """What correction adds to the decoder's means here and there, each ``(B, G)``.
 
         ``corrections`` are those of the code of a condition.
         """
-        size = rows.library.clamp_min(_TINY)
-        if not self.module.likelihood.is_count:
-            size = torch.ones_like(size)
-        change = decoded[1] - decoded[0]
-        here, missed = (torch.zeros_like(change) for _ in range(2))
+        here, there = (torch.zeros_like(rows.dense_x) for _ in range(2))
         for code in rows.condition.unique().tolist():
             found, of = corrections(code), rows.condition == code
-            here[of] = size[of] * (weights[of] @ found.here)
-            expected = size[of] * found.changes(weights[of], change[of] / size[of])
-            missed[of] = expected - change[of]
-        return here, here + missed
+            own = weights[of] @ found.here
+            here[of], there[of] = own, own + weights[of] @ found.change
+        if not self.module.likelihood.is_count:
+            return here, there
+        return here * rows.library, there * rows.library
 
     def _without_chance(
         self,

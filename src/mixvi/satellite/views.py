@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixvi.core.arguments import check_options, check_positive, check_rate, check_weight
+from mixvi.core.arguments import check_bool, check_options, check_positive, check_rate, check_weight
 from mixvi.core.data.keys import VOID
 from mixvi.satellite.series import Series
 
@@ -194,21 +194,30 @@ class Augmentation:
     paste_clouds: float = 0.0
 
     def __post_init__(self):
+        if not isinstance(self.scale, tuple | list) or len(self.scale) != 2:
+            raise ValueError(
+                f"scale must be the smallest and the largest factor, but is {self.scale!r}."
+            )
+        # lists are what files have of tuples
         object.__setattr__(self, "scale", tuple(self.scale))
+        for factor in self.scale:
+            check_positive("scale", factor, integer=False)
+        if self.scale[0] > self.scale[1] or self.scale[1] == float("inf"):
+            raise ValueError(
+                f"scale must be the smallest and the largest factor, but is {self.scale!r}."
+            )
+        check_bool("turns", self.turns)
         if self.flips not in (True, False, "horizontal"):
             raise ValueError(f"flips must be True, False or 'horizontal', but is {self.flips!r}.")
         if self.flips == "horizontal" and self.turns:
             raise ValueError(
                 "flips='horizontal' keeps what is above there, but turns do not: pass turns=False."
             )
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(
-                f"scale must be the smallest and the largest factor, but is {self.scale!r}."
-            )
         for name in ("shift", "rotation", "gain", "paste_clouds"):
             check_weight(name, getattr(self, name))
         if self.shift != int(self.shift):
             raise ValueError(f"shift must be a whole number of pixels, but is {self.shift!r}.")
+        object.__setattr__(self, "shift", int(self.shift))
         check_rate("drop_dates", self.drop_dates)
         if self.paste_clouds > 1:
             raise ValueError(f"paste_clouds must lie in [0, 1], but is {self.paste_clouds!r}.")
@@ -282,7 +291,12 @@ def make_augmentation(settings: dict | None, n_dates: int) -> Augmentation:
     ValueError
         If a setting is unknown or out of range.
     """
-    settings = settings or {}
+    if settings is False:
+        raise ValueError(
+            "augmentation must be a dict of options, but is False. To change nothing pass "
+            "{'flips': False, 'turns': False, 'shift': 0}, and of series 'drop_dates': 0.0."
+        )
+    settings = {} if settings is None else settings
     known = list(Augmentation.__dataclass_fields__)
     check_options("augmentation", settings, known, "Augmentation")
     unless_told = {"drop_dates": _DROPPED} if n_dates > 1 else {}
