@@ -2,10 +2,10 @@
 
 Images of a quarter of the size; the usual split, of which half of the training images and all
 validation images are of one drive. Both have the same network, augmentation, number of updates and
-labelled images an update, which of MixMatch has as many others and takes longer; each is looked at
-several times while it trains, and the look of the best validation accuracy is scored on test
-images. ``--estimate`` only says how long a run would take. To try: ``--seeds 1 --updates 8
---labelled 10 --name satellite/trial``.
+labelled images an update, which of MixMatch has as many others and takes longer; so has
+`SymmetricHVAE`, whose network is its default. Each is looked at several times while it trains, and
+the look of the best validation accuracy is scored on test images. ``--estimate`` only says how long
+a run would take. To try: ``--seeds 1 --updates 8 --labelled 10 --name satellite/trial``.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def _built(kind: str, task: Task, seed: int, settings: Mapping):
     tiles = task.tiles[~(task.val | task.test)].copy()
     scvi.settings.seed = seed
     KINDS[kind].setup_anndata(tiles)
-    own = {"MixMatch": settings["network"] | settings["mixmatch"]}
-    own |= {"U-Net": settings["network"], "SymmetricHVAE": {}}
+    network, mixmatch = settings["network"], settings["mixmatch"]
+    own = {"U-Net": network, "MixMatch": network | mixmatch, "SymmetricHVAE": {}}
     return KINDS[kind](tiles, augmentation=settings["augmentation"], **own[kind]), tiles
 
 

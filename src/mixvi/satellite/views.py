@@ -194,18 +194,15 @@ class Augmentation:
     paste_clouds: float = 0.0
 
     def __post_init__(self):
-        if not isinstance(self.scale, tuple | list) or len(self.scale) != 2:
-            raise ValueError(
-                f"scale must be the smallest and the largest factor, but is {self.scale!r}."
-            )
         # lists are what files have of tuples
-        object.__setattr__(self, "scale", tuple(self.scale))
-        for factor in self.scale:
+        factors = tuple(self.scale) if isinstance(self.scale, tuple | list) else ()
+        for factor in factors:
             check_positive("scale", factor, integer=False)
-        if self.scale[0] > self.scale[1] or self.scale[1] == float("inf"):
+        if len(factors) != 2 or not factors[0] <= factors[1] < float("inf"):
             raise ValueError(
                 f"scale must be the smallest and the largest factor, but is {self.scale!r}."
             )
+        object.__setattr__(self, "scale", factors)
         check_bool("turns", self.turns)
         if self.flips not in (True, False, "horizontal"):
             raise ValueError(f"flips must be True, False or 'horizontal', but is {self.flips!r}.")
