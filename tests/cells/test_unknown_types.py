@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from conftest import CPU
 from sklearn.metrics import roc_auc_score
 
 from mixvi import CGMVAE, GMVAE
+from mixvi.cells.novelty import LabelDistance
 
 SETUP = {"labels_key": "known"}
 
@@ -104,3 +108,42 @@ def test_messages(partly, fit):
     model.train(1, mode="unsupervised", **CPU)
     with pytest.raises(ValueError, match="no labels yet"):
         model.predict(reject=0.1)
+
+
+def _lack(codes: np.ndarray, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """What the labels around cells add to the scores of the cells themselves."""
+    groups = torch.as_tensor(np.stack([batch, 0 * batch], axis=1))
+    x = torch.as_tensor(x)
+    rows = SimpleNamespace(dense_x=x, batch=groups[:, 0], condition=groups[:, 1])
+    distance = LabelDistance(x.shape[1], int(codes.max()) + 1, 2, 0, is_count=False)
+    distance.fit(x, torch.as_tensor(codes), groups)
+    score = distance(rows)
+    distance.is_labelled[: len(x)] = True
+    distance.usual_lack.zero_()
+    return (score - distance(rows)).numpy()
+
+
+def test_who_has_no_label_around_is_novel():
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat([0, 1, 2], 200), np.zeros(600, dtype=int)
+    x = (rng.normal(size=(600, 20)) + 8 * np.eye(20)[kind]).astype(np.float32)
+    known = kind < 2
+    codes = np.where(known & (rng.random(600) < 0.5), kind, -1)
+    score = _lack(codes, x, batch)
+    assert np.median(score[~known]) > 2
+    assert score[known].mean() < 0.2
+    # three labels in all: to have none near tells nothing
+    few = np.full(600, -1)
+    few[[0, 1, 200]] = kind[[0, 1, 200]]
+    assert _lack(few, x, batch).max() < 0.2
+
+
+def test_a_batch_without_labels_is_not_novel():
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat([0, 1, 2], 200), np.tile([0, 1], 300)
+    x = (rng.normal(size=(600, 20)) + 8 * np.eye(20)[kind]).astype(np.float32)
+    # batches differ, and nobody has labelled the second
+    x[:, 5:15] += 5 * batch[:, None]
+    score = _lack(np.where(batch == 0, kind, -1), x, batch)
+    assert np.median(score) == 0
+    assert score.max() < 1

@@ -109,7 +109,9 @@ class GMVAEModule(MixviModule):
         self.w_table = None
         if w_prior == "learned":
             self.w_table = ConditionalPrior(self.n_conditions, n_latent_w)
-        self.label_distance = LabelDistance(n_input, self.n_classes, self.likelihood.is_count)
+        self.label_distance = LabelDistance(
+            n_input, self.n_classes, self.n_batch, self.n_conditions, self.likelihood.is_count
+        )
         owners = torch.zeros(self.n_classes, n_components)
         for t in range(self.n_classes):
             owners[t, t * components_per_class : (t + 1) * components_per_class] = 1.0

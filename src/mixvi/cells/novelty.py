@@ -14,6 +14,8 @@ MOST_CELLS = 5000
 """Training cells that distances are learnt of, at most."""
 _N_AXES = 16
 _N_NEIGHBOURS = 15
+_N_AROUND = 30
+_CELLS_AT_A_TIME = 512
 # silent genes would count most: what is added to variances for axes, and the least for deviations
 _ADDED_VARIANCE = 0.05
 _LEAST_VARIANCE = 0.02
@@ -27,22 +29,27 @@ class LabelDistance(nn.Module):
     principal components, with the covariance within labels (Lee et al. 2018), and the mean over
     genes of deviations, cubed, in units of their spread within labels, which sees genes that the
     components lack. Of its logarithm, half is the cell's own, half the mean of the 15 nearest
-    training cells, because types come in groups.
+    training cells, because types come in groups. Where fewer of the 30 nearest have a label than of
+    all training cells, the logarithm of that ratio is added, less what is usual in the cell's batch
+    and condition: a type without a label lies among unlabelled cells, however near a label is.
 
     Parameters
     ----------
-    n_input, n_classes
-        Numbers of genes G and of labels L.
+    n_input, n_classes, n_batch, n_conditions
+        Numbers of genes G, of labels L, of batches and of conditions.
     is_count
         Whether cells are counts, which are brought to one library size and logged here.
     """
 
-    def __init__(self, n_input: int, n_classes: int, is_count: bool):
+    def __init__(
+        self, n_input: int, n_classes: int, n_batch: int, n_conditions: int, is_count: bool
+    ):
         super().__init__()
         self._is_count = is_count
         # without labels there is nothing to keep
         sizes = (n_input, _N_AXES, MOST_CELLS) if n_classes else (0, 0, 0)
         n_input, n_axes, n_cells = sizes
+        groups = (n_batch, max(n_conditions, 1)) if n_classes else (0, 0)
         self.register_buffer("library", torch.ones(()))
         self.register_buffer("axes", torch.zeros(n_input, n_axes))
         self.register_buffer("means", torch.zeros(n_classes, n_input))
@@ -50,6 +57,8 @@ class LabelDistance(nn.Module):
         self.register_buffer("is_known", torch.zeros(n_classes, dtype=torch.bool))
         self.register_buffer("cells", torch.zeros(n_cells, n_axes))
         self.register_buffer("distances", torch.zeros(n_cells))
+        self.register_buffer("is_labelled", torch.zeros(n_cells, dtype=torch.bool))
+        self.register_buffer("usual_lack", torch.zeros(groups))
         self.register_buffer("n_cells", torch.zeros((), dtype=torch.long))
 
     @property
@@ -60,11 +69,23 @@ class LabelDistance(nn.Module):
     def forward(self, rows: Rows) -> Tensor:
         """Score of each cell, 0 for the median of the training cells' own distances, ``(B,)``."""
         x = self._logged(rows.dense_x)
-        cells, distances = self.cells[: self.n_cells], self.distances[: self.n_cells]
-        n = min(_N_NEIGHBOURS, len(cells))
-        nearest = torch.cdist(x @ self.axes, cells).topk(n, largest=False).indices
-        own, around = self._log_distance(x), distances[nearest].mean(-1)
-        return 0.5 * (own + around) - distances.median()
+        distances = self.distances[: self.n_cells]
+        nearest = self._nearest(x @ self.axes)
+        own, around = self._log_distance(x), distances[nearest[:, :_N_NEIGHBOURS]].mean(-1)
+        lack = self._lack_of_labels(nearest) - self.usual_lack[rows.batch, rows.condition]
+        return 0.5 * (own + around) - distances.median() + lack.clamp_min(0.0)
+
+    def _nearest(self, z: Tensor) -> Tensor:
+        """Training cells nearest to points ``z`` ``(B, A)``, the nearest first, ``(B, 30)``."""
+        cells = self.cells[: self.n_cells]
+        return torch.cdist(z, cells).topk(min(_N_AROUND, len(cells)), largest=False).indices
+
+    def _lack_of_labels(self, nearest: Tensor) -> Tensor:
+        """Log of how many of as many cells have a label, over how many of these, ``(B,)``."""
+        labelled = self.is_labelled[: self.n_cells].float()
+        # one more of each: where hardly any cell has a label, one that has none tells nothing
+        expected = labelled.mean() * nearest.shape[-1] + 1.0
+        return (expected / (labelled[nearest].sum(-1) + 1.0)).log()
 
     def _log_distance(self, x: Tensor) -> Tensor:
         """Log of both distances' product, to the label where either is least, ``(B,)``."""
@@ -82,7 +103,7 @@ class LabelDistance(nn.Module):
             return x
         return (x / x.sum(-1, keepdim=True).clamp_min(1e-9) * self.library).log1p()
 
-    def fit(self, x: Tensor, codes: Tensor) -> None:
+    def fit(self, x: Tensor, codes: Tensor, groups: Tensor) -> None:
         """Find axes, means of the labels and the covariance within them.
 
         Parameters
@@ -92,6 +113,8 @@ class LabelDistance(nn.Module):
             what is particular to types among them is seen.
         codes
             Label code of each, -1 without a label, ``(n,)``.
+        groups
+            Codes of batch and condition of each, ``(n, 2)``.
         """
         self.forget()
         if self._is_count:
@@ -115,7 +138,12 @@ class LabelDistance(nn.Module):
         self.axes[:, : axes.shape[1]] = axes
         self.cells[: len(x)] = x @ self.axes
         self.distances[: len(x)] = self._log_distance(x)
+        self.is_labelled[: len(x)] = known
         self.n_cells.fill_(len(x))
+        cells = self.cells[: len(x)]
+        lack = [self._lack_of_labels(self._nearest(z)) for z in cells.split(_CELLS_AT_A_TIME)]
+        for group in groups.unique(dim=0):
+            self.usual_lack[tuple(group)] = torch.cat(lack)[(groups == group).all(1)].median()
 
     def forget(self) -> None:
         """Be as before :meth:`fit`."""

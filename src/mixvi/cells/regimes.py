@@ -28,6 +28,7 @@ from mixvi.core.training.running import NO_SETTINGS
 
 logger = logging.getLogger(__name__)
 
+_LEAST_OF_EACH = 100
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 # the arguments of train that other models have not
 _OWN_SETTINGS = (
@@ -281,8 +282,12 @@ class RegimesMixin:
         taught[held] = -1
         seen = np.arange(len(codes)) if trained is None else np.unique(trained)
         seen = _some_of_each(seen, taught)
-        x = torch.cat([rows.dense_x for rows in self._inputs(self.adata, seen, None)])
-        self.module.label_distance.fit(x, torch.as_tensor(taught[seen], device=x.device))
+        parts = [
+            (rows.dense_x, torch.stack([rows.batch, rows.condition], dim=1))
+            for rows in self._inputs(self.adata, seen, None)
+        ]
+        x, groups = (torch.cat(part) for part in zip(*parts, strict=True))
+        self.module.label_distance.fit(x, torch.as_tensor(taught[seen], device=x.device), groups)
         if len(held) >= FEWEST:
             labels = [self.classes[code] for code in codes[held]]
             self.calibration_ = self._calibration(self.adata, held, labels)
@@ -427,11 +432,14 @@ class RegimesMixin:
 
 
 def _some_of_each(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """At most 5,000 of the rows, as many of each code, the same ones at every call."""
+    """At most 5,000 of the rows as they come, with some of each code; the same at every call."""
     rows = rows[np.random.RandomState(0).permutation(len(rows))]
     found = np.unique(codes[rows])
-    share = max(MOST_CELLS // len(found), 1)
-    return np.sort(np.concatenate([rows[codes[rows] == code][:share] for code in found]))
+    least = min(_LEAST_OF_EACH, max(MOST_CELLS // len(found), 1))
+    first = np.zeros(len(rows), dtype=bool)
+    for code in found:
+        first[np.flatnonzero(codes[rows] == code)[:least]] = True
+    return np.sort(np.concatenate([rows[first], rows[~first]])[:MOST_CELLS])
 
 
 def _as_components(codes: np.ndarray) -> dict[str, np.ndarray]:
