@@ -125,3 +125,17 @@ def test_baselines_predict_the_same_matrix(cells, fit):
     assert mean_expression_r2(in_logs, real) == mean_expression_r2(in_logs.X, real.X)
     with pytest.raises(ValueError, match="read different matrices"):
         mean_expression_r2(in_logs, predicted)
+
+
+def test_corrected_means_of_binary_values_are_shares(cells, fit):
+    stimulated = (cells.obs["condition"] == "stim").to_numpy()
+    x = (cells.layers["counts"].toarray() > 1).astype(np.float32)
+    # the change is larger than what an untrained decoder leaves to one
+    x[:, :10] = stimulated[:, None]
+    cells.layers["binary"] = x
+    setup = {"layer": "binary"} | KEYS
+    model = fit(CGMVAE, cells, epochs=1, setup=setup, n_components=2, likelihood="bernoulli")
+    options = {"keep_residual": False, "correct_means": True}
+    found = model.counterfactual(to="stim", indices=~stimulated, **options).X
+    assert found.min() >= 0 and found.max() <= 1
+    assert found[:, :10].mean() > 0.9

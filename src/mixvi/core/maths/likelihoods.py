@@ -47,6 +47,7 @@ class Likelihood(nn.Module):
     is_count: ClassVar[bool] = False
     has_elbo: ClassVar[bool] = True
     outputs_per_gene: ClassVar[int] = 1
+    largest_mean: ClassVar[float] = math.inf
 
     def __init__(self, n_genes: int, output_activation: str | None = None):
         super().__init__()
@@ -229,6 +230,7 @@ class Bernoulli(Likelihood):
     """Binary cross-entropy with logits against values in [0, 1] (Kolb 2022, section 9.1)."""
 
     name = "bernoulli"
+    largest_mean = 1.0
 
     def mean(self, raw, library):
         """See :meth:`Likelihood.mean`."""

@@ -86,7 +86,8 @@ class TrainingCellsMixin:
         mean = likelihood.mean(raw, rows.library) + added
         hurdle = self._training_hurdle()
         if use_mean:
-            return mean if self.support_ in (None, "real") else mean.clamp_min(0.0)
+            is_real = self.support_ in (None, "real")
+            return mean if is_real else mean.clamp(0.0, likelihood.largest_mean)
         if hurdle is not None:
             return hurdle.sample(mean)
         return likelihood.sample(raw, rows.library, rows.batch)
