@@ -74,6 +74,40 @@ def test_a_scene_becomes_a_map(files, tmp_path, monkeypatch):
     assert (found.values[0] == expected).mean() > 0.95
 
 
+def test_an_offset_is_added_before_the_scale(files, tmp_path, monkeypatch):
+    folder, tiles = files
+    tiles = tiles.copy()
+    tiles.obsm["series"] = tiles.obsm["series"] - np.float32(0.1)
+    mixvi.satellite.SymmetricHVAE.setup_anndata(tiles)
+    model = mixvi.satellite.SymmetricHVAE(tiles, layers="light", width=0.25)
+    model.train(1, batch_size=9, **CPU)
+    model.save(tmp_path / "model")
+    run(
+        monkeypatch, "impute", folder, "--model", tmp_path / "model", "--out", tmp_path / "f.nc",
+        "--offset", -1000, "--scale", 1e-4, "--n-samples", 1,
+    )  # fmt: skip
+    filled = mixvi.satellite.read_scene(tmp_path / "f.nc")["series"].values
+    scene = mixvi.satellite.read_scene(folder)
+    valid = scene["valid"].values
+    expected = (scene["series"].values[valid].astype(float) - 1000) * 1e-4
+    np.testing.assert_allclose(filled[valid], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_of_tiles_with_acquisitions_reads_scenes(files, tmp_path, monkeypatch):
+    folder, tiles = files
+    tiles = tiles.copy()
+    tiles.obsm["frame"] = tiles.obsm["valid"].any((2, 3, 4))
+    mixvi.satellite.UNetSegmenter.setup_anndata(tiles)
+    model = mixvi.satellite.UNetSegmenter(tiles, width=4, n_levels=1)
+    model.train(1, batch_size=9, **CPU)
+    model.save(tmp_path / "model")
+    run(
+        monkeypatch, "segment", folder, "--model", tmp_path / "model", "--out",
+        tmp_path / "map.tif", "--scale", 1e-4,
+    )  # fmt: skip
+    assert rioxarray.open_rasterio(tmp_path / "map.tif").shape == (1, SIDE, SIDE)
+
+
 def test_a_model_without_the_verb(files, tmp_path, monkeypatch, capsys):
     folder, tiles = files
     mixvi.satellite.UNetSegmenter.setup_anndata(tiles)

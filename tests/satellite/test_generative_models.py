@@ -251,6 +251,39 @@ def test_codes_and_reconstructions_have_a_shape(model):
         model.impute(assume_filled=True)
 
 
+def test_views_may_disagree_about_maps(model):
+    adata = tiles(3, seed=2)
+    between = model.get_uncertainty(adata, kind="mutual_information", n_views=8)
+    total = model.get_uncertainty(adata, n_views=8)
+    assert between.shape == (3, 8, 8)
+    assert between.max() > 0 and (between <= total + 1e-6).all()
+    p = model.predict(adata, soft=True, tta=8)
+    np.testing.assert_allclose(total, -(p * np.log(p)).sum(1), atol=1e-5)
+    # views of a mirrored tile are those of the tile
+    for key in ("series", "valid"):
+        adata.obsm[key] = adata.obsm[key][..., ::-1].copy()
+    mirrored = model.get_uncertainty(adata, kind="mutual_information", n_views=8)
+    np.testing.assert_allclose(mirrored[..., ::-1], between, atol=1e-5)
+
+
+def test_a_number_of_series_is_generated_of_maps_at_hand(model):
+    adata = model.adata
+    assert model.generate(n=3).shape == (3, 3, 5, 8, 8)
+    whole = adata.obsm["labels"].copy()
+    try:
+        adata.obsm["labels"] = np.full_like(whole, 1)
+        maps = model._drawn_maps(5)
+        assert maps.shape == (5, 8, 8) and (maps == 1).all()
+        adata.obsm["labels"][:, 0, 0] = UNLABELLED
+        with pytest.raises(ValueError, match="No registered tile has a class at every pixel"):
+            model.generate(n=3)
+    finally:
+        adata.obsm["labels"] = whole
+    for options in ({}, {"segmentation": whole[:1], "n": 1}):
+        with pytest.raises(ValueError, match="Pass a segmentation to generate from, or n to have"):
+            model.generate(**options)
+
+
 def test_annotate_writes_under_documented_keys(model):
     adata = tiles(4, seed=2)
     model.annotate(adata, key_added="sel", imputed=True)
@@ -277,6 +310,25 @@ def test_series_without_labels_are_filled_and_generated_and_have_no_maps(name):
         model.predict()
     model.annotate()
     assert f"X_{type(model).__name__.lower()}" in adata.obsm
+
+
+@pytest.mark.parametrize("name", ["ladder", "flat"])
+def test_values_of_0_to_1_may_be_bernoulli(name):
+    adata = tiles()
+    adata.obsm["series"] = (adata.obsm["series"] > 0.2).astype(np.float32)
+    model = trained(name, adata, likelihood="bernoulli")
+    assert 0 <= model.get_reconstruction().min() <= model.get_reconstruction().max() <= 1
+    assert set(np.unique(model.generate(n=2, give_mean=False))) == {0.0, 1.0}
+    # -log p of whole bits, at the means that are decoded
+    rows = next(model._batches(adata, None, 6))
+    path = model.module.posterior(rows, model.module.evidence(rows))
+    x, seen = model.module.target(rows)
+    p = path.image.mean
+    expected = torch.where(seen, (x * p + (1 - x) * (1 - p)).log(), 0.0).flatten(1).sum(1)
+    torch.testing.assert_close(path.image.log_likelihood(x, seen), expected, rtol=1e-4, atol=1e-3)
+    adata.obsm["series"] = adata.obsm["series"] + 0.5
+    with pytest.raises(ValueError, match=r"'bernoulli' is for values in \[0, 1\], .* to 1.5"):
+        trained(name, adata, likelihood="bernoulli")
 
 
 @pytest.mark.parametrize("name", ["SymmetricHVAE", "ladder", "general"])

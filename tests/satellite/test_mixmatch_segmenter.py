@@ -32,12 +32,13 @@ class OfPixels(nn.Module):
         return torch.cat([x, -x[:, :1]], 1)
 
 
-def module_of(unet=None, n_dates=3, augmentation=None, by_date=False, **mixing):
+def module_of(unet=None, n_dates=3, augmentation=None, by_date=False, guess_with="raw", **mixing):
     torch.manual_seed(0)
     unet = UNet(7, 3, n_dates, by_date, width=4, n_levels=1) if unet is None else unet
     settings = {"lambda_u": 1.0, "alpha": 0.3, "rampup_steps": 1} | mixing
     shown = Augmentation(**(STILL if augmentation is None else augmentation))
-    return MixMatchSegmenterModule(unet, 2, 3, shown, MixMatchSettings(**settings)).train()
+    mixing = MixMatchSettings(**settings)
+    return MixMatchSegmenterModule(unet, 2, 3, shown, mixing, guess_with=guess_with).train()
 
 
 def without_labels(series, rows):
@@ -53,6 +54,25 @@ def test_it_learns_land_cover_from_a_tenth_of_the_pixels():
     true = test.obsm["true_labels"]
     accuracy = (model.predict(test) == true).mean()
     assert accuracy > 0.8 > 0.3 + np.bincount(true.ravel()).max() / true.size
+
+
+def test_the_average_of_the_weights_may_guess():
+    series = minibatch()
+    guesses = {}
+    for guess_with in ("raw", "ema"):
+        module = module_of(guess_with=guess_with)
+        with torch.no_grad():
+            for weights in module.averaged_unet.parameters():
+                weights.add_(0.1)
+        other = {"raw": module.averaged_unet, "ema": module.unet}[guess_with]
+        own = module.taught_by_guesses(series)[0].targets
+        for weights in other.parameters():
+            weights.data.zero_()
+        torch.testing.assert_close(module.taught_by_guesses(series)[0].targets, own)
+        guesses[guess_with] = own
+    assert not torch.allclose(guesses["raw"], guesses["ema"])
+    with pytest.raises(ValueError, match="guess_with"):
+        module_of(guess_with="mean")
 
 
 @pytest.mark.parametrize("by_date", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -25,6 +25,13 @@ Scale = Annotated[
         "Sentinel-2's digital numbers."
     ),
 ]
+Offset = Annotated[
+    float,
+    typer.Option(
+        help="What is added to values before; -1000 for Sentinel-2's digital numbers of baseline "
+        "04.00 and later."
+    ),
+]
 Overlap = Annotated[
     int | None, typer.Option(help="Pixels that tiles share.", show_default="an eighth of a tile")
 ]
@@ -39,6 +46,7 @@ def segment(
     out: Annotated[Path, typer.Option("--out", help="GeoTIFF of the map, NetCDF or zarr.")],
     soft: Annotated[bool, typer.Option("--soft", help="Probabilities of the classes.")] = False,
     scale: Scale = 1.0,
+    offset: Offset = 0.0,
     overlap: Overlap = None,
     batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
@@ -48,7 +56,8 @@ def segment(
     def predict(loaded: Any) -> Callable:
         return lambda tiles: loaded.predict(tiles, soft=True)
 
-    _predict(predict, "predict", scene, model, out, scale, overlap, batch_size, overwrite, soft)
+    reading = _Reading(scene, scale, offset, overlap, batch_size)
+    _predict(predict, "predict", reading, model, out, overwrite, soft)
 
 
 @app.command()
@@ -60,6 +69,7 @@ def impute(
     ],
     n_samples: Annotated[int, typer.Option(min=1, help="Draws whose mean fills a gap.")] = 16,
     scale: Scale = 1.0,
+    offset: Offset = 0.0,
     overlap: Overlap = None,
     batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
@@ -69,22 +79,31 @@ def impute(
     def predict(loaded: Any) -> Callable:
         return lambda tiles: loaded.impute(tiles, n_samples=n_samples)
 
-    _predict(predict, "impute", scene, model, out, scale, overlap, batch_size, overwrite, True)
+    reading = _Reading(scene, scale, offset, overlap, batch_size)
+    _predict(predict, "impute", reading, model, out, overwrite, True)
+
+
+class _Reading(NamedTuple):
+    """A scene, and how its tiles are read."""
+
+    path: Path
+    scale: float
+    offset: float
+    overlap: int | None
+    batch_size: int
 
 
 def _predict(
     predict: Callable[[Any], Callable],
     verb: str,
-    path: Path,
+    reading: _Reading,
     model_dir: Path,
     out: Path,
-    scale: float,
-    overlap: int | None,
-    batch_size: int,
     overwrite: bool,
     soft: bool,
 ) -> None:
     """Read a scene, have a model predict its tiles, and write what it found."""
+    path, scale, offset, overlap, batch_size = reading
     check_outputs(path, overwrite, out)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist.")
@@ -92,8 +111,10 @@ def _predict(
     from mixvi.satellite import predict_scene, read_scene, write_raster
 
     scene = read_scene(path)
-    if scale != 1.0:
-        scene["series"] = scene["series"].astype("float32") * scale
+    if scale != 1.0 or offset:
+        series = (scene["series"].astype("float32") + offset) * scale
+        # what marks missing values in the file may now be a value; "valid" knows where they are
+        scene["series"] = series.drop_attrs()
     size = model.shape[-1]
     options = {
         "size": size,

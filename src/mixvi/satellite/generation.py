@@ -11,11 +11,12 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.training.threads import few_threads
+from mixvi.satellite.dreams import turned
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.ladder_path import moments
 from mixvi.satellite.residuals import LEAST_DATES
 from mixvi.satellite.series import Series
-from mixvi.satellite.setup import observed_values, read_series
+from mixvi.satellite.setup import label_maps, observed_values, read_series
 
 LEVELS = ("all", "z0")
 RESIDUALS = ("auto", "series", "trained")
@@ -233,9 +234,11 @@ class GenerationMixin:
         ----------
         segmentation
             Classes ``(n, H, W)``, or ``(n, T, H, W)`` for a model of a map a date; every pixel has
-            one. A model without classes has none, but a number ``n``.
+            one.
         n
-            How many series a model without classes generates.
+            How many series are generated without: of maps drawn from those of the registered tiles
+            that have a class at every pixel, mirrored and turned at random, and of none by a model
+            that knows no classes.
         style
             AnnData whose tiles give the codes of tile and dates, one tile for all or one each;
             default codes from the prior, from which those of pixels always are.
@@ -248,12 +251,13 @@ class GenerationMixin:
         Raises
         ------
         ValueError
-            If a segmentation is missing, has another shape or a pixel without a class, dates are
+            If neither a segmentation nor ``n`` is given, or both, a segmentation has another shape
+            or a pixel without a class, no registered tile has a class at every pixel, dates are
             none, or ``style`` has another number of tiles.
         """
         self._check_if_trained()
         maps = self._checked_segmentation(segmentation, n)
-        n = len(maps) if n is None else n
+        n = n if maps is None else len(maps)
         codes, days = None, self.module.usual_dates.cpu()
         if style is not None:
             codes, days = self._codes_of(style, n, batch_size)
@@ -283,16 +287,16 @@ class GenerationMixin:
         return torch.cat(parts).numpy()
 
     def _checked_segmentation(self, segmentation: np.ndarray | None, n: int | None):
+        if n is not None:
+            arguments.check_positive("n", n)
         if not self.classes:
             if segmentation is not None or n is None:
                 raise ValueError("The model knows no classes. Pass n, and no segmentation.")
-            arguments.check_positive("n", n)
             return None
-        if segmentation is None or n is not None:
-            raise ValueError(
-                "Pass a segmentation to generate from, and no n: the model has no distribution of "
-                "segmentations."
-            )
+        if (segmentation is None) == (n is None):
+            raise ValueError("Pass a segmentation to generate from, or n to have some drawn.")
+        if segmentation is None:
+            return self._drawn_maps(n)
         maps = np.asarray(segmentation)
         n_axes = 4 if self._by_date else 3
         if maps.ndim != n_axes or maps.dtype.kind not in "iu":
@@ -310,6 +314,23 @@ class GenerationMixin:
             )
         self._check_size(*maps.shape[-2:], max(layer.scale for layer in self.module.table))
         return torch.as_tensor(maps.astype(np.int64))
+
+    def _drawn_maps(self, n: int) -> Tensor:
+        """Of tiles that have a class at every pixel, ``(n, [T], H, W)``, as dreams start from."""
+        if self.adata is None:
+            raise ValueError(
+                "The model was loaded without tiles, so that there are no maps to draw from: pass "
+                "a segmentation."
+            )
+        maps = label_maps(self.adata, self._setup_args, self.label_mode)
+        complete = maps[(maps >= 0).reshape(len(maps), -1).all(1)]
+        if not len(complete):
+            raise ValueError(
+                "No registered tile has a class at every pixel, so that there are no maps to draw "
+                "from: pass a segmentation, such as get_refined_segmentation() or predict()."
+            )
+        chosen = torch.randint(len(complete), (n,))
+        return turned(torch.as_tensor(complete.astype(np.int64))[chosen])
 
     def _codes_of(
         self, style: AnnData, n: int, batch_size: int | None

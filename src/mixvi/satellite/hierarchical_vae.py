@@ -24,6 +24,7 @@ from mixvi.satellite.ladder_path import Path
 from mixvi.satellite.series import Series
 
 INFERENCE = ("ladder", "general", "markov", "flat")
+LIKELIHOODS = ("gaussian", "bernoulli")
 # what encoder blocks see of the layers above, in numbers a channel: draws, or draws and evidence
 _SEEN = {"general": Gaussian.n_parameters + 1, "markov": 1}
 
@@ -201,6 +202,9 @@ class HierarchicalVAE(LadderModel):
         code downwards; ``"general"``: from the image upwards, each layer given all that came
         before; ``"markov"``: each given the one before, without skips; ``"flat"``: a VAE, in which
         maps between code and image are deterministic.
+    likelihood
+        Family of the values: ``"gaussian"``, of standardised bands, or ``"bernoulli"``, of values
+        in [0, 1].
     layers, width, n_code, n_date_code, n_place_code, other_gaps, variance
         As for :class:`mixvi.satellite.SymmetricHVAE`.
     activation, norm, labelled_fraction
@@ -221,13 +225,15 @@ class HierarchicalVAE(LadderModel):
     Raises
     ------
     ValueError
-        If a setting is unknown, or height and width do not suit the layers.
+        If a setting is unknown, height and width do not suit the layers, or values are outside the
+        domain of their family.
     """
 
     def __init__(
         self,
         adata: AnnData | None = None,
         inference: str = "ladder",
+        likelihood: str = "gaussian",
         layers: str | Sequence[dict] = "auto",
         width: float = 1.0,
         n_code: int = 8,
@@ -247,6 +253,8 @@ class HierarchicalVAE(LadderModel):
     ):
         super().__init__(adata, registry)
         arguments.check_choice("inference", inference, INFERENCE)
+        arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
+        self._likelihood = likelihood
         for name, weight in (
             ("kl_warmup", kl_warmup),
             ("free_bits", free_bits),
@@ -273,6 +281,7 @@ class HierarchicalVAE(LadderModel):
             self._by_date,
             family=None if inference == "flat" else "gaussian",
             code_family="gaussian",
+            image_family=likelihood,
             inference=inference,
             kl_warmup=kl_warmup,
             free_bits=free_bits,
@@ -280,7 +289,8 @@ class HierarchicalVAE(LadderModel):
             temperature=temperature,
             **options,
         )
-        self._begin(module, locals(), f"HierarchicalVAE with inference={inference}")
+        summary = f"HierarchicalVAE with inference={inference}, likelihood={likelihood}"
+        self._begin(module, locals(), summary)
 
 
 def _chain(table: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from math import ceil
 
 import numpy as np
 import torch
-from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
@@ -29,10 +27,8 @@ from mixvi.satellite.supervision import (
     cross_entropy,
 )
 from mixvi.satellite.unet import UNet, check_sides
-from mixvi.satellite.views import Augmentation, fixed_views
+from mixvi.satellite.views import Augmentation
 
-# views of mutual information unless told
-_N_VIEWS = 4
 # of training unless told: few tiles are passed over more often than many
 _UPDATES = 2000
 
@@ -105,20 +101,6 @@ class LabelledModule(SegmentingModule):
     def target_mask(self, series: Series) -> Tensor:
         """Pixels that labels teach, in the shape of the labels."""
         return series.labelled & series.support if self.require_support else series.labelled
-
-    def view_probabilities(
-        self, series: Series, n_views: int, network: UNet | None = None
-    ) -> Tensor:
-        """Probabilities of exact views, laid upon each other, ``(n_views, B, ..., L, H, W)``.
-
-        By the network that users see maps of, or another, uncalibrated.
-        """
-        softened = self.probabilities if network is None else partial(torch.softmax, dim=-3)
-        network, maps = network or self.shown_unet, []
-        for view in fixed_views(len(series), n_views, tuple(series.x.shape[-2:]), series.x.device):
-            logits = network(view.see(series).planes(), series.frame)
-            maps.append(view.inverse.maps(softened(logits)))
-        return torch.stack(maps)
 
 
 class LabelledSegmenter(Segmenter):
@@ -219,90 +201,3 @@ class LabelledSegmenter(Segmenter):
             self.module.class_weights.copy_(weights)
         callbacks = [*(fit.trainer.get("callbacks") or []), MajorityWatch()]
         return super()._fit(replace(fit, trainer=fit.trainer | {"callbacks": callbacks}), run)
-
-    @torch.inference_mode()
-    def _over_views(
-        self,
-        adata: AnnData,
-        indices: Sequence[int] | None,
-        batch_size: int | None,
-        n_views: int,
-    ) -> Iterator[Tensor]:
-        """Probabilities of views of a minibatch, ``(n_views, B, ..., L, H, W)``."""
-        for series in self._batches(adata, indices, batch_size):
-            yield self.module.view_probabilities(series, n_views).cpu()
-
-    def predict(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        soft: bool = False,
-        tta: int = 1,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """The class of each pixel, or the probabilities of all.
-
-        Parameters
-        ----------
-        tta
-            Flips and turns of each tile whose probabilities are averaged; up to 8 of squares, 4 of
-            other tiles. 1: the tile as it is.
-
-        Returns
-        -------
-        Numbers of classes ``(n_obs, H, W)``, or ``(n_obs, T, H, W)`` of a map a date; with
-        ``soft`` probabilities ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
-
-        Raises
-        ------
-        ValueError
-            If there are not so many views.
-        """
-        adata = self._validate_anndata(adata)
-        parts = [p.mean(0) for p in self._over_views(adata, indices, batch_size, tta)]
-        probabilities = torch.cat(parts).numpy()
-        return probabilities if soft else probabilities.argmax(-3)
-
-    def get_uncertainty(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        kind: str = "entropy",
-        n_views: int | None = None,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """How unsure the class of each pixel is, in nats, in the shape of :meth:`predict`.
-
-        Parameters
-        ----------
-        kind
-            ``"entropy"`` of the probabilities: 0 is sure, log L is to know nothing;
-            ``"mutual_information"`` of class and view: how much of that is that views disagree.
-        n_views
-            Flips and turns whose probabilities are averaged (see :meth:`predict`); by default one
-            for the entropy and four for the mutual information.
-
-        Raises
-        ------
-        ValueError
-            If ``kind`` is unknown, or there are not so many views.
-        """
-        check_choice("kind", kind, ("entropy", "mutual_information"))
-        is_entropy = kind == "entropy"
-        if n_views is None:
-            n_views = 1 if is_entropy else _N_VIEWS
-        elif n_views == 1 and not is_entropy:
-            raise ValueError("n_views: one view cannot disagree. Pass two or more.")
-        adata = self._validate_anndata(adata)
-        found = []
-        for p in self._over_views(adata, indices, batch_size, n_views):
-            total = _entropy(p.mean(0))
-            found.append(total if is_entropy else (total - _entropy(p).mean(0)).clamp_min(0))
-        return torch.cat(found).numpy()
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    """Entropy in nats of probabilities ``(..., L, H, W)``."""
-    return -torch.special.xlogy(probabilities, probabilities).sum(-3)

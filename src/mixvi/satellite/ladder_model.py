@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.data.annotations import Annotations, check_key_added
@@ -23,7 +24,7 @@ from mixvi.satellite.ladder import Layer, resolve_layers
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.model import Segmenter
 from mixvi.satellite.residuals import OTHER_GAPS
-from mixvi.satellite.setup import dates, label_maps, read_series
+from mixvi.satellite.setup import dates, label_maps, observed_values, read_series
 from mixvi.satellite.views import make_augmentation
 
 # tiles by which the first evidence is scaled
@@ -41,6 +42,8 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
     module: LadderModule
     # share of labelled tiles in a minibatch, where there are others, too
     _labelled_fraction: float
+    # family of the values
+    _likelihood = "gaussian"
 
     def _table(self, layers: str | Sequence[dict], width: float) -> tuple[Layer, ...]:
         """The layers, which the tiles' height and width must suit."""
@@ -114,6 +117,19 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
             shape = read_series(adata, self._setup_args).shape
             self._check_size(*shape[3:], max(layer.scale for layer in self.module.table))
 
+    def _check_data(self, adata: AnnData) -> None:
+        """Raise ValueError if an observed value is outside the domain of the likelihood."""
+        if self._likelihood == "gaussian":
+            return
+        series = read_series(adata, self._setup_args)
+        values = series[np.broadcast_to(observed_values(adata, self._setup_args), series.shape)]
+        if values.min() < 0 or (self._likelihood == "bernoulli" and values.max() > 1):
+            domain = "in [0, 1]" if self._likelihood == "bernoulli" else "of at least 0"
+            raise ValueError(
+                f"likelihood={self._likelihood!r} is for values {domain}, but the series have "
+                f"values from {values.min():.4g} to {values.max():.4g}."
+            )
+
     @property
     def _by_date(self) -> bool:
         return self.label_mode == "date"
@@ -161,11 +177,9 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
     def _prepare(self, rows: np.ndarray) -> None:
         """Give the module what it needs of the training tiles beside minibatches."""
 
-    def _probabilities(
-        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
-    ) -> np.ndarray:
+    def _over_views(self, *args) -> Iterator[Tensor]:
         self._check_has_classes()
-        return super()._probabilities(adata, indices, batch_size)
+        return super()._over_views(*args)
 
     def _check_has_classes(self) -> None:
         if not self.classes:

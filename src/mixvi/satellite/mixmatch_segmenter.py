@@ -16,7 +16,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from mixvi.core.arguments import check_rate
+from mixvi.core.arguments import check_choice, check_rate
 from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.core.maths.averaging import move_average, still_statistics, warmed_decay
 from mixvi.core.maths.mixmatch import (
@@ -36,6 +36,8 @@ from mixvi.satellite.series import Series, masked_mean
 from mixvi.satellite.supervision import class_targets, cross_entropy
 from mixvi.satellite.unet import UNet
 from mixvi.satellite.views import Augmentation, make_augmentation
+
+GUESS_WITH = ("raw", "ema")
 
 
 class Taught(NamedTuple):
@@ -90,6 +92,8 @@ class MixMatchSegmenterModule(LabelledModule):
         MixMatch's numbers.
     ema_decay
         Decay of the moving average of the weights, warmed up.
+    guess_with
+        ``"raw"``, the present weights, or ``"ema"``, their average.
     """
 
     def __init__(
@@ -100,19 +104,31 @@ class MixMatchSegmenterModule(LabelledModule):
         augmentation: Augmentation,
         mixing: MixMatchSettings,
         ema_decay: float = 0.999,
+        guess_with: str = "raw",
         require_support: bool = False,
     ):
         super().__init__(unet, n_bands, n_classes, augmentation, require_support)
         check_rate("ema_decay", ema_decay)
+        check_choice("guess_with", guess_with, GUESS_WITH)
         self.mixing = mixing
         self.ema_decay = ema_decay
         self.averaged_unet = deepcopy(unet).requires_grad_(False)
+        self.guess_with = guess_with
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.long))
 
     @property
     def shown_unet(self) -> UNet:
         """The averaged network, of which users see maps; the present one while training."""
         return self.unet if self.training else self.averaged_unet
+
+    @property
+    def guessing_unet(self) -> UNet:
+        """The network that guesses what teaches."""
+        return self.averaged_unet if self.guess_with == "ema" else self.unet
+
+    def guessed_logits(self, series: Series) -> Tensor:
+        """Logits of the network that guesses, ``(B, ..., L, H, W)``."""
+        return self.guessing_unet(series.planes(), series.frame)
 
     def steps(self) -> tuple[Step, ...]:
         """One step a minibatch."""
@@ -161,8 +177,8 @@ class MixMatchSegmenterModule(LabelledModule):
             view = self.augmentation.views(series)
             views.append(view)
             seen.append(self.augmentation.relight(view.see(series), self.dark))
-        with still_statistics(self.unet):
-            maps = [self.unet(s.planes(), s.frame).softmax(-3) for s in seen]
+        with still_statistics(self.guessing_unet):
+            maps = [self.guessed_logits(s).softmax(-3) for s in seen]
         # what lies beyond the frame is not observed, so that support says both
         support = [s.support for s in seen]
         backs = [view.inverse for view in views]
@@ -293,6 +309,9 @@ class MixMatchSegmenter(LabelledSegmenter):
     ema_decay
         Decay of the moving average of the weights, ``min(ema_decay, (1 + n) / (10 + n))`` at the
         n-th update.
+    guess_with
+        Which weights guess: ``"raw"``, the present ones, as in the paper, or ``"ema"``, their
+        moving average.
     augmentation
         Settings of :class:`mixvi.satellite.Augmentation`, which views are drawn by, as in
         :class:`mixvi.satellite.UNetSegmenter`.
@@ -321,6 +340,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         rampup_steps: int = 200,
         warmup_steps: int = 200,
         ema_decay: float = 0.999,
+        guess_with: str = "raw",
         class_weights: str = "none",
         require_support: bool = False,
         augmentation: dict | None = None,
@@ -336,6 +356,7 @@ class MixMatchSegmenter(LabelledSegmenter):
             make_augmentation(augmentation, self.shape[0]),
             MixMatchSettings(lambda_u, alpha, temperature, n_views, rampup_steps, warmup_steps),
             ema_decay,
+            guess_with,
             require_support,
         )
         self._finish(module, locals(), f"MixMatchSegmenter of {len(self.classes)} classes")
@@ -417,7 +438,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         n_views: int | None = None,
         batch_size: int | None = None,
     ) -> PseudoLabels:
-        """What each pixel would be taken for in training, by flips and turns and present weights.
+        """What each pixel would be taken for in training, by flips and turns.
 
         Parameters
         ----------
@@ -437,7 +458,9 @@ class MixMatchSegmenter(LabelledSegmenter):
         adata = self._validate_anndata(adata)
         module, parts = self.module, []
         for series in self._batches(adata, indices, batch_size):
-            maps = module.view_probabilities(series, n_views or module.mixing.n_views, module.unet)
+            maps = module.view_probabilities(
+                series, n_views or module.mixing.n_views, module.guessed_logits
+            )
             support = series.support
             guess, known = module.guess(series, maps, support.expand(len(maps), *support.shape))
             parts.append((guess.argmax(-3).cpu(), (known & support).cpu(), guess.cpu()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data.fields import BaseAnnDataField
+from torch import Tensor
 
 from mixvi.core.arguments import check_choice
 from mixvi.core.data.annotations import Annotations, check_key_added
@@ -30,6 +31,8 @@ _PLACES_AT_A_TIME = 2**20
 # tiles, and pixels of their sides, by which the unit of values is told, and how far these are apart
 _SEEN_OF_SCALE = 16
 _OTHER_UNIT = 100.0
+# views of mutual information unless told
+_N_VIEWS = 4
 # warnings name the line outside that called
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -171,9 +174,9 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
         return min(super()._default_batch_size(adata), max(1, at_most))
 
 
-def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+def _entropy(probabilities: Tensor) -> Tensor:
     """Entropy in nats of probabilities ``(..., L, H, W)``, ``(..., H, W)``."""
-    return -(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(-3)
+    return -torch.special.xlogy(probabilities, probabilities).sum(-3)
 
 
 class Segmenter(SeriesModel):
@@ -192,14 +195,16 @@ class Segmenter(SeriesModel):
         return split
 
     @torch.inference_mode()
-    def _probabilities(
-        self, adata: AnnData, indices: Sequence[int] | None, batch_size: int | None
-    ) -> np.ndarray:
-        parts = [
-            self.module.probabilities(self.module.class_logits(series)).cpu()
-            for series in self._batches(adata, indices, batch_size)
-        ]
-        return torch.cat(parts).numpy()
+    def _over_views(
+        self,
+        adata: AnnData,
+        indices: Sequence[int] | None,
+        batch_size: int | None,
+        n_views: int,
+    ) -> Iterator[Tensor]:
+        """Probabilities of views of a minibatch, ``(n_views, B, ..., L, H, W)``."""
+        for series in self._batches(adata, indices, batch_size):
+            yield self.module.view_probabilities(series, n_views).cpu()
 
     def predict(
         self,
@@ -207,22 +212,30 @@ class Segmenter(SeriesModel):
         indices: Sequence[int] | None = None,
         *,
         soft: bool = False,
+        tta: int = 1,
         batch_size: int | None = None,
     ) -> np.ndarray:
         """The class of each pixel, or the probabilities of all.
 
         Parameters
         ----------
-        soft
-            Return probabilities.
+        tta
+            Flips and turns of each tile whose probabilities are averaged; up to 8 of squares, 4 of
+            other tiles. 1: the tile as it is.
 
         Returns
         -------
         Numbers of classes ``(n_obs, H, W)``, or ``(n_obs, T, H, W)`` of a map a date; with
         ``soft`` probabilities ``(n_obs, L, H, W)`` or ``(n_obs, T, L, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many views.
         """
         adata = self._validate_anndata(adata)
-        probabilities = self._probabilities(adata, indices, batch_size)
+        parts = [p.mean(0) for p in self._over_views(adata, indices, batch_size, tta)]
+        probabilities = torch.cat(parts).numpy()
         return probabilities if soft else probabilities.argmax(-3)
 
     def get_uncertainty(
@@ -231,6 +244,7 @@ class Segmenter(SeriesModel):
         indices: Sequence[int] | None = None,
         *,
         kind: str = "entropy",
+        n_views: int | None = None,
         batch_size: int | None = None,
     ) -> np.ndarray:
         """How unsure the class of each pixel is, in nats, in the shape of :meth:`predict`.
@@ -238,15 +252,29 @@ class Segmenter(SeriesModel):
         Parameters
         ----------
         kind
-            ``"entropy"`` of the probabilities: 0 is sure, log L is to know nothing.
+            ``"entropy"`` of the probabilities: 0 is sure, log L is to know nothing;
+            ``"mutual_information"`` of class and view: how much of that is that views disagree.
+        n_views
+            Flips and turns whose probabilities are averaged (see :meth:`predict`); by default one
+            for the entropy and four for the mutual information.
 
         Raises
         ------
         ValueError
-            If ``kind`` is unknown.
+            If ``kind`` is unknown, or there are not so many views.
         """
-        check_choice("kind", kind, ("entropy",))
-        return entropy_of(self.predict(adata, indices, soft=True, batch_size=batch_size))
+        check_choice("kind", kind, ("entropy", "mutual_information"))
+        is_entropy = kind == "entropy"
+        if n_views is None:
+            n_views = 1 if is_entropy else _N_VIEWS
+        elif n_views == 1 and not is_entropy:
+            raise ValueError("n_views: one view cannot disagree. Pass two or more.")
+        adata = self._validate_anndata(adata)
+        found = []
+        for p in self._over_views(adata, indices, batch_size, n_views):
+            total = _entropy(p.mean(0))
+            found.append(total if is_entropy else (total - _entropy(p).mean(0)).clamp_min(0))
+        return torch.cat(found).numpy()
 
     @torch.inference_mode()
     def calibrate(
@@ -345,5 +373,5 @@ class Segmenter(SeriesModel):
         found = Annotations(key, self._description() | {"classes": self.classes})
         found.obsm[f"{key}_labels"] = p.argmax(-3)
         found.obsm[f"{key}_probabilities"] = p
-        found.obsm[f"{key}_entropy"] = entropy_of(p)
+        found.obsm[f"{key}_entropy"] = _entropy(torch.as_tensor(p)).numpy()
         return found

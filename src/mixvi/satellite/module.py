@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mixvi.core.training.steps import StepwiseModule
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import FRAME_KEY, OBSERVED_KEY, TIME_KEY
-from mixvi.satellite.views import Augmentation
+from mixvi.satellite.views import Augmentation, fixed_views
 
 
 class SeriesModule(StepwiseModule):
@@ -99,6 +100,23 @@ class SegmentingModule(SeriesModule):
     def probabilities(self, logits: Tensor) -> Tensor:
         """What users see of logits ``(..., L, H, W)``."""
         return (logits / self.temperature).softmax(-3)
+
+    def view_probabilities(
+        self, series: Series, n_views: int, logits: Callable[[Series], Tensor] | None = None
+    ) -> Tensor:
+        """Probabilities of exact views, laid upon each other, ``(n_views, B, ..., L, H, W)``.
+
+        As users see them, or of what else gives ``logits`` of a series, uncalibrated.
+        """
+        size, maps = tuple(series.x.shape[-2:]), []
+        for view in fixed_views(len(series), n_views, size, series.x.device):
+            seen = view.see(series)
+            if logits is None:
+                p = self.probabilities(self.class_logits(seen))
+            else:
+                p = logits(seen).softmax(-3)
+            maps.append(view.inverse.maps(p))
+        return torch.stack(maps)
 
     @abstractmethod
     def class_logits(self, series: Series) -> Tensor:

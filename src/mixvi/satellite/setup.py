@@ -22,12 +22,14 @@ TIME_KEY = "time"
 # keys that are taken if they are there, and nothing else is said
 _MODES = {"map": "a map a series", "date": "a map a date"}
 _USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
+# what tiles of a scene do not have, and a trained model does without
+_NOT_NEEDED = ("frame_key", "labels_key")
 # reflectance is below one but over snow and glint
 _LARGEST_REFLECTANCE = 2.0
+# also by which rasters of bytes mark what is no class
+_LARGEST_BYTE = 255
 # of the year 2969; what is beyond has another unit
 _LAST_DAY = 365_000
-# by which rasters of bytes mark what is no class
-_BYTE_NODATA = 255
 
 
 def resolve_series(
@@ -65,9 +67,11 @@ def resolve_series(
     if source_registry is not None:
         source = source_registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
     for name, usual in _USUAL.items():
-        if args[name] is None and usual in adata.obsm:
+        # a model that has learnt without dates reads none
+        knows_none = source and name == "time_key"
+        if args[name] is None and usual in adata.obsm and not knows_none:
             args[name] = usual
-        elif args[name] is not None and not (source and name == "labels_key"):
+        elif args[name] is not None and not (source and name in _NOT_NEEDED):
             checks.check_key(adata, "obsm", args[name], name)
     if source and (source["label_mode"] is None or args["labels_key"] not in adata.obsm):
         # new tiles need no labels, and a model that knows no classes reads none
@@ -142,7 +146,7 @@ def _marked_valid(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> n
 
 
 def _given_frame(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np.ndarray | None:
-    if args["frame_key"] is None:
+    if args["frame_key"] not in adata.obsm:
         return None
     frame = np.asarray(adata.obsm[args["frame_key"]])
     if frame.shape != series.shape[:2]:
@@ -249,9 +253,8 @@ def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) ->
             f"{int(empty.sum())} of {len(series)} tiles have no valid pixel on any date, the first "
             f"{adata.obs_names[int(empty.argmax())]!r}. Leave them out: nothing is known of them."
         )
-    if series.dtype.kind != "f":
-        return
-    unmarked = int((~np.isfinite(series) & _marked_valid(adata, args, series)).sum())
+    is_float = series.dtype.kind == "f"
+    unmarked = is_float and int((~np.isfinite(series) & _marked_valid(adata, args, series)).sum())
     if unmarked:
         warnings.warn(
             f"{_name(args, 'series_key')} has {unmarked} values that are NaN or infinite but "
@@ -259,8 +262,10 @@ def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) ->
             UserWarning,
             stacklevel=2,
         )
-    largest = np.max(series, where=np.broadcast_to(observed, series.shape), initial=-np.inf)
-    if largest > _LARGEST_REFLECTANCE:
+    observed = np.broadcast_to(observed, series.shape)
+    largest = np.max(series, where=observed, initial=series[observed][0])
+    # bytes are photographs, and whole numbers as small as they may be counts
+    if largest > (_LARGEST_REFLECTANCE if is_float else _LARGEST_BYTE):
         warnings.warn(
             f"{_name(args, 'series_key')} has values up to {largest:.4g}: reflectance is mostly "
             "below 1. If these are digital numbers, divide them (Sentinel-2: by 10,000), so that "
@@ -329,7 +334,7 @@ def _classes(
             f"{name} has no labelled pixel at all. Leave labels_key out, or check that classes are "
             f"numbered from 0 and only unlabelled pixels are {UNLABELLED}."
         )
-    if classes is None and n_found == _BYTE_NODATA + 1 and len(np.unique(labels)) <= _BYTE_NODATA:
+    if classes is None and n_found == _LARGEST_BYTE + 1 and len(np.unique(labels)) <= _LARGEST_BYTE:
         raise ValueError(
             f"{name} has the value 255, by which rasters mark what is no class, and there are no "
             f"names of classes. Set it to {UNLABELLED} (unlabelled) or {VOID} (void) in whole "

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from anndata import AnnData
 
 from mixvi.core import arguments
 from mixvi.core.maths.exponential_families import FAMILIES
-from mixvi.satellite.setup import observed_values, read_series
 from mixvi.satellite.symmetric_hvae import SymmetricModel, SymmetricModule
 
 LIKELIHOODS = tuple(name for name in FAMILIES if name != "categorical")
@@ -117,16 +115,3 @@ class SymmetricVAE(SymmetricModel):
             **options,
         )
         self._begin(module, locals(), f"SymmetricVAE with latent={latent}, likelihood={likelihood}")
-
-    def _check_data(self, adata: AnnData) -> None:
-        """Raise ValueError if an observed value is outside the domain of the likelihood."""
-        if self._likelihood == "gaussian":
-            return
-        series = read_series(adata, self._setup_args)
-        values = series[np.broadcast_to(observed_values(adata, self._setup_args), series.shape)]
-        if values.min() < 0 or (self._likelihood == "bernoulli" and values.max() > 1):
-            domain = "in [0, 1]" if self._likelihood == "bernoulli" else "of at least 0"
-            raise ValueError(
-                f"likelihood={self._likelihood!r} is for values {domain}, but the series have "
-                f"values from {values.min():.4g} to {values.max():.4g}."
-            )
