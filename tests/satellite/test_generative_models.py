@@ -251,6 +251,27 @@ def test_codes_and_reconstructions_have_a_shape(model):
         model.impute(assume_filled=True)
 
 
+def test_maps_of_a_layer(model):
+    adata = tiles(4, seed=2)
+    if model.name in ("SymmetricVAE", "flat"):
+        with pytest.raises(ValueError, match="layer=1, but layers of latents are none"):
+            model.get_hidden(1, adata)
+        return
+    for layer, n_channels, side in ((1, 4, 8), (2, 6, 4), (3, 4, 4)):
+        scvi.settings.seed = 0
+        maps = model.get_hidden(layer, adata, n_samples=2)
+        assert maps.shape == (4, 3, n_channels, side, side)
+        assert np.isfinite(maps).all()
+    scvi.settings.seed = 0
+    rows = next(model._batches(adata, None, 4))
+    evidence = model.module.evidence(rows)
+    drawn = [model.module.posterior(rows, evidence).q["z3"].mean for _ in range(2)]
+    expected = (sum(drawn) / 2).transpose(1, 2).detach()
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="layer=4, but layers of latents are from 1 to 3"):
+        model.get_hidden(4, adata)
+
+
 def test_views_may_disagree_about_maps(model):
     adata = tiles(3, seed=2)
     between = model.get_uncertainty(adata, kind="mutual_information", n_views=8)

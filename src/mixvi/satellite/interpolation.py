@@ -1,9 +1,6 @@
 """Gap filling without learning: the references that imputations are compared with.
 
-Every function takes a series ``(n, T, C, H, W)``, what of it is valid ``(n, T, C or 1, H, W)``, and
-mostly the days ``(n, T)`` or ``(T,)``; it returns a filled copy in double precision. Valid entries
-stay as they are; values of others are never read. Where a pixel has no valid date in a band, the
-mean of the band is taken.
+Where a pixel has no valid date in a band, the mean of the band is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +17,17 @@ _YEAR = 365.25
 def band_mean(series: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Gaps filled with the mean of the valid entries of their band, over all tiles.
 
+    Parameters
+    ----------
+    series
+        ``(n, T, C, H, W)``; values that are not valid are never read.
+    valid
+        Where it is to be trusted, bool ``(n, T, C or 1, H, W)``.
+
+    Returns
+    -------
+    A filled copy ``(n, T, C, H, W)`` in double precision; valid entries are as they were.
+
     Raises
     ------
     ValueError
@@ -31,6 +39,19 @@ def band_mean(series: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def nearest_date(series: np.ndarray, valid: np.ndarray, time: np.ndarray) -> np.ndarray:
     """Gaps filled with the value of the nearest valid date of the pixel, the earlier of two.
+
+    Parameters
+    ----------
+    series
+        ``(n, T, C, H, W)``; values that are not valid are never read.
+    valid
+        Where it is to be trusted, bool ``(n, T, C or 1, H, W)``.
+    time
+        Increasing days since 1970-01-01, or datetime64, ``(n, T)`` or ``(T,)``.
+
+    Returns
+    -------
+    A filled copy ``(n, T, C, H, W)`` in double precision; valid entries are as they were.
 
     Raises
     ------
@@ -49,6 +70,15 @@ def nearest_date(series: np.ndarray, valid: np.ndarray, time: np.ndarray) -> np.
 
 def linear_interpolation(series: np.ndarray, valid: np.ndarray, time: np.ndarray) -> np.ndarray:
     """Gaps filled linearly in time between valid dates; constant before the first, after the last.
+
+    Parameters
+    ----------
+    series, valid, time
+        As for :func:`nearest_date`.
+
+    Returns
+    -------
+    A filled copy ``(n, T, C, H, W)`` in double precision; valid entries are as they were.
 
     Raises
     ------
@@ -75,7 +105,7 @@ def seasonal_climatology(
     Parameters
     ----------
     series, valid, time
-        See the top of this file: the series, where it is valid, days since 1970-01-01.
+        As for :func:`nearest_date`.
     window
         Days before and after, of the year, whose valid values are averaged. Where there are none it
         is doubled. Of a series of one year the result is a moving average.
@@ -119,7 +149,7 @@ def savitzky_golay(
     Parameters
     ----------
     series, valid, time
-        See the top of this file.
+        As for :func:`nearest_date`.
     window
         Steps in the filter, an odd number above ``degree``; less if the series is shorter.
     degree
@@ -163,7 +193,7 @@ def whittaker(
     Parameters
     ----------
     series, valid, time
-        See the top of this file.
+        As for :func:`nearest_date`.
     smoothing
         Weight of roughness for days as the unit of time: larger is smoother. The package
         whittaker-eilers calls it ``lmbda`` and gives the same.
@@ -208,7 +238,7 @@ def hants(
     Parameters
     ----------
     series, valid, time
-        See the top of this file; days since 1970-01-01.
+        As for :func:`nearest_date`.
     n_harmonics
         Harmonics of the year, beside its mean.
     damping
@@ -283,7 +313,7 @@ def dineof(
     Parameters
     ----------
     series, valid, time
-        See the top of this file.
+        As for :func:`nearest_date`.
     max_modes
         Largest number of modes that is tried.
     held_out

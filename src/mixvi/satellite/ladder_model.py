@@ -224,6 +224,48 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
         codes = torch.cat(parts).numpy()
         return codes.swapaxes(1, 2) if by_date else codes
 
+    @torch.inference_mode()
+    def get_hidden(
+        self,
+        layer: int,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Means of q(z_t | x, what was drawn before), maps of a layer between code and series.
+
+        Parameters
+        ----------
+        layer
+            Its number t, from 1, next to the code.
+        n_samples
+            Draws of what comes before, over which means are averaged.
+
+        Returns
+        -------
+        ``(n_obs, T, channels, H / scale, W / scale)``; of bits, probabilities.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer; between code and series of flat models there is none.
+        """
+        arguments.check_positive("n_samples", n_samples)
+        adata = self._validate_anndata(adata)
+        parts = []
+        for series in self._batches(adata, indices, batch_size):
+            evidence = self.module.evidence(series)
+            paths = [self.module.posterior(series, evidence) for _ in range(n_samples)]
+            name, names = f"z{layer}", sorted(x for x in paths[0].q if x[1:].isdigit())
+            if name not in names:
+                known = f"from 1 to {len(names)}" if names else "none: its maps are not drawn"
+                raise ValueError(f"layer={layer!r}, but layers of latents are {known}.")
+            mean = sum(path.q[name].mean for path in paths) / n_samples
+            parts.append(mean.transpose(1, 2).cpu())
+        return torch.cat(parts).numpy()
+
     def _check_has_elbo(self) -> None:
         pass
 
