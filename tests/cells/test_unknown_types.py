@@ -119,7 +119,8 @@ def _lack(codes: np.ndarray, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
     distance.fit(x, torch.as_tensor(codes), groups)
     score = distance(rows)
     distance.is_labelled[: len(x)] = True
-    distance.usual_lack.zero_()
+    for name in ("usual_lack", "usual_lack_of_group", "usual_lack_of_label"):
+        getattr(distance, name).zero_()
     return (score - distance(rows)).numpy()
 
 
@@ -130,7 +131,7 @@ def test_who_has_no_label_around_is_novel():
     known = kind < 2
     codes = np.where(known & (rng.random(600) < 0.5), kind, -1)
     score = _lack(codes, x, batch)
-    assert np.median(score[~known]) > 2
+    assert np.median(score[~known]) > 1.5
     assert score[known].mean() < 0.2
     # three labels in all: to have none near tells nothing
     few = np.full(600, -1)
@@ -147,3 +148,35 @@ def test_a_batch_without_labels_is_not_novel():
     score = _lack(np.where(batch == 0, kind, -1), x, batch)
     assert np.median(score) == 0
     assert score.max() < 1
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_type_with_few_labels_is_not_novel(share):
+    rng = np.random.default_rng(0)
+    kind = np.repeat([0, 1, 2], [400, 600, 200])
+    x = (rng.normal(size=(1200, 20)) + 8 * np.eye(20)[kind]).astype(np.float32)
+    shown = rng.random(1200) < np.where(kind == 1, share, 0.9)
+    codes = np.where(shown & (kind < 2), kind, -1)
+    score = _lack(codes, x, np.zeros(1200, dtype=int))
+    assert np.quantile(score[kind < 2], 0.95) < 0.5
+    assert roc_auc_score(kind == 2, score) > 0.95
+
+
+def test_scores_do_not_depend_on_where_the_origin_is(partly, fit):
+    partly.X = partly.X + 1000
+    model = fit(GMVAE, partly, 1, SETUP, n_components=5)
+    score = model.get_novelty_score()
+    np.testing.assert_allclose(model.get_novelty_score(batch_size=1), score, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_each", [20, 60])
+def test_as_many_labels_of_each_type_are_as_good_as_a_share(n_each):
+    rng = np.random.default_rng(0)
+    kind = np.repeat([0, 1, 2, 3], [1500, 300, 300, 300])
+    x = (rng.normal(size=(2400, 20)) + 8 * np.eye(20)[kind]).astype(np.float32)
+    codes = np.full(2400, -1)
+    for k in range(3):
+        codes[rng.permutation(np.flatnonzero(kind == k))[:n_each]] = k
+    score = _lack(codes, x, np.zeros(2400, dtype=int))
+    # of the common type hardly more than of others
+    assert all(np.mean(score[kind == k] > 0.5) < 0.1 for k in range(3))

@@ -225,12 +225,11 @@ class CalibrationMixin:
         covariance within labels (Lee et al. 2018, who measure it in a network's layers), times the
         mean cubed deviation of the genes; half is the cell's own, half the mean of the 15 training
         cells nearest to it. Where labels are rarer among its 30 nearest training cells than among
-        all, and than is usual in its batch and condition, the logarithm of that ratio is added. It
-        looks at expression because z forgets, in training with labels, what tells other types
-        apart. Principal components and neighbours are those of all training cells: a type without a
-        label is found better where its cells train along, unlabelled, than where only later cells
-        have it. Labels that were given to some cells of a type only, such as the clearest, make
-        the others look novel.
+        all, than is usual in its batch and condition, and than around the labelled cells of the
+        nearest label, the logarithm of that ratio is added. It looks at expression because z
+        forgets, in training with labels, what tells other types apart. Principal components and
+        neighbours are those of all training cells: a type without a label is found better where
+        its cells train along, unlabelled, than where only later cells have it.
 
         Returns
         -------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -15,6 +17,7 @@ MOST_CELLS = 5000
 _N_AXES = 16
 _N_NEIGHBOURS = 15
 _N_AROUND = 30
+_PRIOR_CELLS = 3.0
 _CELLS_AT_A_TIME = 512
 # silent genes would count most: what is added to variances for axes, and the least for deviations
 _ADDED_VARIANCE = 0.05
@@ -30,8 +33,9 @@ class LabelDistance(nn.Module):
     genes of deviations, cubed, in units of their spread within labels, which sees genes that the
     components lack. Of its logarithm, half is the cell's own, half the mean of the 15 nearest
     training cells, because types come in groups. Where fewer of the 30 nearest have a label than of
-    all training cells, the logarithm of that ratio is added, less what is usual in the cell's batch
-    and condition: a type without a label lies among unlabelled cells, however near a label is.
+    all training cells, the logarithm of that ratio is added: a type without a label lies among
+    unlabelled cells, however near a label is. What is usual in the cell's batch and condition, or
+    around the labelled cells of the nearest label, which may be few, is no lack.
 
     Parameters
     ----------
@@ -58,7 +62,10 @@ class LabelDistance(nn.Module):
         self.register_buffer("cells", torch.zeros(n_cells, n_axes))
         self.register_buffer("distances", torch.zeros(n_cells))
         self.register_buffer("is_labelled", torch.zeros(n_cells, dtype=torch.bool))
-        self.register_buffer("usual_lack", torch.zeros(groups))
+        self.register_buffer("usual_lack", torch.zeros(()))
+        # of groups less that of all: one that was not trained on has none of its own
+        self.register_buffer("usual_lack_of_group", torch.zeros(groups))
+        self.register_buffer("usual_lack_of_label", torch.zeros(n_classes))
         self.register_buffer("n_cells", torch.zeros((), dtype=torch.long))
 
     @property
@@ -70,22 +77,28 @@ class LabelDistance(nn.Module):
         """Score of each cell, 0 for the median of the training cells' own distances, ``(B,)``."""
         x = self._logged(rows.dense_x)
         distances = self.distances[: self.n_cells]
-        nearest = self._nearest(x @ self.axes)
+        z = x @ self.axes
+        nearest = self._nearest(z, _N_AROUND)
         own, around = self._log_distance(x), distances[nearest[:, :_N_NEIGHBOURS]].mean(-1)
-        lack = self._lack_of_labels(nearest) - self.usual_lack[rows.batch, rows.condition]
+        label = _distances(z, self.means @ self.axes).masked_fill(~self.is_known, math.inf)
+        usual = torch.maximum(
+            self.usual_lack + self.usual_lack_of_group[rows.batch, rows.condition],
+            self.usual_lack_of_label[label.argmin(-1)],
+        )
+        lack = self._lack_of_labels(nearest) - usual
         return 0.5 * (own + around) - distances.median() + lack.clamp_min(0.0)
 
-    def _nearest(self, z: Tensor) -> Tensor:
-        """Training cells nearest to points ``z`` ``(B, A)``, the nearest first, ``(B, 30)``."""
+    def _nearest(self, z: Tensor, n: int) -> Tensor:
+        """Training cells nearest to points ``z`` ``(B, A)``, the nearest first, ``(B, n)``."""
         cells = self.cells[: self.n_cells]
-        return torch.cdist(z, cells).topk(min(_N_AROUND, len(cells)), largest=False).indices
+        return _distances(z, cells).topk(min(n, len(cells)), largest=False).indices
 
     def _lack_of_labels(self, nearest: Tensor) -> Tensor:
         """Log of how many of as many cells have a label, over how many of these, ``(B,)``."""
         labelled = self.is_labelled[: self.n_cells].float()
-        # one more of each: where hardly any cell has a label, one that has none tells nothing
-        expected = labelled.mean() * nearest.shape[-1] + 1.0
-        return (expected / (labelled[nearest].sum(-1) + 1.0)).log()
+        # a few more of each: where hardly any cell has a label, to have none near tells nothing
+        expected = labelled.mean() * nearest.shape[-1] + _PRIOR_CELLS
+        return (expected / (labelled[nearest].sum(-1) + _PRIOR_CELLS)).log()
 
     def _log_distance(self, x: Tensor) -> Tensor:
         """Log of both distances' product, to the label where either is least, ``(B,)``."""
@@ -140,10 +153,19 @@ class LabelDistance(nn.Module):
         self.distances[: len(x)] = self._log_distance(x)
         self.is_labelled[: len(x)] = known
         self.n_cells.fill_(len(x))
-        cells = self.cells[: len(x)]
-        lack = [self._lack_of_labels(self._nearest(z)) for z in cells.split(_CELLS_AT_A_TIME)]
+        # a cell is the nearest to itself, and tells nothing of those around it
+        lack = torch.cat(
+            [
+                self._lack_of_labels(self._nearest(z, _N_AROUND + 1)[:, 1:])
+                for z in self.cells[: len(x)].split(_CELLS_AT_A_TIME)
+            ]
+        )
+        self.usual_lack.copy_(lack.median())
         for group in groups.unique(dim=0):
-            self.usual_lack[tuple(group)] = torch.cat(lack)[(groups == group).all(1)].median()
+            of_group = lack[(groups == group).all(1)].median()
+            self.usual_lack_of_group[tuple(group)] = of_group - self.usual_lack
+        for code in codes[known].unique():
+            self.usual_lack_of_label[code] = lack[codes == code].median()
 
     def forget(self) -> None:
         """Be as before :meth:`fit`."""
@@ -157,3 +179,8 @@ class LabelDistance(nn.Module):
         for name, value in self.named_buffers():
             state_dict.setdefault(prefix + name, value)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """Between points, ``(n, m)``; by differences, which hold wherever the origin is."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

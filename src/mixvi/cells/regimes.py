@@ -28,7 +28,8 @@ from mixvi.core.training.running import NO_SETTINGS
 
 logger = logging.getLogger(__name__)
 
-_LEAST_OF_EACH = 100
+# a mean wants some cells; more would not be the share that there is
+_LEAST_OF_EACH = 20
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 # the arguments of train that other models have not
 _OWN_SETTINGS = (
