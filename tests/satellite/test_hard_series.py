@@ -113,7 +113,8 @@ def test_values_of_another_unit_are_told():
     model.predict(adata[:1].copy())
     other.obsm["series"] = numbers.astype(np.int16)
     other.uns.clear()
-    digital = untrained(other)
+    with pytest.warns(UserWarning, match="If these are digital numbers, divide them"):
+        digital = untrained(other)
     with pytest.warns(UserWarning, match=r"values \S*(0\.000|e-05)\S* times"):
         digital.predict(adata)
 
