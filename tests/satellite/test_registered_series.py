@@ -128,3 +128,25 @@ def test_a_model_that_knows_no_dates_is_given_none(tmp_path):
     expected = model.predict(soft=True)
     np.testing.assert_allclose(loaded.predict(soft=True), expected, rtol=1e-5)
     np.testing.assert_allclose(model.predict(dated, soft=True), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["valid", "frame"])
+def test_masks_of_new_tiles_count_where_training_had_none(key, tmp_path):
+    """By verbs of the model, and loaded with the tiles."""
+    clear = toy(4, cloud_fraction=0.0, missing_dates=0.0)
+    clear.obsm["series"] = np.nan_to_num(clear.obsm["series"])
+    del clear.obsm["valid"], clear.obsm["frame"]
+    model = trained(UNetSegmenter, clear)
+    new = toy(3, seed=1)
+    new.obsm["series"] = np.nan_to_num(new.obsm["series"])
+    masked = new.copy()
+    del new.obsm["valid"], new.obsm["frame"], masked.obsm[{"valid": "frame", "frame": "valid"}[key]]
+    changed(masked, key, (0, 1), False)
+    found = model.predict(masked, soft=True)
+    assert not np.allclose(found[0], model.predict(new, soft=True)[0])
+    model.save(tmp_path / "model")
+    loaded = UNetSegmenter.load(tmp_path / "model", masked)
+    np.testing.assert_allclose(loaded.predict(soft=True), found, atol=1e-6)
+    # values under the mask are not read
+    changed(masked, "series", (0, 1), 0.9)
+    np.testing.assert_allclose(model.predict(masked, soft=True), found, atol=1e-6)

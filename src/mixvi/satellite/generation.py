@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.training.threads import few_threads
-from mixvi.satellite.dreams import turned
+from mixvi.satellite.dreams import settled_dream_maps, turned
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.ladder_path import moments
 from mixvi.satellite.residuals import LEAST_DATES
@@ -323,7 +323,7 @@ class GenerationMixin:
                 "a segmentation."
             )
         maps = label_maps(self.adata, self._setup_args, self.label_mode)
-        complete = maps[(maps >= 0).reshape(len(maps), -1).all(1)]
+        complete = settled_dream_maps("auto", maps)[1]
         if not len(complete):
             raise ValueError(
                 "No registered tile has a class at every pixel, so that there are no maps to draw "

@@ -1,6 +1,7 @@
 """Gap filling without learning: the references that imputations are compared with.
 
-Where a pixel has no valid date in a band, the mean of the band is taken.
+Every function returns a filled copy of the series. Where a pixel has no valid date in a band, the
+mean of the band is taken.
 """
 
 from __future__ import annotations
@@ -42,16 +43,10 @@ def nearest_date(series: np.ndarray, valid: np.ndarray, time: np.ndarray) -> np.
 
     Parameters
     ----------
-    series
-        ``(n, T, C, H, W)``; values that are not valid are never read.
-    valid
-        Where it is to be trusted, bool ``(n, T, C or 1, H, W)``.
+    series, valid
+        As for :func:`band_mean`.
     time
         Increasing days since 1970-01-01, or datetime64, ``(n, T)`` or ``(T,)``.
-
-    Returns
-    -------
-    A filled copy ``(n, T, C, H, W)`` in double precision; valid entries are as they were.
 
     Raises
     ------
@@ -75,10 +70,6 @@ def linear_interpolation(series: np.ndarray, valid: np.ndarray, time: np.ndarray
     ----------
     series, valid, time
         As for :func:`nearest_date`.
-
-    Returns
-    -------
-    A filled copy ``(n, T, C, H, W)`` in double precision; valid entries are as they were.
 
     Raises
     ------

@@ -253,16 +253,17 @@ class LadderModel(GenerationMixin, ElboMixin, Segmenter):
             If there is no such layer; between code and series of flat models there is none.
         """
         arguments.check_positive("n_samples", n_samples)
+        arguments.check_positive("layer", layer)
+        n_layers = self.module.n_latent_layers
+        if layer > n_layers:
+            known = f"from 1 to {n_layers}" if n_layers else "none: its maps are not drawn"
+            raise ValueError(f"layer={layer!r}, but layers of latents are {known}.")
         adata = self._validate_anndata(adata)
         parts = []
         for series in self._batches(adata, indices, batch_size):
             evidence = self.module.evidence(series)
             paths = [self.module.posterior(series, evidence) for _ in range(n_samples)]
-            name, names = f"z{layer}", sorted(x for x in paths[0].q if x[1:].isdigit())
-            if name not in names:
-                known = f"from 1 to {len(names)}" if names else "none: its maps are not drawn"
-                raise ValueError(f"layer={layer!r}, but layers of latents are {known}.")
-            mean = sum(path.q[name].mean for path in paths) / n_samples
+            mean = sum(path.q[f"z{layer}"].mean for path in paths) / n_samples
             parts.append(mean.transpose(1, 2).cpu())
         return torch.cat(parts).numpy()
 

@@ -138,6 +138,11 @@ class LadderModule(SegmentingModule):
             *(["place_code"] if self.n_place_code else []),
         ]
 
+    @property
+    def n_latent_layers(self) -> int:
+        """Layers of maps that are drawn, ``z1`` and so on; the last of all is the series."""
+        return 0 if self._map_family is None else len(self.table) - 1
+
     def evidence(self, series: Series) -> dict[str, Family]:
         """What the encoder says of each latent; of those on top this is the posterior."""
         return {

@@ -219,6 +219,8 @@ class Segmenter(SeriesModel):
 
         Parameters
         ----------
+        soft
+            Return probabilities.
         tta
             Flips and turns of each tile whose probabilities are averaged; up to 8 of squares, 4 of
             other tiles. 1: the tile as it is.

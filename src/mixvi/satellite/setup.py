@@ -125,11 +125,11 @@ def observed_values(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
 
 def _marked_valid(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np.ndarray:
     """What masks and acquisitions say, ``(n, T, C or 1, H, W)`` bool."""
-    key = args["valid_key"]
+    key = _usual_key(adata, args, "valid_key")
     if key is None:
         valid = np.ones((*series.shape[:2], 1, *series.shape[3:]), dtype=bool)
     else:
-        name, valid = _name(args, "valid_key"), np.asarray(adata.obsm[key])
+        name, valid = f"adata.obsm[{key!r}] (valid_key)", np.asarray(adata.obsm[key])
         if valid.ndim == 4 and adata.obsm[args["series_key"]].ndim == 4:
             valid = valid[:, None]
         elif valid.ndim == 4:
@@ -146,15 +146,22 @@ def _marked_valid(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> n
 
 
 def _given_frame(adata: AnnData, args: dict[str, Any], series: np.ndarray) -> np.ndarray | None:
-    if args["frame_key"] not in adata.obsm:
+    key = _usual_key(adata, args, "frame_key")
+    if key not in adata.obsm:
         return None
-    frame = np.asarray(adata.obsm[args["frame_key"]])
+    name, frame = f"adata.obsm[{key!r}] (frame_key)", np.asarray(adata.obsm[key])
     if frame.shape != series.shape[:2]:
         raise ValueError(
-            f"{_name(args, 'frame_key')} has shape {frame.shape}, but says of each tile and date "
-            f"whether there was an acquisition: {series.shape[:2]}."
+            f"{name} has shape {frame.shape}, but says of each tile and date whether there was an "
+            f"acquisition: {series.shape[:2]}."
         )
-    return as_mask(frame, _name(args, "frame_key"))
+    return as_mask(frame, name)
+
+
+def _usual_key(adata: AnnData, args: dict[str, Any], name: str) -> str | None:
+    """The registered key; where training tiles had none, the usual one if new tiles have it."""
+    key, usual = args[name], _USUAL[name]
+    return usual if key is None and usual in adata.obsm else key
 
 
 def as_days(time: np.ndarray, name: str) -> np.ndarray:
@@ -262,8 +269,7 @@ def _check_observed(adata: AnnData, args: dict[str, Any], series: np.ndarray) ->
             UserWarning,
             stacklevel=2,
         )
-    observed = np.broadcast_to(observed, series.shape)
-    largest = np.max(series, where=observed, initial=series[observed][0])
+    largest = np.max(series, where=np.broadcast_to(observed, series.shape), initial=0)
     # bytes are photographs, and whole numbers as small as they may be counts
     if largest > (_LARGEST_REFLECTANCE if is_float else _LARGEST_BYTE):
         warnings.warn(
