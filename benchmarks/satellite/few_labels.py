@@ -46,7 +46,8 @@ SETTINGS: dict = {
         f"{name}, {share:.0%} {form}": [data, clouds, share, form]
         for name, data, clouds, shares, forms in (
             ("Sentinel-2", "sentinel2", None, (0.01, 0.05, 0.2), ("scribbles", "blocks")),
-            ("MODIS Mato Grosso", "mato_grosso", None, (0.05, 0.2, 1.0), ("scribbles",)),
+            ("MODIS Mato Grosso", "mato_grosso", None, (0.01, 0.05, 0.2), ("scribbles", "blocks")),
+            ("MODIS Mato Grosso", "mato_grosso", None, (1.0,), ("scribbles",)),
             ("toy, no clouds", "toy", 0.0, (0.05,), ("scribbles",)),
             ("toy, 40% clouds", "toy", 0.4, (0.05,), ("scribbles",)),
             ("toy, 80% clouds", "toy", 0.8, (0.05,), ("scribbles",)),
