@@ -67,6 +67,13 @@ def test_maps_by_date_and_many_maps():
     valid = rng.random((3, 2, 1, 4, 4)) < 0.5
     scores = metrics.segmentation_scores(labels, predicted, 3, valid)
     assert scores.with_support.n_pixels == ((labels >= 0) & valid[:, :, 0]).sum()
+    assert len(scores.by_date) == 2
+    for t, of_date in enumerate(scores.by_date):
+        alone = metrics.segmentation_scores(labels[:, t], predicted[:, t], 3, valid[:, t, 0])
+        pd.testing.assert_frame_equal(of_date.confusion, alone.confusion)
+        assert of_date.without_support.accuracy == alone.without_support.accuracy
+    assert sum(of_date.n_pixels for of_date in scores.by_date) == scores.n_pixels
+    assert scores.with_support.by_date == alone.by_date == ()
 
 
 def test_nothing_labelled():

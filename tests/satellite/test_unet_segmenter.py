@@ -15,7 +15,7 @@ from mixvi.core.data.keys import UNLABELLED, VOID
 from mixvi.core.data.loading import inference_loader
 from mixvi.satellite import UNetSegmenter
 from mixvi.satellite.labelled import LabelledModule
-from mixvi.satellite.supervision import MajorityWatch, balanced_weights, class_targets
+from mixvi.satellite.supervision import MajorityWatch, balanced_weights
 from mixvi.satellite.unet import UNet
 from mixvi.satellite.views import Augmentation
 
@@ -57,7 +57,7 @@ def test_the_loss_of_an_image_is_torch_s(by_date):
 def test_unlabelled_void_and_unseen_pixels_have_no_weight():
     module = module_of(require_support=True).train()
     series = minibatch(gaps=0.6)
-    targets = class_targets(series.labels, 3)
+    targets = series.targets(3)
     assert (targets.sum(1)[series.labels < 0] == 0).all()
     mask = module.target_mask(series)
     assert torch.equal(mask, (series.labels >= 0) & series.observed.any((1, 2)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,9 @@ class SegmentationScores:
     with_support, without_support
         The same of the pixels that were seen at least once and of those that never were; None
         unless ``support`` was given.
+    by_date
+        The same of each date's maps, in order, of labels that are a map a date; else empty. The
+        scores themselves pool the dates: pixels count alike whatever their date.
     """
 
     accuracy: float
@@ -53,6 +56,7 @@ class SegmentationScores:
     confusion: pd.DataFrame
     with_support: SegmentationScores | None = None
     without_support: SegmentationScores | None = None
+    by_date: tuple[SegmentationScores, ...] = ()
 
 
 class PixelCalibration(NamedTuple):
@@ -101,13 +105,21 @@ def segmentation_scores(
     labels, predicted = _codes("labels", labels, names), _codes("predicted", predicted, names)
     if labels.shape != predicted.shape:
         raise ValueError(f"labels has the shape {labels.shape}, predicted {predicted.shape}.")
-    if support is None:
-        return _scores(labels, predicted, names, count_void_fp)
-    seen = _support(support, labels.shape)
-    parts = [
-        _scores(labels[chosen], predicted[chosen], names, count_void_fp) for chosen in (seen, ~seen)
-    ]
-    return _scores(labels, predicted, names, count_void_fp, *parts)
+    seen = None if support is None else _support(support, labels.shape)
+    scores = _scores(labels, predicted, names, count_void_fp, seen)
+    if labels.ndim < 4:
+        return scores
+    by_date = (
+        _scores(
+            labels[:, t],
+            predicted[:, t],
+            names,
+            count_void_fp,
+            seen if seen is None else seen[:, t],
+        )
+        for t in range(labels.shape[1])
+    )
+    return replace(scores, by_date=tuple(by_date))
 
 
 def pixel_calibration(
@@ -161,9 +173,11 @@ def _scores(
     predicted: np.ndarray,
     names: list[str],
     count_void_fp: bool,
-    with_support: SegmentationScores | None = None,
-    without_support: SegmentationScores | None = None,
+    seen: np.ndarray | None = None,
 ) -> SegmentationScores:
+    """Of all pixels and, where it is told which were seen, of these and of the others."""
+    parts = () if seen is None else (seen, ~seen)
+    parts = [_scores(labels[part], predicted[part], names, count_void_fp) for part in parts]
     n = len(names)
     counts = _confusion(labels, predicted, n, count_void_fp)
     confusion, on_void = counts[:n], counts[n, :n]
@@ -182,8 +196,8 @@ def _scores(
         majority_accuracy=float(frequencies.max()),
         n_pixels=n_pixels,
         confusion=pd.DataFrame(confusion, index=names, columns=[*names, "none"]),
-        with_support=with_support,
-        without_support=without_support,
+        with_support=parts[0] if parts else None,
+        without_support=parts[1] if parts else None,
     )
 
 

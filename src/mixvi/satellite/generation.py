@@ -212,7 +212,7 @@ class GenerationMixin:
             paths = self.module.fillings(series, n_sweeps, **options)
             p = sum(path.q["segmentation"].mean for path in paths) / n_sweeps
             if use_labels:
-                p = self.module.annotated(p, series)
+                p = self.module.annotated(p, series, draw=False)
             parts.append(p.transpose(1, 2).cpu() if self._by_date else p[:, :, 0].cpu())
         probabilities = torch.cat(parts).numpy()
         return probabilities if soft else probabilities.argmax(-3)

@@ -23,7 +23,6 @@ from mixvi.satellite.supervision import (
     CLASS_WEIGHTS,
     MajorityWatch,
     balanced_weights,
-    class_targets,
     cross_entropy,
 )
 from mixvi.satellite.unet import UNet, check_sides
@@ -87,7 +86,7 @@ class LabelledModule(SegmentingModule):
 
     def supervised(self, series: Series, logits: Tensor) -> Loss:
         """Cross-entropy of labelled pixels, and the shares by which collapse is seen."""
-        mask, targets = self.target_mask(series), class_targets(series.labels, self.n_classes)
+        mask, targets = self.target_mask(series), series.targets(self.n_classes)
         loss = cross_entropy(logits, targets, mask, self.class_weights)
         return loss, self.shares(logits, series.labels, mask)
 

@@ -309,12 +309,18 @@ class LadderModule(SegmentingModule):
             return Categorical
         return self._code_family if name in CODES else self._map_family
 
-    def annotated(self, segmentation: Tensor, series: Series) -> Tensor:
-        """A segmentation, replaced by the labels where there are any."""
+    def annotated(self, segmentation: Tensor, series: Series, *, draw: bool = True) -> Tensor:
+        """A segmentation, replaced by the labels where there are any; soft ones are drawn.
+
+        Without ``draw`` it is a distribution, and soft labels replace it as they are.
+        """
         if series.labels is None:
             return segmentation
-        known = self.one_hot(series.labels)
-        labelled = series.labelled if self.by_date else series.labelled[:, None]
+        known, labelled = series.targets(self.n_classes), series.labelled
+        known = known.transpose(1, 2) if self.by_date else known[:, :, None]
+        labelled = labelled if self.by_date else labelled[:, None]
+        if draw and series.soft_labels is not None:
+            known = Categorical(known.log()).sample()
         return torch.where(labelled[:, None], known, segmentation)
 
     def one_hot(self, labels: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from mixvi.core.training.running import NO_SETTINGS
 from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.labelled import LabelledModule, LabelledSegmenter
 from mixvi.satellite.series import Series, masked_mean
-from mixvi.satellite.supervision import class_targets, cross_entropy
+from mixvi.satellite.supervision import cross_entropy
 from mixvi.satellite.unet import UNet
 from mixvi.satellite.views import Augmentation, make_augmentation
 
@@ -167,7 +167,7 @@ class MixMatchSegmenterModule(LabelledModule):
     def taught_by_labels(self, series: Series) -> Taught:
         """One view of each labelled series, with its labels as targets."""
         seen = self.augmented(series)
-        return Taught(seen, class_targets(seen.labels, self.n_classes), self.target_mask(seen))
+        return Taught(seen, seen.targets(self.n_classes), self.target_mask(seen))
 
     @torch.no_grad()
     def taught_by_guesses(self, series: Series) -> list[Taught]:
@@ -211,7 +211,7 @@ class MixMatchSegmenterModule(LabelledModule):
         mean, known = valid_mean(maps, valid)
         sharp = sharpen(mean, self.mixing.temperature, -3)
         annotated = series.labelled
-        targets = class_targets(series.labels, self.n_classes)
+        targets = series.targets(self.n_classes)
         guess = torch.where(annotated.unsqueeze(-3), targets, sharp)
         return guess, (known | annotated) & (series.labels != VOID)
 
@@ -263,14 +263,8 @@ def unlabelled_of(series: Series) -> Series:
 
 def joined(parts: Sequence[Taught]) -> Taught:
     """All examples of the parts, in order."""
-    series = [part.series for part in parts]
     return Taught(
-        Series(
-            *(
-                torch.cat([getattr(s, name) for s in series])
-                for name in ("x", "observed", "frame", "time", "labels")
-            )
-        ),
+        Series.joined([part.series for part in parts]),
         torch.cat([part.targets for part in parts]),
         torch.cat([part.weight for part in parts]),
     )

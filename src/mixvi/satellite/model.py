@@ -52,6 +52,7 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
         frame_key: str | None = None,
         time_key: str | None = None,
         labels_key: str | None = None,
+        soft_labels_key: str | None = None,
         classes: Sequence[str] | None = None,
         source_registry: dict | None = None,
         extend_categories: bool = False,
@@ -79,6 +80,11 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
             Classes from 0, -1 where a pixel is unlabelled, -2 where it is void (never a target,
             never scored): ``(n, H, W)``, a map a series, or ``(n, T, H, W)``, a map a date.
             ``None``: ``"labels"`` if it is there.
+        soft_labels_key
+            Probabilities of the classes where annotators disagree or a product gives shares, ``(n,
+            L, H, W)`` or ``(n, T, L, H, W)``: they sum to 1, and go before ``labels_key``, or are 0
+            for all classes of a pixel, whose label counts then. Losses are those of the
+            distribution; where one class is needed it is the most probable.
         classes
             Names of the classes by number. ``None``: ``uns["classes"]``, else their numbers.
         source_registry, extend_categories
@@ -89,10 +95,12 @@ class SeriesModel(SeriesFittingMixin, AnnDataModel):
         KeyError
             If a key is missing (near matches are named).
         TypeError
-            If arrays are not numbers, masks not boolean, or labels not whole numbers.
+            If arrays are not numbers, masks not boolean, labels not whole numbers, or soft labels
+            not floating point numbers.
         ValueError
             If shapes do not fit each other, a tile has no valid pixel, dates repeat or are not in
-            order, no pixel is labelled, or labels lie outside the classes.
+            order, no pixel is labelled, labels lie outside the classes, or soft labels sum to
+            neither 1 nor 0.
         """
         given = {name: value for name, value in locals().items() if name not in LOADING}
         method_args = cls._get_setup_method_args(**given)
@@ -317,17 +325,17 @@ class Segmenter(SeriesModel):
                     "indices of tiles with labels that did not train, or train with train_size=0.8."
                 )
         adata = self._validate_anndata(adata)
-        logits, labels = [], []
+        logits, targets = [], []
         for series in self._batches(adata, indices, batch_size):
-            if series.labels is not None and (known := series.labels >= 0).any():
+            if series.labels is not None and (known := series.labelled).any():
                 logits.append(self.module.class_logits(series).movedim(-3, -1)[known])
-                labels.append(series.labels[known])
-        if not labels:
+                targets.append(series.targets(len(self.classes)).movedim(-3, -1)[known])
+        if not targets:
             raise ValueError(
                 "The tiles to calibrate on have no labelled pixel. Name others, by indices or "
                 "datasplitter_kwargs."
             )
-        self.module.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
+        self.module.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(targets)))
         return float(self.module.temperature)
 
     @torch.inference_mode()

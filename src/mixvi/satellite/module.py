@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixvi.core.training.steps import StepwiseModule
 from mixvi.satellite.series import Series
-from mixvi.satellite.setup import FRAME_KEY, OBSERVED_KEY, TIME_KEY
+from mixvi.satellite.setup import FRAME_KEY, OBSERVED_KEY, SOFT_LABELS_KEY, TIME_KEY
 from mixvi.satellite.views import Augmentation, fixed_views
 
 
@@ -53,6 +53,7 @@ class SeriesModule(StepwiseModule):
             tensors[FRAME_KEY] > 0.5,
             tensors[TIME_KEY],
             None if labels is None else labels.long(),
+            tensors.get(SOFT_LABELS_KEY),
         )
 
     def to_units(self, x: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 DAYS_A_YEAR = 365.25
 
@@ -28,6 +30,9 @@ class Series:
     labels
         ``(B, H, W)``, or ``(B, T, H, W)`` for a map a date: class, -1 unlabelled, -2 void; None
         without labels.
+    soft_labels
+        Distributions over the classes ``(B, L, H, W)`` or ``(B, T, L, H, W)``, zeros where the
+        label says all; None without any. Where they are known, labels are the most probable.
     """
 
     x: Tensor
@@ -35,23 +40,32 @@ class Series:
     frame: Tensor
     time: Tensor
     labels: Tensor | None = None
+    soft_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, rows: Tensor) -> Series:
         """The series that a mask or row numbers choose."""
-        labels = None if self.labels is None else self.labels[rows]
-        return Series(self.x[rows], self.observed[rows], self.frame[rows], self.time[rows], labels)
+        return replace(self, **{name: values[rows] for name, values in self._arrays().items()})
+
+    @staticmethod
+    def joined(parts: Sequence[Series]) -> Series:
+        """All series of the parts, in order; parts have arrays alike."""
+        names = parts[0]._arrays()
+        return Series(**{name: torch.cat([getattr(s, name) for s in parts]) for name in names})
+
+    def _arrays(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: values for name, values in found.items() if values is not None}
 
     def replaced(self, rows: Tensor, other: Series) -> Series:
         """The series, those that a mask chooses being the other's."""
         parts = {}
-        for field in fields(self):
-            own = getattr(self, field.name)
-            if own is not None:
-                chosen = rows.view(-1, *[1] * (own.ndim - 1))
-                parts[field.name] = torch.where(chosen, getattr(other, field.name), own)
+        for name, own in self._arrays().items():
+            chosen = rows.view(-1, *[1] * (own.ndim - 1))
+            parts[name] = torch.where(chosen, getattr(other, name), own)
         return replace(self, **parts)
 
     def with_values(self, x: Tensor, observed: Tensor) -> Series:
@@ -88,6 +102,14 @@ class Series:
     def labelled(self) -> Tensor:
         """Whether a pixel has a class, in the shape of the labels."""
         return self.labels >= 0
+
+    def targets(self, n_classes: int) -> Tensor:
+        """Labels as distributions ``(B, ..., L, H, W)``; zeros without a class."""
+        one_hot = F.one_hot(self.labels.clamp_min(0), n_classes).movedim(-1, -3).float()
+        hard = one_hot * self.labelled.unsqueeze(-3)
+        if self.soft_labels is None:
+            return hard
+        return torch.where(self.soft_labels.sum(-3, keepdim=True) > 0, self.soft_labels, hard)
 
     def dates(self) -> Tensor:
         """Sine and cosine of the day of the year, and years since 2015, ``(B, 3, T)``."""

@@ -19,15 +19,18 @@ from mixvi.core.data.keys import UNLABELLED, VOID
 OBSERVED_KEY = "observed"
 FRAME_KEY = "frame"
 TIME_KEY = "time"
+SOFT_LABELS_KEY = "soft_labels"
 # keys that are taken if they are there, and nothing else is said
 _MODES = {"map": "a map a series", "date": "a map a date"}
 _USUAL = {"valid_key": "valid", "frame_key": "frame", "time_key": "time", "labels_key": "labels"}
 # what tiles of a scene do not have, and a trained model does without
-_NOT_NEEDED = ("frame_key", "labels_key")
+_NOT_NEEDED = ("frame_key", "labels_key", "soft_labels_key")
 # reflectance is below one but over snow and glint
 _LARGEST_REFLECTANCE = 2.0
 # also by which rasters of bytes mark what is no class
 _LARGEST_BYTE = 255
+# how far sums of probabilities may be from 1, as bytes of per cent are
+_SUM_TOLERANCE = 0.02
 # of the year 2969; what is beyond has another unit
 _LAST_DAY = 365_000
 
@@ -73,9 +76,12 @@ def resolve_series(
             args[name] = usual
         elif args[name] is not None and not (source and name in _NOT_NEEDED):
             checks.check_key(adata, "obsm", args[name], name)
-    if source and (source["label_mode"] is None or args["labels_key"] not in adata.obsm):
-        # new tiles need no labels, and a model that knows no classes reads none
-        args["labels_key"] = None
+    for name in ("labels_key", "soft_labels_key"):
+        if source and (source["label_mode"] is None or args[name] not in adata.obsm):
+            # new tiles need no labels, and a model that knows no classes reads none
+            args[name] = None
+    if args["soft_labels_key"] is not None:
+        checks.check_key(adata, "obsm", args["soft_labels_key"], "soft_labels_key")
     checks.check_key(adata, "obsm", args["series_key"], "series_key")
     series = read_series(adata, args)
     _check_observed(adata, args, series)
@@ -216,7 +222,7 @@ def dates(adata: AnnData, args: dict[str, Any]) -> np.ndarray:
 
 
 def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
-    """Labels as they are, ``(n, H, W)`` or ``(n, T, H, W)``; -1 everywhere where there are none."""
+    """Classes ``(n, H, W)`` or ``(n, T, H, W)``, the most probable ones of soft labels; else -1."""
     if args["labels_key"] in adata.obsm:
         maps = np.asarray(adata.obsm[args["labels_key"]])
         # labels may be others than at set-up
@@ -227,10 +233,52 @@ def label_maps(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
                 f"classes are numbered from 0 to {len(args['classes']) - 1}, unlabelled pixels are "
                 f"{UNLABELLED}, void ones {VOID}."
             )
-        return maps.astype(np.int16)
-    shape = read_series(adata, args).shape
-    lead = shape[:1] if mode == "map" else shape[:2]
-    return np.full((*lead, *shape[3:]), UNLABELLED, dtype=np.int16)
+        maps = maps.astype(np.int16)
+    else:
+        shape = read_series(adata, args).shape
+        lead = shape[:1] if mode == "map" else shape[:2]
+        maps = np.full((*lead, *shape[3:]), UNLABELLED, dtype=np.int16)
+    soft = soft_label_maps(adata, args)
+    if soft is None:
+        return maps
+    return np.where(soft.any(-3), soft.argmax(-3), maps).astype(np.int16)
+
+
+def soft_label_maps(adata: AnnData, args: dict[str, Any]) -> np.ndarray | None:
+    """Distributions ``(n, [T], L, H, W)`` that sum to 1, or 0 where there are none; None without.
+
+    Raises
+    ------
+    TypeError
+        If they are not floating point numbers.
+    ValueError
+        If there are not as many as classes, or they are no distributions.
+    """
+    if args["soft_labels_key"] not in adata.obsm:
+        return None
+    name, soft = _name(args, "soft_labels_key"), np.asarray(adata.obsm[args["soft_labels_key"]])
+    if soft.dtype.kind != "f":
+        raise TypeError(
+            f"{name} holds {soft.dtype}, but soft labels are probabilities of the classes as "
+            "floating point numbers, (n, classes, height, width)."
+        )
+    n_classes = len(args["classes"])
+    if soft.shape[-3] != n_classes:
+        raise ValueError(f"{name} has {soft.shape[-3]} classes, but there are {n_classes}.")
+    # a NaN is neither above 0 nor below
+    if not (soft >= 0).all():
+        raise ValueError(
+            f"{name} has {int((~(soft >= 0)).sum())} values that are negative or NaN. Pixels "
+            "without soft labels have zeros for all classes."
+        )
+    total = soft.sum(-3, keepdims=True)
+    wrong = (total > 0) & (np.abs(total - 1) > _SUM_TOLERANCE)
+    if wrong.any():
+        raise ValueError(
+            f"{name} has {int(wrong.sum())} pixels whose probabilities sum to neither 1 nor 0, the "
+            f"first to {total[wrong][0]:.4g}. Divide them by their sum, or set them to 0."
+        )
+    return (soft / np.where(total > 0, total, 1)).astype(np.float32)
 
 
 def series_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDataField]:
@@ -244,7 +292,20 @@ def series_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDa
     if known["label_mode"] is not None:
         maps = partial(label_maps, args=args, mode=known["label_mode"])
         fields.append(DerivedField(REGISTRY_KEYS.LABELS_KEY, maps))
+    if args["soft_labels_key"] is not None:
+        maps = partial(_soft_or_none, args=args, mode=known["label_mode"])
+        fields.append(DerivedField(SOFT_LABELS_KEY, maps))
     return fields
+
+
+def _soft_or_none(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
+    """Soft labels; of new tiles without any zeros, which take no memory."""
+    soft = soft_label_maps(adata, args)
+    if soft is not None:
+        return soft
+    shape = read_series(adata, args).shape
+    lead = shape[:1] if mode == "map" else shape[:2]
+    return np.broadcast_to(np.float32(0), (*lead, len(args["classes"]), *shape[3:]))
 
 
 def _name(args: dict[str, Any], key: str) -> str:
@@ -315,43 +376,78 @@ def _classes(
     classes = args["classes"]
     if classes is None and "classes" in adata.uns:
         classes = adata.uns["classes"]
-    if args["labels_key"] is None:
+    keys = [key for key in ("labels_key", "soft_labels_key") if args[key] is not None]
+    if not keys:
         # a model that knows classes reads new tiles without labels
         return (args["classes"], source["label_mode"]) if source else (None, None)
-    name, labels = _name(args, "labels_key"), np.asarray(adata.obsm[args["labels_key"]])
-    maps, by_date = (len(series), *series.shape[3:]), (*series.shape[:2], *series.shape[3:])
-    if labels.shape not in (maps, by_date):
+    found_mode = source["label_mode"] if source else None
+    n_found = 0
+    for key in keys:
+        name, values = _name(args, key), np.asarray(adata.obsm[args[key]])
+        n_classes = values.shape[-3:-2] if key == "soft_labels_key" else ()
+        mode = _label_mode(name, values.shape, series.shape, n_classes)
+        if found_mode is not None and mode != found_mode:
+            of = "the model was trained with" if source else "labels_key has"
+            raise ValueError(f"{name} is {_MODES[mode]}, but {of} {_MODES[found_mode]}.")
+        found_mode = mode
+        if key == "labels_key":
+            n_found = _n_classes(name, values, has_names=classes is not None)
+        else:
+            n_found = max(n_found, *n_classes)
+    if not source and not _has_label(adata, args):
         raise ValueError(
-            f"{name} has shape {labels.shape}, but for series of shape {series.shape} labels are "
-            f"{maps}, a map a tile, or {by_date}, a map a date."
-        )
-    _check_whole(labels, name)
-    found_mode = "map" if labels.shape == maps else "date"
-    if source and found_mode != source["label_mode"]:
-        a, b = (_MODES[mode] for mode in (found_mode, source["label_mode"]))
-        raise ValueError(f"{name} is {a}, but the model was trained with {b}.")
-    if labels.min() < VOID:
-        raise ValueError(
-            f"{name} has values below {VOID}: unlabelled pixels are {UNLABELLED}, void ones {VOID}."
-        )
-    n_found = int(labels.max()) + 1
-    if not source and n_found < 1:
-        raise ValueError(
-            f"{name} has no labelled pixel at all. Leave labels_key out, or check that classes are "
-            f"numbered from 0 and only unlabelled pixels are {UNLABELLED}."
-        )
-    if classes is None and n_found == _LARGEST_BYTE + 1 and len(np.unique(labels)) <= _LARGEST_BYTE:
-        raise ValueError(
-            f"{name} has the value 255, by which rasters mark what is no class, and there are no "
-            f"names of classes. Set it to {UNLABELLED} (unlabelled) or {VOID} (void) in whole "
-            "numbers with a sign (int16), or name the classes: classes=[...]."
+            f"{name} has no labelled pixel at all. Leave {key} out, or check that classes are "
+            f"numbered from 0 and only unlabelled pixels are {UNLABELLED} (of probabilities 0)."
         )
     classes = [str(i) for i in range(n_found)] if classes is None else [str(c) for c in classes]
     if n_found > len(classes):
         raise ValueError(
             f"{name} has class {n_found - 1}, but there are {len(classes)} classes, from 0."
         )
+    # what is wrong with them is said before a model is built
+    soft_label_maps(adata, args | {"classes": classes})
     return classes, found_mode
+
+
+def _label_mode(
+    name: str, shape: tuple[int, ...], series: tuple[int, ...], n_classes: tuple[int, ...]
+) -> str:
+    """Whether labels of a shape are a map a ``"map"`` or a ``"date"``; soft ones have classes."""
+    by_mode = {
+        "map": (series[0], *n_classes, *series[3:]),
+        "date": (*series[:2], *n_classes, *series[3:]),
+    }
+    for mode, fits in by_mode.items():
+        if shape == fits:
+            return mode
+    kind = "soft labels" if n_classes else "labels"
+    raise ValueError(
+        f"{name} has shape {shape}, but for series of shape {series} {kind} are {by_mode['map']}, "
+        f"a map a tile, or {by_mode['date']}, a map a date."
+    )
+
+
+def _n_classes(name: str, labels: np.ndarray, has_names: bool) -> int:
+    """One more than the largest class, 0 if no pixel has one."""
+    _check_whole(labels, name)
+    if labels.min() < VOID:
+        raise ValueError(
+            f"{name} has values below {VOID}: unlabelled pixels are {UNLABELLED}, void ones {VOID}."
+        )
+    n_found = max(int(labels.max()) + 1, 0)
+    if not has_names and n_found == _LARGEST_BYTE + 1 and len(np.unique(labels)) <= _LARGEST_BYTE:
+        raise ValueError(
+            f"{name} has the value 255, by which rasters mark what is no class, and there are no "
+            f"names of classes. Set it to {UNLABELLED} (unlabelled) or {VOID} (void) in whole "
+            "numbers with a sign (int16), or name the classes: classes=[...]."
+        )
+    return n_found
+
+
+def _has_label(adata: AnnData, args: dict[str, Any]) -> bool:
+    """Whether any pixel has a class, hard or soft."""
+    labels, soft = (adata.obsm.get(args[key]) for key in ("labels_key", "soft_labels_key"))
+    return (labels is not None and np.max(labels) >= 0) or (soft is not None and np.any(soft))
 
 
 def _check_whole(labels: np.ndarray, name: str) -> None:

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixvi.satellite.series import masked_mean
 
@@ -16,12 +15,6 @@ CLASS_WEIGHTS = ("none", "balanced")
 # epochs in a row after which a constant map is no accident
 _PATIENCE = 3
 _FIRST_UPDATES = 500
-
-
-def class_targets(labels: Tensor, n_classes: int) -> Tensor:
-    """Labels ``(B, ..., H, W)`` as distributions ``(B, ..., L, H, W)``; zeros without a class."""
-    one_hot = F.one_hot(labels.clamp_min(0), n_classes).movedim(-1, -3).float()
-    return one_hot * (labels >= 0).unsqueeze(-3)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, class_weights: Tensor) -> Tensor:

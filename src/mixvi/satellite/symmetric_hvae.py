@@ -119,11 +119,10 @@ class SymmetricModule(LadderModule):
         labelled = series.labelled
         if not labelled.any():
             return self._nothing(), {}
-        logits = self.class_logits(series).movedim(-3, 1)
-        loss = torch.nn.functional.cross_entropy(
-            logits, series.labels.clamp_min(0), reduction="none"
-        )
-        total, n_labelled = torch.where(labelled, loss, 0.0).sum(), labelled.sum()
+        # zeros where a pixel has no class
+        targets = series.targets(self.n_classes)
+        total = -(targets * self.class_logits(series).log_softmax(-3)).sum()
+        n_labelled = labelled.sum()
         mean = total / n_labelled
         if self._weight_sup_q is None:
             return mean, {"cross_entropy": mean}

@@ -97,10 +97,12 @@ class Views:
             # a value of which less than half was measured is none
             observed = (share >= 0.5) & self.in_frame()[:, None, None]
             x = self._bilinear(series.x) / share.clamp_min(0.5)
-        labels = series.labels
+        labels, soft = series.labels, series.soft_labels
         if labels is not None:
             labels = self.nearest(labels, VOID)
-        return replace(series, labels=labels).with_values(x, observed)
+        if soft is not None:
+            soft = self.nearest(soft, 0.0)
+        return replace(series, labels=labels, soft_labels=soft).with_values(x, observed)
 
     def _nearest(self) -> tuple[Tensor, Tensor]:
         """Number of the pixel that is seen, and whether there is one, each ``(B, H, W)``."""

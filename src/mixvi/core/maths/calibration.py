@@ -49,7 +49,7 @@ def fit_temperature(
     logits
         ``(n, C)``.
     targets
-        The class of each row, ``(n,)``.
+        The class of each row, ``(n,)``, or a distribution over the classes ``(n, C)``.
     groups
         Class of each column ``(C,)``, where a class has several; ``None``: columns are classes.
     prior_sd
@@ -63,7 +63,10 @@ def fit_temperature(
         log_probs = log_tempered(logits, math.exp(log_temperature))
         if groups is not None:
             log_probs = log_grouped(log_probs, groups, n_classes)
-        surprise = -log_probs.gather(-1, targets.view(-1, 1)).sum()
+        if targets.ndim == 2:
+            surprise = -(targets * log_probs).sum()
+        else:
+            surprise = -log_probs.gather(-1, targets.view(-1, 1)).sum()
         return float(surprise) + 0.5 * (log_temperature / prior_sd) ** 2
 
     bounds = (math.log(_COLDEST), math.log(_HOTTEST))
