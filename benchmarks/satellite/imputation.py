@@ -11,9 +11,9 @@ Blocks of the scene are split: each method's settings are those of the least RMS
 blocks, figures are of test blocks. Every method may read all that is left visible, of test blocks
 too, as who fills a scene can: DINEOF reads a scene as one tile if that is better on validation
 blocks, and models are trained on tiles and, being convolutions, fill the whole scene at once. A
-reference's 90 % interval is its error's quantile on validation blocks, by length of the gap; a
-model's is its own. To try: ``--seeds 1 --updates 8 --cases "MODIS Mato Grosso, 10 % hidden" --name
-satellite/trial``.
+reference's 90 % interval is its error's quantile on validation blocks, by length of the gap, and
+its standard deviation the root mean square of these errors; a model's are its own. To try:
+``--seeds 1 --updates 8 --cases "MODIS Mato Grosso, 10 % hidden" --name satellite/trial``.
 """
 
 from __future__ import annotations
@@ -241,9 +241,12 @@ def _gap_classes(case: Case) -> np.ndarray:
     return np.broadcast_to(_parted(classes, case.n_seasons), case.hidden.shape)
 
 
-def _interval(case: Case, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """90 % intervals of an estimate from its errors on validation blocks, by band and gap."""
-    gaps, half = _gap_classes(case), np.zeros(case.hidden.shape)
+def _spread(case: Case, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half the 90 % interval and the standard deviation of an estimate.
+
+    They are of its errors on validation blocks, by band and gap.
+    """
+    gaps, half, sd = _gap_classes(case), np.zeros(case.hidden.shape), np.ones(case.hidden.shape)
     errors = np.abs(estimate - case.tiles.obsm["series"])
     known = case.hidden & case.val[:, None, None, None, None]
     for band, gap in product(range(half.shape[2]), np.unique(gaps)):
@@ -252,37 +255,46 @@ def _interval(case: Case, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         # a length that no validation block has: all lengths
         ours = ours if ours.sum() >= 20 else chosen
         if ours.any():
-            half[:, :, band][of_gap] = np.quantile(errors[:, :, band][ours], SETTINGS["level"])
-    return estimate - half, estimate + half
+            found = errors[:, :, band][ours]
+            half[:, :, band][of_gap] = np.quantile(found, SETTINGS["level"])
+            sd[:, :, band][of_gap] = np.sqrt(np.mean(found**2))
+    return half, sd
 
 
-def scores(case: Case, estimate: np.ndarray, interval: tuple | None = None) -> dict[str, float]:
-    """Figures on the hidden entries of the test blocks."""
-    if interval is None:
-        interval = _interval(case, estimate)
+def scores(case: Case, estimate: np.ndarray, sd: np.ndarray | None = None) -> dict[str, float]:
+    """Figures on the hidden entries of the test blocks; a model has deviations of its own."""
+    if sd is None:
+        half, sd = _spread(case, estimate)
+    else:
+        half = ndtri(0.5 + SETTINGS["level"] / 2) * sd
     series, at = case.tiles.obsm["series"], case.test
     # by all seasons, so that a gap at the turn of the year is as long as it is
     n = case.n_seasons
     ours = at.reshape(n, -1)[0]
-    arrays = [series, estimate, case.hidden, case.tiles.obsm["valid"], *interval]
-    joined = [_joined(np.asarray(x), n)[ours] for x in arrays]
+    arrays = [series, estimate, case.hidden, case.tiles.obsm["valid"], half, sd]
+    series, estimated, hidden, valid, halves, sd = (_joined(np.asarray(x), n)[ours] for x in arrays)
     table = imputation_scores(
-        *joined[:3],
-        valid=joined[3],
-        interval=(joined[4], joined[5]),
+        series,
+        estimated,
+        hidden,
+        valid=valid,
+        sd=sd,
+        interval=(estimated - halves, estimated + halves),
         gap_starts=SETTINGS["gap_starts"],
     )
     value = table[table["band"] == "all"].set_index(["metric", "gap"])["value"]
-    width = (interval[1] - interval[0])[at][case.hidden[at]].mean()
     found = {
         "rmse": value["rmse", "all"],
         "mae": value["mae", "all"],
         "psnr": value["psnr", "all"],
+        "nll": value["nll", "all"],
         "rmse_in_sd": rmse(case, estimate, at),
     }
     if ("spectral_angle", "all") in value:
         found["spectral_angle"] = value["spectral_angle", "all"]
-    found |= {f"rmse, gap {gap}": x for gap, x in value["rmse"].items() if gap != "all"}
+    for metric in ("rmse", "nll", "coverage_90"):
+        found |= {f"{metric}, gap {gap}": x for gap, x in value[metric].items() if gap != "all"}
+    width = 2 * half[at][case.hidden[at]].mean()
     return found | {"coverage_90": value["coverage_90", "all"], "width_90": float(width)}
 
 
@@ -324,8 +336,7 @@ def model(kind: type[SeriesModel], slower: float, case_name: str, seed: int) -> 
         error = rmse(case, estimate, case.val)
         if error < least:
             best, least, epochs = (estimate, sd), error, look * part
-    estimate, half = best[0], ndtri(0.5 + SETTINGS["level"] / 2) * best[1]
-    return scores(case, estimate, (estimate - half, estimate + half)) | {"epochs": epochs}
+    return scores(case, *best) | {"epochs": epochs}
 
 
 METHODS = {
@@ -343,7 +354,7 @@ METHODS = {
 
 
 def over_all_sets(rows: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
-    """Of all seeds together: root mean squares by length of the gap, and mean coverage.
+    """Of all seeds together: root mean squares by length of the gap, mean coverage and NLL.
 
     A set hides a few dates of each length, so that medians of few sets tell little.
     """
@@ -352,7 +363,8 @@ def over_all_sets(rows: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
         lengths = sorted({key for run in runs for key in run if key.startswith("rmse, gap")})
         errors = {key: [run[key] for run in runs if key in run] for key in lengths}
         found[method] = {key: float(np.sqrt(np.mean(np.square(x)))) for key, x in errors.items()}
-        found[method]["coverage_90"] = float(np.mean([run["coverage_90"] for run in runs]))
+        for key in ("coverage_90", "nll"):
+            found[method][key] = float(np.mean([run[key] for run in runs]))
     return found
 
 
