@@ -49,6 +49,23 @@ def test_cells_of_no_label_are_rejected(partly, fit, tmp_path, sees_them):
     assert again.predict(reject=0.1).equals(found)
 
 
+@pytest.mark.parametrize("key", ["condition_key", "batch_key"])
+def test_a_group_that_is_rejected_as_a_whole_is_warned_of(partly, fit, key):
+    """Labels in one group alone, and all genes of the other changed alike."""
+    partly.obs["group"] = np.where(np.arange(partly.n_obs) % 2, "treated", "plain")
+    treated = (partly.obs["group"] == "treated").to_numpy()
+    partly.obs["known"] = partly.obs["cell_type"].astype(str).where(~treated, "Unknown")
+    partly.X[treated] += 4.0
+    cls = CGMVAE if key == "condition_key" else GMVAE
+    model = fit(cls, partly, 5, SETUP | {key: "group"}, n_components=5)
+    with pytest.warns(UserWarning, match="of 250 cells of group 'treated' 'Unknown'.*Label some"):
+        found = model.predict(reject=0.1)
+    assert (found[treated] == "Unknown").mean() > 0.9
+    with pytest.warns(UserWarning, match="of 250 cells of group 'treated'"):
+        model.predict(partly[treated].copy(), reject=0.1)
+    model.predict(partly[~treated].copy(), reject=0.1)
+
+
 def test_counts_are_brought_to_one_library_size(counts, fit):
     setup = {"labels_key": "kind", "layer": "counts"}
     model = fit(CGMVAE, counts, 2, setup | {"condition_key": "condition"}, likelihood="nb")

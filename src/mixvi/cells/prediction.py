@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,11 @@ from mixvi.core.model.module import Rows
 
 UNKNOWN = "Unknown"
 """What a cell is called that is too far from every label."""
+# share of a batch's or condition's cells whose rejection is odd, and cells that tell one
+_MOST = 0.5
+_FEWEST_OF_GROUP = 20
+# warnings name the line outside that called
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 class PredictionMixin(CalibrationMixin):
@@ -106,7 +113,7 @@ class PredictionMixin(CalibrationMixin):
             Share of cells of known types that may be called ``"Unknown"``: cells whose
             :meth:`get_novelty_score` is beyond that quantile of the held-out labelled cells are
             then (``level="label"``). The share holds for cells like those; of another donor or
-            study more are rejected.
+            study more are rejected, and of a condition without labels most, which is warned of.
         use_mean
             z at its mean, or at a sample as in the thesis's evaluations.
         n_samples
@@ -147,6 +154,7 @@ class PredictionMixin(CalibrationMixin):
         if reject is not None:
             limit = self._conformal_limit("novelty", reject, f"reject={reject}")
             novel = self.get_novelty_score(adata, chosen, batch_size=batch_size) > limit
+            self._warn_of_rejected_groups(adata.obs.iloc[chosen], novel.to_numpy(), reject)
             best = np.where(novel, UNKNOWN, best.astype(object))
         return pd.Series(best, index=probs.index, name=level)
 
@@ -165,6 +173,35 @@ class PredictionMixin(CalibrationMixin):
         found.obs[f"{key}_prediction"] = pd.Categorical(labels)
         found.obs[f"{key}_novelty"] = self.get_novelty_score(adata, batch_size=batch_size)
         found.notes["reject"] = float(reject)
+
+    def _warn_of_rejected_groups(self, obs: pd.DataFrame, novel: np.ndarray, reject: float) -> None:
+        """Warn of a batch or condition most of whose cells are rejected.
+
+        Parameters
+        ----------
+        obs
+            Of the cells, ``(n, ...)``.
+        novel
+            Whether they are rejected, ``(n,)``.
+        reject
+            As given.
+        """
+        keys = (self._setup_args[key] for key in ("condition_key", "batch_key"))
+        for key in filter(None, keys):
+            groups = pd.Series(novel).groupby(obs[key].astype(str).to_numpy())
+            found = groups.agg(["sum", "size", "mean"])
+            odd = found[(found["mean"] > _MOST) & (found["size"] >= _FEWEST_OF_GROUP)]
+            if len(odd):
+                name, row = odd["mean"].idxmax(), odd.loc[odd["mean"].idxmax()]
+                warnings.warn(
+                    f"reject={reject} calls {int(row['sum'])} of {int(row['size'])} cells of "
+                    f"{key} {name!r} {UNKNOWN!r}. Unless their types are new, it is that what a "
+                    "condition or batch changes in all of its cells counts as novelty where few of "
+                    "them had a label in training. Label some of them and train again, or compare "
+                    "get_novelty_score() within it.",
+                    UserWarning,
+                    skip_file_prefixes=(_PACKAGE,),
+                )
 
     def _check_reject(self, reject: float, level: str, soft: bool) -> None:
         arguments.check_share("reject", reject)
