@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=1000, help="of each network")
+    parser.add_argument("--updates", type=int, default=400, help="of each network")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--cases", nargs="+", default=SETTINGS["cases"])
     parser.add_argument("--resume", action="store_true", help="keep the runs of the record")
