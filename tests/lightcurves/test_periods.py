@@ -47,6 +47,20 @@ def test_epochs_bring_curves_of_a_shape_to_one_phase():
     assert np.median(off) < 0.02
 
 
+@pytest.mark.parametrize(("find", "key"), [(find_epochs, "epoch"), (find_periods, "period")])
+def test_a_column_of_ones_own_is_not_replaced_without_a_word(find, key):
+    pytest.importorskip("astropy", reason="the extra lightcurves is not installed")
+    adata = synthetic_light_curves(1, ["RRAB"], n_points=(20, 30), years=0.2)
+    catalogue = adata.obs[key].copy()
+    find(adata, key_added="found")
+    assert adata.obs[key].equals(catalogue)
+    with pytest.warns(UserWarning, match=rf"replaces obs\['{key}'\].*key_added"):
+        find(adata)
+    # what was found here before is found again in silence
+    find(adata)
+    assert adata.uns[key]["found_by"] == find.__name__
+
+
 def test_features_are_those_of_each_curve():
     table = long_table().drop(index=[3, 30])
     adata = from_tables(table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from mixvi.lightcurves.observations import (
 EXTRA = "It comes with the extra lightcurves: pip install 'mixvi[lightcurves]'."
 _GRID = 256
 _CHUNK = 1024
+# warnings name the line outside that called
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 def fold(time: np.ndarray, period: np.ndarray, epoch: np.ndarray | float = 0.0) -> np.ndarray:
@@ -68,7 +72,7 @@ def find_periods(
         Frequencies for each ``1 / span``.
     key_added
         ``obs[key_added]`` becomes the period, ``obs[f"{key_added}_power"]`` the periodogram there,
-        between 0 and 1.
+        between 0 and 1; ``uns[key_added]`` has the settings.
     **keys
         ``time_key``, ``magnitude_key``, ``error_key`` and ``valid_key``, as of ``setup_anndata``.
 
@@ -78,6 +82,11 @@ def find_periods(
         If astropy is not installed.
     ValueError
         If curves are unusable, or ``max_period`` is not above ``min_period``.
+
+    Warns
+    -----
+    UserWarning
+        If a column of that name is replaced that was not found here.
     """
     check_positive("min_period", min_period, integer=False)
     check_positive("n_terms", n_terms)
@@ -92,8 +101,30 @@ def find_periods(
         power = _power(curve, frequencies, n_terms)
         best = int(np.argmax(power))
         periods[row], powers[row] = 1.0 / frequencies[best], power[best]
-    adata.obs[key_added] = periods
+    settings = {
+        "min_period": float(min_period),
+        "max_period": "half of the span" if max_period is None else float(max_period),
+        "n_terms": int(n_terms),
+        "oversampling": float(oversampling),
+    }
+    _write(adata, key_added, periods, {"found_by": "find_periods"} | settings)
     adata.obs[f"{key_added}_power"] = powers
+
+
+def _write(adata: AnnData, key: str, values: np.ndarray, note: dict[str, Any]) -> None:
+    """Write a column and how it was found, with a warning before a user's own is replaced."""
+    known = adata.uns.get(key)
+    is_ours = isinstance(known, dict) and known.get("found_by") == note["found_by"]
+    if key in adata.obs and not is_ours:
+        warnings.warn(
+            f"{note['found_by']} replaces obs[{key!r}], which it did not write. Pass key_added=... "
+            "to keep both.",
+            UserWarning,
+            skip_file_prefixes=(_PACKAGE,),
+        )
+    adata.obs[key] = values
+    if is_ours or key not in adata.uns:
+        adata.uns[key] = note
 
 
 def _frequencies(
@@ -157,7 +188,8 @@ def find_epochs(
     period_key
         Column of ``obs``.
     key_added
-        ``obs[key_added]`` becomes the time, within one period of zero.
+        ``obs[key_added]`` becomes the time, within one period of zero; ``uns[key_added]`` has the
+        settings.
     **keys
         As of :func:`find_periods`.
 
@@ -167,6 +199,11 @@ def find_epochs(
         If there are no periods.
     ValueError
         If curves or periods are unusable, or ``at`` is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If a column of that name is replaced that was not found here.
     """
     check_choice("at", at, ("minimum", "maximum"))
     check_positive("n_harmonics", n_harmonics)
@@ -186,4 +223,6 @@ def find_epochs(
         )
         # magnitudes grow as brightness falls
         phases.append(grid[(sign * fourier_curve(fits, grid)).argmin(1)])
-    adata.obs[key_added] = np.concatenate(phases) * periods
+    settings = {"at": at, "n_harmonics": int(n_harmonics), "period_key": period_key}
+    epochs = np.concatenate(phases) * periods
+    _write(adata, key_added, epochs, {"found_by": "find_epochs"} | settings)
