@@ -252,7 +252,6 @@ def test_partly_labelled_maps_are_completed_by_the_encoder():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dream_maps": "learned"}, "'learned' is not there"),
         ({"dream_maps": "external"}, "needs maps_key"),
         ({"maps_key": "older"}, "nothing else does"),
         ({"dream_maps": "banks"}, "is not known"),

@@ -6,17 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DREAM_MAPS = ("auto", "bank", "completed", "external", "uniform")
+DREAM_MAPS = ("auto", "bank", "completed", "external", "learned", "uniform")
 
 
-def check_dream_maps(dream_maps: str, maps_key: str | None) -> None:
+def check_dream_maps(dream_maps: str, maps_key: str | None, n_classes: int) -> None:
     """Raise ValueError unless there can be dreams of this kind."""
-    if dream_maps == "learned":
-        raise ValueError(
-            "dream_maps='learned' is not there: a model of segmentations would have to be trained, "
-            "too. Take 'bank' (fully labelled maps), 'completed' (partly labelled ones, filled by "
-            "the encoder) or 'external' (maps of your own)."
-        )
     if dream_maps not in DREAM_MAPS:
         names = ", ".join(map(repr, DREAM_MAPS))
         raise ValueError(f"dream_maps={dream_maps!r} is not known. Known: {names}.")
@@ -25,10 +19,17 @@ def check_dream_maps(dream_maps: str, maps_key: str | None) -> None:
             "dream_maps='external' needs maps_key, the key of obsm with maps of your own, and "
             "nothing else does."
         )
+    if dream_maps == "learned" and not n_classes:
+        raise ValueError(
+            "dream_maps='learned' is a distribution of segmentations, but the model knows no "
+            "classes. Pass labels_key to setup_anndata, or leave dream_maps out."
+        )
 
 
 def settled_dream_maps(dream_maps: str, maps: np.ndarray) -> tuple[str, np.ndarray]:
     """The kind of dreams, and the maps that they start from; none if they are made in training.
+
+    Where their distribution is learnt, the maps that it is learnt from.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def settled_dream_maps(dream_maps: str, maps: np.ndarray) -> tuple[str, np.ndarr
             f"maps_key: {len(maps) - len(complete)} of {len(maps)} maps have pixels without a "
             "class. Dreams start from whole maps."
         )
-    return dream_maps, complete if dream_maps in ("bank", "external") else maps[:0]
+    return dream_maps, complete if dream_maps in ("bank", "external", "learned") else maps[:0]
 
 
 def turned(maps: Tensor) -> Tensor:

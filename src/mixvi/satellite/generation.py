@@ -236,9 +236,10 @@ class GenerationMixin:
             Classes ``(n, H, W)``, or ``(n, T, H, W)`` for a model of a map a date; every pixel has
             one.
         n
-            How many series are generated without: of maps drawn from those of the registered tiles
-            that have a class at every pixel, mirrored and turned at random, and of none by a model
-            that knows no classes.
+            How many series are generated without: of draws of the learnt distribution of maps
+            (``dream_maps="learned"``), else of maps drawn from those of the registered tiles that
+            have a class at every pixel, mirrored and turned at random; of none by a model that
+            knows no classes.
         style
             AnnData whose tiles give the codes of tile and dates, one tile for all or one each;
             default codes from the prior, from which those of pixels always are.
@@ -252,8 +253,8 @@ class GenerationMixin:
         ------
         ValueError
             If neither a segmentation nor ``n`` is given, or both, a segmentation has another shape
-            or a pixel without a class, no registered tile has a class at every pixel, dates are
-            none, or ``style`` has another number of tiles.
+            or a pixel without a class, maps are not learnt and no registered tile has a class at
+            every pixel, dates are none, or ``style`` has another number of tiles.
         """
         self._check_if_trained()
         maps = self._checked_segmentation(segmentation, n)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mixvi.core.maths.exponential_families import Bernoulli, Family, summed
+from mixvi.satellite.map_prior import Maps
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Path:
         ``"date_code"`` (B, n, T); ``"place_code"`` (B, n, 1, H, W); ``"z1"``, ``"z2"``, ...
         (B, n, T, H', W').
     p
-        What each is distributed as, given those before it.
+        What each is distributed as, given those before it; of a segmentation also learnt maps.
     q
         The same given the series; empty if they were drawn from ``p``.
     image
@@ -29,21 +30,30 @@ class Path:
     """
 
     z: dict[str, Tensor]
-    p: dict[str, Family]
+    p: dict[str, Family | Maps]
     q: dict[str, Family] = field(default_factory=dict)
     image: Family | None = None
 
     def log_p(self) -> dict[str, Tensor]:
-        """Log density of each latent given those before it, ``(B,)``."""
-        return {name: summed(self.p[name].log_prob(z)) for name, z in self.z.items()}
+        """Log density of each latent that has a prior, given those before it, ``(B,)``."""
+        return {
+            name: summed(self.p[name].log_prob(z)) for name, z in self.z.items() if name in self.p
+        }
 
     def log_q(self) -> dict[str, Tensor]:
         """Log density of each latent given the series, ``(B,)``."""
         return {name: summed(self.q[name].log_prob(z)) for name, z in self.z.items()}
 
     def kl(self) -> dict[str, Tensor]:
-        """KL divergence of the posterior of each latent to its prior, ``(B,)``."""
-        return {name: summed(self.q[name].kl(self.p[name])) for name in self.z}
+        """KL divergence of the posterior of each latent to its prior, ``(B,)``.
+
+        Of learnt maps, which have no closed one, log q - log p at the draw.
+        """
+        return {name: summed(self._divergence(name)) for name in self.z}
+
+    def _divergence(self, name: str) -> Tensor:
+        q, p, z = self.q[name], self.p[name], self.z[name]
+        return q.log_prob(z) - p.log_prob(z) if isinstance(p, Maps) else q.kl(p)
 
 
 def moments(paths: Iterable[Path]) -> tuple[Tensor, Tensor]:

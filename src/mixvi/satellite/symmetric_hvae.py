@@ -17,45 +17,62 @@ from torch import Tensor
 
 from mixvi.core import arguments
 from mixvi.core.data import checks
-from mixvi.core.maths.exponential_families import Bernoulli
+from mixvi.core.maths.exponential_families import Bernoulli, Family, summed
 from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.dreams import check_dream_maps, settled_dream_maps, turned
+from mixvi.satellite.ladder import Layer
 from mixvi.satellite.ladder_model import LadderModel
 from mixvi.satellite.ladder_module import LadderModule
 from mixvi.satellite.ladder_path import Path, layer_divergences
+from mixvi.satellite.map_prior import MapPrior, Maps
 from mixvi.satellite.series import Series
 from mixvi.satellite.setup import label_maps
 
 UPDATES = ("alternating", "joint")
-# steps of series before dreams teach
+# steps before dreams teach, of series and where their maps are learnt first
 _DREAM_WARMUP = 100
+_MAPS_AT_A_TIME = 32
 
 
 class SymmetricModule(LadderModule):
     """Four steps: each player on labelled tiles, the decoder on others, the encoder on dreams.
 
-    Sums over latents and values are divided by T H W.
+    Sums over latents and values are divided by T H W. Where the distribution of segmentations is
+    learnt it is a third player with a step of its own, E log p(s) (Hruška 2023, section 2.6).
 
     Parameters
     ----------
-    *args, **options
+    table, shape, n_classes, by_date, **options
         See :class:`mixvi.satellite.ladder_module.LadderModule`.
     weight_sup_q, weight_unlabelled, weight_dream, dream_warmup, update, other_gaps
         See :class:`SymmetricHVAE`.
+    learned_maps
+        Whether the distribution of segmentations is learnt.
     """
+
+    map_prior: MapPrior | None
 
     def __init__(
         self,
-        *args,
+        table: tuple[Layer, ...],
+        shape: tuple[int, int, int, int],
+        n_classes: int,
+        by_date: bool,
+        *,
         weight_sup_q: float | None,
         weight_unlabelled: float,
         weight_dream: float,
         dream_warmup: int,
         update: str,
         other_gaps: float,
+        learned_maps: bool = False,
         **options,
     ):
-        super().__init__(*args, **options)
+        super().__init__(table, shape, n_classes, by_date, **options)
+        self.map_prior = None
+        if learned_maps:
+            self.map_prior = MapPrior(n_classes, by_date and shape[0] > 1, shape[2:])
+            self.network_names = (*self.network_names, "map_prior")
         self._other_gaps = other_gaps
         self._weight_sup_q, self._weight_dream = weight_sup_q, weight_dream
         self._weight_unlabelled = weight_unlabelled
@@ -73,8 +90,9 @@ class SymmetricModule(LadderModule):
     def steps(self) -> tuple[Step, ...]:
         """The decoder's and the encoder's in turn, or both at once."""
         cls = type(self)
+        learnt = () if self.map_prior is None else ("map_prior",)
         if self._update == "joint":
-            return (Step("joint", ("decoder", "encoder"), cls.joint),)
+            return (Step("joint", ("decoder", "encoder", *learnt), cls.joint),)
         labelled = (
             Step("p_labelled", ("decoder",), cls.p_labelled),
             Step("q_labelled", ("encoder",), cls.q_labelled),
@@ -82,6 +100,7 @@ class SymmetricModule(LadderModule):
         return (
             *(labelled if self.n_classes else ()),
             Step("p_unlabelled", ("decoder",), cls.p_unlabelled),
+            *(Step("p_segmentation", (name,), cls.p_segmentation) for name in learnt),
             Step("q_dream", ("encoder",), cls.q_dream),
         )
 
@@ -94,7 +113,8 @@ class SymmetricModule(LadderModule):
         """All losses at once; each is without gradients for the other's network."""
         losses, terms = [], {}
         alone = [self.p_labelled, self.q_labelled] if self.n_classes else []
-        for loss_of in (*alone, self.p_unlabelled, self.q_dream):
+        learnt = [] if self.map_prior is None else [self.p_segmentation]
+        for loss_of in (*alone, self.p_unlabelled, *learnt, self.q_dream):
             loss, of_loss = loss_of(series)
             losses.append(loss)
             terms |= of_loss | {f"{loss_of.__name__}_loss": loss}
@@ -110,6 +130,18 @@ class SymmetricModule(LadderModule):
             series = series.take(~_has_labels(series))
         loss, terms = self._p_loss(series, use_labels=False)
         return self._weight_unlabelled * loss, terms
+
+    def p_segmentation(self, series: Series) -> Loss:
+        """Minus log p(s) of whole maps, or where there are none of maps completed by the encoder.
+
+        In validation the maps are those of the tiles at hand.
+        """
+        with torch.no_grad():
+            maps = self._true_maps(series)
+        if len(maps) == 0:
+            return self._nothing(), {}
+        log_p = summed(self.map_prior.log_prob(maps)).mean() / _n_places(series)
+        return -log_p, {"log_p_segmentation": log_p}
 
     def q_labelled(self, series: Series) -> Loss:
         """Minus log q(s | x) of labelled pixels."""
@@ -151,18 +183,39 @@ class SymmetricModule(LadderModule):
 
     def _dreamt_maps(self, series: Series) -> Tensor:
         """Segmentations ``(B, L, 1 or T, H, W)`` of as many dreams as there are series."""
-        n = len(series)
-        if self.dream_maps == "uniform":
+        if self.dream_maps in ("uniform", "learned"):
             return self._prior(series)["segmentation"].sample()
-        if self.dream_maps == "completed":
-            rows = _has_labels(series).nonzero()[:, 0]
-            if len(rows) == 0:
-                rows = torch.arange(n, device=series.x.device)
-            series = series.take(rows[torch.randint(len(rows), (n,), device=rows.device)])
-            drawn = self.evidence(series)["segmentation"].sample()
-            return turned(self.annotated(drawn, series))
-        chosen = self.bank[torch.randint(len(self.bank), (n,), device=self.bank.device)]
-        return self.one_hot(turned(chosen).long())
+        return self._completed(series) if self.dream_maps == "completed" else self._stored(series)
+
+    def _true_maps(self, series: Series) -> Tensor:
+        """What p(s) is learnt from, ``(B, L, 1 or T, H, W)``."""
+        if not len(self.bank):
+            return self._completed(series)
+        if self.training:
+            return self._stored(series)
+        return self.one_hot(series.labels[series.labelled.flatten(1).all(1)])
+
+    def _completed(self, series: Series) -> Tensor:
+        """Labels of labelled tiles, others if there are none, gaps filled by the encoder."""
+        n = len(series)
+        rows = _has_labels(series).nonzero()[:, 0]
+        if len(rows) == 0:
+            rows = torch.arange(n, device=series.x.device)
+        series = series.take(rows[torch.randint(len(rows), (n,), device=rows.device)])
+        drawn = self.evidence(series)["segmentation"].sample()
+        return turned(self.annotated(drawn, series))
+
+    def _stored(self, series: Series) -> Tensor:
+        """As many whole maps as there are series."""
+        chosen = torch.randint(len(self.bank), (len(series),), device=self.bank.device)
+        return self.one_hot(turned(self.bank[chosen]).long())
+
+    def _prior(self, series: Series) -> dict[str, Family | Maps]:
+        prior = super()._prior(series)
+        if self.map_prior is not None:
+            n, _, *size = prior["segmentation"].eta[0].shape
+            prior["segmentation"] = Maps(self.map_prior, (n, *size))
+        return prior
 
     def _p_loss(self, series: Series, use_labels: bool) -> Loss:
         if len(series) == 0:
@@ -172,6 +225,9 @@ class SymmetricModule(LadderModule):
         with torch.no_grad():
             evidence = self.evidence(seen)
         path = self.posterior(seen, evidence, use_labels=use_labels)
+        if self.map_prior is not None:
+            # guesses of these tiles would teach it their mistakes
+            del path.p["segmentation"]
         n = _n_places(series)
         terms = {f"log_p_{name}": value.mean() / n for name, value in path.log_p().items()}
         terms["log_p_x"] = path.image.log_likelihood(*self.target(series)).mean() / n
@@ -226,32 +282,51 @@ class SymmetricModel(LadderModel):
         self.module.dream_of(*settled_dream_maps(settings["dream_maps"], maps[rows]))
 
     def _default_lr(self) -> float | dict[str, float]:
+        if self.shape[0] == 1:
+            return 3e-3
         # a slower encoder has the decoder of series keep up with it
-        return {"encoder": 3e-4, "decoder": 3e-3} if self.shape[0] > 1 else 3e-3
+        return dict.fromkeys(self.module.network_names, 3e-3) | {"encoder": 3e-4}
 
-    def _settled_warmup(self, dream_warmup: int | None) -> int:
-        if dream_warmup is None:
-            return _DREAM_WARMUP if self.shape[0] > 1 else 0
-        return dream_warmup
+    def _drawn_maps(self, n: int) -> Tensor:
+        prior = self.module.map_prior
+        if prior is None:
+            return super()._drawn_maps(n)
+        n_dates, size = self.shape[0] if self._by_date else 1, self.shape[2:]
+        parts = [len(rows) for rows in torch.arange(n).split(_MAPS_AT_A_TIME)]
+        maps = torch.cat([prior.sample(some, n_dates, size).argmax(1).cpu() for some in parts])
+        return maps if self._by_date else maps[:, 0]
 
-    def _check_symmetric(
+    def _checked_symmetric(
         self,
-        weight_sup_q: float | None,
-        weight_unlabelled: float,
-        weight_dream: float,
-        dream_warmup: int,
+        weights: tuple[float | None, float, float],
+        dream_warmup: int | None,
         update: str,
         dream_maps: str,
         maps_key: str | None,
-    ) -> None:
-        """Raise ValueError if a setting of the steps is unusable."""
+    ) -> dict:
+        """Options of the module's steps; raise ValueError if one is unusable.
+
+        ``weights`` are those of the labels' cross-entropy, of guessed maps and of dreams.
+        """
+        weight_sup_q, weight_unlabelled, weight_dream = weights
         if weight_sup_q is not None:
             arguments.check_weight("weight_sup_q", weight_sup_q)
         arguments.check_weight("weight_unlabelled", weight_unlabelled)
         arguments.check_weight("weight_dream", weight_dream)
+        is_learned = dream_maps == "learned"
+        if dream_warmup is None:
+            dream_warmup = _DREAM_WARMUP if self.shape[0] > 1 or is_learned else 0
         arguments.check_count("dream_warmup", dream_warmup)
         arguments.check_choice("update", update, UPDATES)
-        check_dream_maps(dream_maps, maps_key)
+        check_dream_maps(dream_maps, maps_key, len(self.classes))
+        return {
+            "weight_sup_q": weight_sup_q,
+            "weight_unlabelled": weight_unlabelled,
+            "weight_dream": weight_dream,
+            "dream_warmup": dream_warmup,
+            "update": update,
+            "learned_maps": is_learned,
+        }
 
 
 class SymmetricHVAE(SymmetricModel):
@@ -276,8 +351,10 @@ class SymmetricHVAE(SymmetricModel):
     dream_maps
         What segmentations dreams start from: ``"bank"``, labels of fully labelled training tiles,
         turned and mirrored; ``"completed"``, those of labelled tiles of the minibatch, gaps filled
-        by draws of the encoder; ``"external"``, maps of ``maps_key``; ``"uniform"``, noise, to find
-        errors; ``"auto"``, the first that there are labels for.
+        by draws of the encoder; ``"external"``, maps of ``maps_key``; ``"learned"``, draws of
+        :class:`mixvi.satellite.map_prior.MapPrior`, which is trained along with the others on what
+        ``"auto"`` would start from; ``"uniform"``, noise, to find errors; ``"auto"``, the first
+        that there are labels for.
     maps_key
         Key of obsm with maps of your own for dreams, such as an older land-cover product.
     weight_sup_q
@@ -288,8 +365,8 @@ class SymmetricHVAE(SymmetricModel):
         Weight of the decoder's loss on tiles without labels, whose segmentations are the encoder's
         guesses.
     weight_dream, dream_warmup
-        Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series, 0
-        of single images. Before, the decoder learns to use what an untaught encoder says.
+        Weight of dreams, and after how many steps they begin to teach, ``None``: 100 of series and
+        of learnt maps, else 0. Before, the decoder learns to use what an untaught encoder says.
     other_gaps
         Share of the dates that have, in training, the gaps of another date and tile of the
         minibatch besides their own. What these hide is scored all the same, so that the decoder
@@ -339,9 +416,8 @@ class SymmetricHVAE(SymmetricModel):
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
-        warmup = self._settled_warmup(dream_warmup)
-        of_steps = (weight_sup_q, weight_unlabelled, weight_dream, warmup, update)
-        self._check_symmetric(*of_steps, dream_maps, maps_key)
+        weights = (weight_sup_q, weight_unlabelled, weight_dream)
+        of_steps = self._checked_symmetric(weights, dream_warmup, update, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
             other_gaps,
@@ -358,11 +434,7 @@ class SymmetricHVAE(SymmetricModel):
             self._by_date,
             family="bernoulli",
             code_family="bernoulli",
-            weight_sup_q=weight_sup_q,
-            weight_unlabelled=weight_unlabelled,
-            weight_dream=weight_dream,
-            dream_warmup=warmup,
-            update=update,
+            **of_steps,
             **options,
         )
         self._begin(module, locals(), f"SymmetricHVAE of {len(module.table) - 1} layers of bits")

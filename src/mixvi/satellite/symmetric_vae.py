@@ -85,9 +85,8 @@ class SymmetricVAE(SymmetricModel):
         arguments.check_choice("latent", latent, FAMILIES)
         arguments.check_choice("likelihood", likelihood, LIKELIHOODS)
         arguments.check_choice("prior", prior, PRIORS)
-        warmup = self._settled_warmup(dream_warmup)
-        of_steps = (weight_sup_q, weight_unlabelled, weight_dream, warmup, update)
-        self._check_symmetric(*of_steps, dream_maps, maps_key)
+        weights = (weight_sup_q, weight_unlabelled, weight_dream)
+        of_steps = self._checked_symmetric(weights, dream_warmup, update, dream_maps, maps_key)
         options = self._checked_ladder(
             (n_code, n_date_code, n_place_code),
             other_gaps,
@@ -107,11 +106,7 @@ class SymmetricVAE(SymmetricModel):
             code_family=latent,
             image_family=likelihood,
             learned_prior=prior == "learned",
-            weight_sup_q=weight_sup_q,
-            weight_unlabelled=weight_unlabelled,
-            weight_dream=weight_dream,
-            dream_warmup=warmup,
-            update=update,
+            **of_steps,
             **options,
         )
         self._begin(module, locals(), f"SymmetricVAE with latent={latent}, likelihood={likelihood}")
