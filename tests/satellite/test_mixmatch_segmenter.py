@@ -276,6 +276,17 @@ def test_images_are_mixed_and_series_are_not_unless_told(n_dates, alpha):
     assert MixMatchSegmenter(adata, alpha=0.75, **SMALL).module.mixing.alpha == 0.75
 
 
+@pytest.mark.parametrize("n_dates", [1, 3])
+def test_the_first_unet_may_guess(n_dates):
+    options = {"architecture": "ronneberger2015", "dates": "convolved", "warmup_steps": 0}
+    model = fitted(MixMatchSegmenter, toy(4, n_dates, labelled=0.3), width=4, **options)
+    averaged = model.module.averaged_unet
+    assert [up.in_channels for up in averaged.enlarge] == [16, 8]
+    assert averaged.is_spatial == (n_dates == 1)
+    assert np.isfinite(model.history["unsupervised_train"].to_numpy(dtype=float)).all()
+    assert model.predict().shape == (4, 16, 16)
+
+
 def test_validation_is_by_labels_and_can_stop():
     adata = toy(8)
     adata.obsm["labels"][5:] = UNLABELLED

@@ -17,6 +17,64 @@ def test_widths_are_those_of_the_thesis():
     assert n_parameters(UNet(3, 8)) == 8_564_488 - 3_264
 
 
+ORIGINAL = {"architecture": "ronneberger2015"}
+
+
+@pytest.mark.parametrize(("n_dates", "places"), [(1, 9), (4, 27)])
+def test_widths_are_those_of_the_first_unet(n_dates, places):
+    """With one plane and two classes 31,030,658, by figure 1 of Ronneberger et al. 2015."""
+    pairs = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+    pairs += [(512, 1024), (1024, 1024), (1024, 512), (512, 512), (512, 256), (256, 256)]
+    pairs += [(256, 128), (128, 128), (128, 64), (64, 64)]
+
+    def expected(n_planes: int, n_classes: int) -> int:
+        convolutions = sum(places * a * b + b for a, b in [(n_planes, 64), *pairs])
+        doublings = sum(4 * 2 * w * w + w for w in (512, 256, 128, 64))
+        return convolutions + doublings + 64 * n_classes + n_classes
+
+    if n_dates == 1:
+        assert expected(1, 2) == 31_030_658
+    unet = UNet(9, 5, n_dates, by_date=n_dates > 1, n_levels=4, norm="none", **ORIGINAL)
+    assert n_parameters(unet) == expected(9, 5)
+    assert unet.n_features == 1024
+
+
+@pytest.mark.parametrize("n_dates", [1, 4])
+@pytest.mark.parametrize("by_date", [False, True])
+@pytest.mark.parametrize("dates", ["convolved", "pooled"])
+def test_the_first_unet_pools_maxima_and_doubles_by_convolutions(n_dates, by_date, dates):
+    if by_date and dates == "pooled":
+        return
+    options = {"width": 4, "n_levels": 2, "norm": "none", "dates": dates}
+    unet = UNet(7, 3, n_dates, by_date, **options, **ORIGINAL)
+    planes, frame = torch.randn(2, 7, n_dates, 8, 12), torch.ones(2, n_dates, dtype=torch.bool)
+    of_dates = (n_dates,) if by_date else ()
+    assert unet(planes, frame).shape == (2, *of_dates, 3, 8, 12)
+    assert unet.encode(planes, frame).shape == (2, unet.n_features) == (2, 16)
+    x = torch.randn(1, 4, *([] if unet.is_spatial else [3]), 8, 12)
+    windows = x.unfold(-2, 2, 2).unfold(-2, 2, 2)
+    torch.testing.assert_close(unet.shrink(x), windows.amax((-2, -1)))
+    # two transposed convolutions, from the bottom
+    assert [(up.in_channels, up.out_channels) for up in unet.enlarge] == [(16, 8), (8, 4)]
+    for up in unet.enlarge:
+        assert up(torch.randn(1, up.in_channels, *x.shape[2:])).shape[-2:] == (16, 24)
+
+
+def test_weights_of_the_first_unet_keep_the_variance_of_what_goes_in():
+    """He et al. 2015: standard deviations are the root of 2 over the values that are summed."""
+    torch.manual_seed(0)
+    unet = UNet(7, 3, width=32, n_levels=2, norm="none", **ORIGINAL)
+    n_checked = 0
+    for module in unet.modules():
+        # few weights tell no deviation
+        if hasattr(module, "weight") and module.weight.numel() > 1000:
+            is_transposed = isinstance(module, torch.nn.ConvTranspose2d)
+            n = module.in_channels * (1 if is_transposed else module.kernel_size[0] ** 2)
+            assert module.weight.std().item() == pytest.approx((2 / n) ** 0.5, rel=0.05)
+            n_checked += 1
+    assert n_checked == 12
+
+
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @pytest.mark.parametrize("n_dates", [1, 4])
 @pytest.mark.parametrize("by_date", [False, True])
@@ -89,7 +147,8 @@ def test_images_are_no_series():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"width": 0}, {"n_levels": 0}, {"norm": "layer"}, {"dates": "all"}]
+    "setting",
+    [{"width": 0}, {"n_levels": 0}, {"norm": "layer"}, {"dates": "all"}, {"architecture": "2015"}],
 )
 def test_unusable_settings(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):

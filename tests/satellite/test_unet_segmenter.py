@@ -132,6 +132,23 @@ def test_what_images_and_series_have_unless_told(n_dates, norm, dropped):
     assert model._default_epochs(3) == 667
 
 
+@pytest.mark.parametrize("n_dates", [1, 4])
+def test_the_first_unet_has_its_own_sizes_unless_told(n_dates, tmp_path):
+    adata = toy(4, n_dates)
+    UNetSegmenter.setup_anndata(adata)
+    unet = UNetSegmenter(adata, architecture="ronneberger2015").module.unet
+    assert (unet.factor, unet.n_features) == (16, 1024)
+    assert not any("Norm" in type(module).__name__ for module in unet.modules())
+    options = {"architecture": "ronneberger2015", "dates": "convolved", "norm": "group"}
+    model = fitted(UNetSegmenter, adata, width=4, **options)
+    assert model.module.unet.is_spatial == (n_dates == 1)
+    assert np.isfinite(model.history["segmentation_loss_train"].to_numpy(dtype=float)).all()
+    model.save(tmp_path / "model")
+    loaded = UNetSegmenter.load(tmp_path / "model", adata, accelerator="cpu")
+    np.testing.assert_array_equal(loaded.predict(soft=True), model.predict(soft=True))
+    assert model.get_latent_representation().shape == (4, 16)
+
+
 def test_a_map_a_date():
     adata = toy(4)
     adata.obsm["labels"] = np.repeat(adata.obsm["labels"][:, None], 4, axis=1)
@@ -169,6 +186,7 @@ def test_nothing_to_learn_from(tmp_path):
         ({"n_levels": 5}, "16 x 16 pixels.*multiples of 32"),
         ({"n_levels": 99}, "halves them 99 times"),
         ({"norm": "layer"}, "norm='layer' is not known"),
+        ({"architecture": "unet"}, "architecture='unet' is not known"),
         ({"class_weights": "median"}, "class_weights='median' is not known"),
         ({"augmentation": {"rotate": 3}}, "Augmentation has no option 'rotate'.*rotation"),
         ({"augmentation": ["flips"]}, "augmentation must be a dict"),

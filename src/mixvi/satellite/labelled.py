@@ -25,7 +25,7 @@ from mixvi.satellite.supervision import (
     balanced_weights,
     cross_entropy,
 )
-from mixvi.satellite.unet import UNet, check_sides
+from mixvi.satellite.unet import ARCHITECTURES, UNet, check_sides
 from mixvi.satellite.views import Augmentation
 
 # of training unless told: few tiles are passed over more often than many
@@ -109,8 +109,9 @@ class LabelledSegmenter(Segmenter):
 
     def _unet(
         self,
+        architecture: str,
         width: int | None,
-        n_levels: int,
+        n_levels: int | None,
         norm: str | None,
         class_weights: str,
         dates: str | None,
@@ -120,10 +121,11 @@ class LabelledSegmenter(Segmenter):
         Raises
         ------
         ValueError
-            If there are no labels, weights of classes are unknown, or the network cannot halve the
-            tiles.
+            If there are no labels, weights of classes or the architecture are unknown, or the
+            network cannot halve the tiles.
         """
         check_choice("class_weights", class_weights, CLASS_WEIGHTS)
+        check_choice("architecture", architecture, ARCHITECTURES)
         if self.label_mode is None:
             name = type(self).__name__
             raise ValueError(
@@ -131,12 +133,17 @@ class LabelledSegmenter(Segmenter):
                 f"obsm['labels'], or name its key: {name}.setup_anndata(adata, labels_key=...)."
             )
         n_dates, n_bands, *sides = self.shape
+        is_original = architecture == "ronneberger2015"
+        if n_levels is None:
+            n_levels = 4 if is_original else 3
         # before networks of many levels are built
         check_positive("n_levels", n_levels)
         check_sides(*sides, 2**n_levels)
         if width is None:
-            width = 64 if n_dates == 1 else 32
-        if norm is None:
+            width = 64 if n_dates == 1 or is_original else 32
+        if norm is None and is_original:
+            norm = "none"
+        elif norm is None:
             norm = "batch" if n_dates == 1 else "group"
         if dates is None:
             dates = "convolved" if self.label_mode == "date" else "pooled"
@@ -150,6 +157,7 @@ class LabelledSegmenter(Segmenter):
             n_levels=n_levels,
             norm=norm,
             dates=dates,
+            architecture=architecture,
         )
         return unet
 

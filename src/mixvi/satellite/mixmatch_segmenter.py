@@ -283,7 +283,7 @@ class MixMatchSegmenter(LabelledSegmenter):
 
     Parameters
     ----------
-    adata, width, n_levels, norm, dates, class_weights, require_support
+    adata, width, n_levels, norm, dates, class_weights, require_support, architecture
         See :class:`mixvi.satellite.UNetSegmenter`.
     lambda_u
         Weight of the squared error of guesses once it has risen. The thesis's runs aimed at 25 to
@@ -324,7 +324,7 @@ class MixMatchSegmenter(LabelledSegmenter):
         self,
         adata: AnnData | None = None,
         width: int | None = None,
-        n_levels: int = 3,
+        n_levels: int | None = None,
         norm: str | None = None,
         dates: str | None = None,
         lambda_u: float = 10.0,
@@ -338,13 +338,14 @@ class MixMatchSegmenter(LabelledSegmenter):
         class_weights: str = "none",
         require_support: bool = False,
         augmentation: dict | None = None,
+        architecture: str = "hruska2023",
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
         if alpha is None:
             alpha = 0.3 if self.shape[0] == 1 else 0.0
         module = MixMatchSegmenterModule(
-            self._unet(width, n_levels, norm, class_weights, dates),
+            self._unet(architecture, width, n_levels, norm, class_weights, dates),
             self.shape[1],
             len(self.classes),
             make_augmentation(augmentation, self.shape[0]),

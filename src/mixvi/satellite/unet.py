@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mixvi.core.arguments import check_choice, check_positive
 
+ARCHITECTURES = ("hruska2023", "ronneberger2015")
 NORMS = ("batch", "group", "none")
 DATES = ("pooled", "convolved")
 # channels in a group that is normalised together
@@ -16,9 +17,9 @@ _GROUP = 8
 class UNet(nn.Module):
     """Contracting and expanding blocks with skips between equal resolutions.
 
-    Ronneberger et al. 2015 and, with time, Çiçek et al. 2016; in the widths of Hruška 2023:
-    convolutions 3 x 3 with zero padding, halving by means of 2 x 2 pixels, bilinear doubling. Time
-    is never halved. A series of one date is an image.
+    Ronneberger et al. 2015 and, with time, Çiçek et al. 2016: convolutions 3 x 3, in all with zero
+    padding, by which maps are as large as tiles. Time is never halved. A series of one date is an
+    image.
 
     Parameters
     ----------
@@ -41,6 +42,13 @@ class UNet(nn.Module):
         ``"convolved"``: convolutions have three dimensions. ``"pooled"``: each pixel's series is
         first summed up (:class:`DatePooling`), the U-Net has two dimensions, and what a pixel's own
         series says of its class is added to the logits, without a norm. One map a series alone.
+    architecture
+        ``"hruska2023"``: means of 2 x 2 pixels, bilinear doubling; blocks of two convolutions on
+        the way down, and of three at the bottom and on the way up but for the last.
+        ``"ronneberger2015"``: maxima of 2 x 2 pixels, doubling by transposed convolutions 2 x 2
+        that halve the channels, blocks of two convolutions, initial weights of He et al. 2015; with
+        ``width=64, n_levels=4, norm="none"`` that network, but for its cropped borders and its
+        dropout.
 
     Raises
     ------
@@ -58,12 +66,14 @@ class UNet(nn.Module):
         n_levels: int = 3,
         norm: str = "batch",
         dates: str = "convolved",
+        architecture: str = "hruska2023",
     ):
         super().__init__()
         check_positive("width", width)
         check_positive("n_levels", n_levels)
         check_choice("norm", norm, NORMS)
         check_choice("dates", dates, DATES)
+        check_choice("architecture", architecture, ARCHITECTURES)
         self.pooling = self.of_pixels = None
         if dates == "pooled" and n_dates > 1:
             if by_date:
@@ -79,7 +89,8 @@ class UNet(nn.Module):
         self.factor = 2**n_levels
         widths = [width * 2**level for level in range(n_levels)]
         deepest = widths[-1]
-        self.n_features = deepest
+        is_original = architecture == "ronneberger2015"
+        self.n_features = 2 * deepest if is_original else deepest
         dims = 2 if self.is_spatial else 3
 
         def block(*channels: int) -> nn.Sequential:
@@ -89,21 +100,21 @@ class UNet(nn.Module):
             block(before, after, after)
             for before, after in zip([n_planes, *widths], widths, strict=False)
         )
-        self.bottleneck = block(deepest, 2 * deepest, 2 * deepest, deepest)
-        # from the deepest level to the first, which has one convolution less
+        back = () if is_original else (deepest,)
+        self.bottleneck = block(deepest, 2 * deepest, 2 * deepest, *back)
+        # from the deepest level to the first; the thesis's halve channels, but for the last
         self.up = nn.ModuleList(
-            block(2 * w, w, w, w // 2) if level else block(2 * w, w, w)
+            block(2 * w, w, w, w // 2) if level and not is_original else block(2 * w, w, w)
             for level, w in reversed(list(enumerate(widths)))
         )
         convolution = _CONVOLUTIONS[dims]
         self.classes = convolution(width, n_classes, 1)
         self.attention = None if self.is_spatial or by_date else convolution(width, 1, 1)
-        self.shrink = nn.AvgPool2d(2) if self.is_spatial else nn.AvgPool3d((1, 2, 2))
-        self.enlarge = nn.Upsample(
-            scale_factor=2 if self.is_spatial else (1, 2, 2),
-            mode="bilinear" if self.is_spatial else "trilinear",
-            align_corners=False,
-        )
+        self.shrink = _POOLINGS[architecture][dims](_WINDOWS[dims])
+        enlarge = _transposed if is_original else _interpolation
+        self.enlarge = nn.ModuleList(enlarge(dims, 2 * w, w) for w in reversed(widths))
+        if is_original:
+            nn.init.kaiming_normal_(self.classes.weight, nonlinearity="relu")
 
     def forward(self, planes: Tensor, frame: Tensor) -> Tensor:
         """Logits ``(B, L, H, W)``, or ``(B, T, L, H, W)`` of a map a date.
@@ -124,8 +135,8 @@ class UNet(nn.Module):
         planes = self._summed_up(planes, frame)
         skips, x = self._contract(planes)
         x = self.bottleneck(x)
-        for block, skip in zip(self.up, reversed(skips), strict=True):
-            x = block(torch.cat([self.enlarge(x), skip], dim=1))
+        for enlarge, block, skip in zip(self.enlarge, self.up, reversed(skips), strict=True):
+            x = block(torch.cat([enlarge(x), skip], dim=1))
         if self.is_spatial:
             logits = self.classes(x)
             if self.of_pixels is not None:
@@ -239,7 +250,28 @@ def check_sides(height: int, width: int, factor: int) -> None:
 
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_POOLINGS = {
+    "hruska2023": {2: nn.AvgPool2d, 3: nn.AvgPool3d},
+    "ronneberger2015": {2: nn.MaxPool2d, 3: nn.MaxPool3d},
+}
+_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+# pixels that become one; dates never do
+_WINDOWS = {2: (2, 2), 3: (1, 2, 2)}
 _BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _interpolation(dims: int, before: int, after: int) -> nn.Module:
+    """Doubling that leaves channels as they are."""
+    mode = "bilinear" if dims == 2 else "trilinear"
+    return nn.Upsample(scale_factor=_WINDOWS[dims], mode=mode, align_corners=False)
+
+
+def _transposed(dims: int, before: int, after: int) -> nn.Module:
+    """Doubling by a transposed convolution from each number of channels to the next."""
+    convolution = _TRANSPOSED[dims](before, after, _WINDOWS[dims], stride=_WINDOWS[dims])
+    # windows do not overlap: a value comes of one pixel
+    nn.init.normal_(convolution.weight, std=(2 / before) ** 0.5)
+    return convolution
 
 
 def _block(dims: int, norm: str, channels: tuple[int, ...]) -> nn.Sequential:

@@ -23,7 +23,7 @@ class UNetSegmenter(LabelledSegmenter):
     width
         Channels of the first level; 64 of images, 32 of series, unless told. Small ones suit a CPU.
     n_levels
-        How often tiles are halved: their sides are multiples of ``2**n_levels``.
+        How often tiles are halved, 3 times unless told: sides are multiples of ``2**n_levels``.
     norm
         ``"batch"``, unless told that of images; ``"group"``, that of series, which suits small
         minibatches and tiles that are mostly cloudy; ``"none"``, by which training may collapse.
@@ -40,6 +40,10 @@ class UNetSegmenter(LabelledSegmenter):
         Settings of :class:`mixvi.satellite.Augmentation`; by default flips, quarter turns and
         shifts by up to 4 pixels, and of series each view lacks three in ten dates
         (``drop_dates=0.3``).
+    architecture
+        ``"hruska2023"``, the network of the thesis, or ``"ronneberger2015"``, the first U-Net, with
+        max-pooling and transposed convolutions, whose ``width=64, n_levels=4, norm="none"`` it has
+        unless told, of series, too. See :class:`mixvi.satellite.unet.UNet`.
 
     Raises
     ------
@@ -51,17 +55,18 @@ class UNetSegmenter(LabelledSegmenter):
         self,
         adata: AnnData | None = None,
         width: int | None = None,
-        n_levels: int = 3,
+        n_levels: int | None = None,
         norm: str | None = None,
         dates: str | None = None,
         class_weights: str = "none",
         require_support: bool = False,
         augmentation: dict | None = None,
+        architecture: str = "hruska2023",
         registry: dict | None = None,
     ):
         super().__init__(adata, registry)
         module = LabelledModule(
-            self._unet(width, n_levels, norm, class_weights, dates),
+            self._unet(architecture, width, n_levels, norm, class_weights, dates),
             self.shape[1],
             len(self.classes),
             make_augmentation(augmentation, self.shape[0]),
