@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from anndata import AnnData
 from torch import Tensor
 
 from mixvi.cells.vae import VAE, VAEModule
 from mixvi.core import arguments
+from mixvi.core.data.combinations import columns_of
+from mixvi.core.maths.additive import combination_levels
 from mixvi.core.maths.networks import ConditionalPrior
 from mixvi.core.model.counterfactual import (
     between_priors,
@@ -42,11 +46,11 @@ class CVAEModule(VAEModule):
         super().__init__(n_input, **options)
         self.prior_table = None
         if prior == "learned":
-            self.prior_table = ConditionalPrior(self.n_conditions, self.n_latent)
+            self.prior_table = ConditionalPrior(self.condition_sizes, self.n_latent)
 
     def make_decoder(self):
         """The decoder, blind to the condition on demand; it always sees nuisance covariates."""
-        hidden = 0 if self._decoder_sees_c else self.n_conditions
+        hidden = 0 if self._decoder_sees_c else self.n_condition_columns
         return self.make_mlp(self.n_latent, self.likelihood.n_outputs, self.n_covariates - hidden)
 
     def prior(self, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -59,7 +63,7 @@ class CVAEModule(VAEModule):
         """Raw decoder output, ``(B, n_outputs)``."""
         covariates = rows.covariates
         if not self._decoder_sees_c:
-            covariates = covariates[:, self.n_conditions :]
+            covariates = covariates[:, self.n_condition_columns :]
         return self.decoder(z, covariates)
 
 
@@ -126,7 +130,7 @@ class CVAE(VAE):
     def counterfactual(
         self,
         adata: AnnData | None = None,
-        to: str | None = None,
+        to: Any = None,
         *,
         indices: Sequence[int] | None = None,
         use_mean: bool = True,
@@ -143,7 +147,8 @@ class CVAE(VAE):
         adata, indices
             Cells to convert.
         to
-            The target condition.
+            The target condition; of several columns a dict, as in
+            :meth:`mixvi.CGMVAE.counterfactual`.
         use_mean
             Means throughout, or draws of z and x.
         key_added
@@ -161,10 +166,11 @@ class CVAE(VAE):
             If the condition is unknown.
         """
         adata = self._validate_anndata(adata)
-        target = self._target_condition(to)
-        module, parts = self.module, []
+        targets = torch.as_tensor(self._target_codes(to), device=self.module.device)
+        module, parts, codes = self.module, [], []
         for rows in self._batches(adata, indices, batch_size):
-            there = module.with_condition(rows, torch.full_like(rows.condition, target))
+            there = module.with_condition(rows, targets[rows.condition])
+            codes.append(there.condition.cpu())
             z = self._z(rows, use_mean)
             z = between_priors(z, module.prior(rows), module.prior(there))
             parts.append(self._drawn(module.decode(z, there), there, use_mean).cpu())
@@ -172,16 +178,23 @@ class CVAE(VAE):
         x = torch.cat(parts).numpy()
         if key_added is not None:
             return write_counterfactual(adata, x, chosen, key_added, self._note["layer"])
-        return converted_cells(
-            x, adata, chosen, self.condition_key, self.conditions[target], **self._note
-        )
+        conditions = self.conditions
+        names = [conditions[code] for code in torch.cat(codes).tolist()]
+        return converted_cells(x, adata, chosen, self.condition_key, names, **self._note)
 
-    def _target_condition(self, to: str | None) -> int:
+    def _target_codes(self, to: Any) -> np.ndarray:
+        """Code of the target by that of the condition that cells have, ``(C,)``."""
         if to is None:
             raise ValueError(
                 f"Name the target condition: counterfactual(to=...), one of {self.conditions}."
             )
-        return self._code(to, self.conditions, "to")
+        if not isinstance(to, Mapping):
+            return np.full(len(self.conditions), self._condition_code(to, "to"))
+        levels, known = combination_levels(self._condition_sizes), self._condition_categories
+        for key, value in self._named_columns(to, "to").items():
+            column = columns_of(self.condition_key).index(key)
+            levels[:, column] = self._code(value, known[column], f"to[{key!r}]")
+        return np.ravel_multi_index(levels.T, self._condition_sizes)
 
     @torch.inference_mode()
     def sample(
@@ -220,12 +233,7 @@ class CVAE(VAE):
             For an unknown condition or batch, or an unusable library size.
         """
         arguments.check_positive("n", n)
-        names = (
-            self.conditions
-            if isinstance(conditions, str) and conditions == "all"
-            else ([conditions] if isinstance(conditions, str) else list(conditions))
-        )
-        codes = [self._code(name, self.conditions, "conditions") for name in names]
+        codes = self._condition_codes(conditions, "conditions")
         condition = torch.tensor(codes, device=self.module.device).repeat_interleave(n)
         rows = self._synthetic_rows(condition, batch, library_size, use_mean)
         mu, log_var = self.module.prior(rows)

@@ -126,11 +126,7 @@ class GenerationMixin:
             if conditions != "all":
                 raise ValueError("This model has no conditions; leave out conditions=.")
             return [0]
-        if isinstance(conditions, str):
-            if conditions == "all":
-                return list(range(len(self.conditions)))
-            conditions = [conditions]
-        return [self._code(name, self.conditions, "conditions") for name in conditions]
+        return self._condition_codes(conditions, "conditions")
 
     def _decoded(self, z: Tensor, rows: Rows, use_mean: bool) -> Tensor:
         likelihood = self.module.likelihood

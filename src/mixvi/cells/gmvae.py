@@ -208,7 +208,7 @@ class GMVAE(
         if self.conditions:
             if condition is None:
                 raise ValueError(f"Name a condition, one of {self.conditions}.")
-            code = self._code(condition, self.conditions, "condition")
+            code = self._condition_code(condition, "condition")
         device = module.device
         first = torch.full((1,), code, dtype=torch.long, device=device)
         if w is None:

@@ -90,7 +90,7 @@ class GMVAEModule(MixviModule):
         self.classifier_sees_x = classifier_sees_x
         self.term_weights = {**dict.fromkeys(TERMS, 1.0), **(term_weights or {})}
         self._condition_everywhere = condition_in == "all" and self.n_conditions > 0
-        n_condition = self.n_conditions if self._condition_everywhere else 0
+        n_condition = self.n_condition_columns if self._condition_everywhere else 0
 
         n_posterior = 2 * (n_latent_w + n_latent_z)
         if shared_trunk:
@@ -108,7 +108,7 @@ class GMVAEModule(MixviModule):
             self.dirichlet = DirichletHead(self.make_mlp(n_classified, n_components, n_condition))
         self.w_table = None
         if w_prior == "learned":
-            self.w_table = ConditionalPrior(self.n_conditions, n_latent_w)
+            self.w_table = ConditionalPrior(self.condition_sizes, n_latent_w)
         self.label_distance = LabelDistance(
             n_input, self.n_classes, self.n_batch, self.n_conditions, self.likelihood.is_count
         )

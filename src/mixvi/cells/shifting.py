@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-FEWEST_CELLS = 5
-"""Training cells of a group under a condition, of which a mean is taken."""
+from mixvi.core.maths.additive import FEWEST_CELLS
+
 _SMALLEST_VARIANCE = 1e-4
 
 

@@ -245,6 +245,7 @@ def counterfactual(
 ) -> None:
     """Write the cells as they would be under another condition."""
     from mixvi.core.arguments import near_matches
+    from mixvi.core.data.combinations import names_of_cells
 
     check_outputs(cells, overwrite, output)
     if keep_residual is not None and keep_residual not in RESIDUALS:
@@ -261,10 +262,10 @@ def counterfactual(
     indices = None
     if from_condition is not None:
         key = model.condition_key
-        found = adata.obs[key].astype(str)
-        indices = (found == from_condition).to_numpy()
+        found = names_of_cells(adata.obs, key)
+        indices = found == from_condition
         if not indices.any():
-            near = near_matches(from_condition, found.unique())
+            near = near_matches(from_condition, set(found))
             raise ValueError(f"No cell of obs[{key!r}] is {from_condition!r} (--from). {near}")
     options = _given(context, ("route", "keep_residual", "labels", "correct_means"))
     _refuse_unused(name.lower(), set(options) - _arguments(model.counterfactual))

@@ -7,6 +7,7 @@ text, as a file gives it, fits a model that was trained on integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from scvi.data.fields import (
 def name_of(value: Any) -> str:
     """What a category is called: 1, 1.0, np.int64(1) and "1" are one, and so is a day's midnight.
 
-    Numbers with a fraction keep it.
+    Numbers with a fraction keep it; a combination of categories has their names, joined.
     """
+    if isinstance(value, tuple):
+        return " + ".join(map(name_of, value))
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     if isinstance(value, pd.Timestamp):
@@ -132,6 +135,40 @@ class CategoriesField(CategoricalObsField):
             self.CATEGORICAL_MAPPING_KEY: _as_mapping(categories),
             self.ORIGINAL_ATTR_KEY: self._original_attr_key,
         }
+
+
+class CombinationsField(CategoriesField):
+    """Several columns of obs as one code, of every combination of their categories, seen or not.
+
+    Codes count through the last column's categories first.
+    """
+
+    MAPPINGS_KEY = "mappings"
+
+    def __init__(self, registry_key: str, keys: Sequence[str]):
+        super().__init__(registry_key, name_of(tuple(keys)))
+        self._keys = list(keys)
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Accept columns that were checked before."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Encode the combinations of the columns' own categories."""
+        return self._of_columns(
+            adata, {key: found_categories(adata.obs[key])[1] for key in self._keys}
+        )
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Encode the target's columns by the source's categories."""
+        return self._of_columns(adata_target, state_registry[self.MAPPINGS_KEY])
+
+    def _of_columns(self, adata: AnnData, mappings: dict[str, Sequence]) -> dict:
+        found = [list(mappings[key]) for key in self._keys]
+        columns = [encode(adata.obs[key], own) for key, own in zip(self._keys, found, strict=True)]
+        codes = np.ravel_multi_index(columns, [len(own) for own in found])
+        names = [name_of(own) for own in product(*found)]
+        kept = {key: _as_mapping(own) for key, own in zip(self._keys, found, strict=True)}
+        return self._written(adata, codes, names) | {self.MAPPINGS_KEY: kept}
 
 
 class CovariatesField(CategoricalJointObsField):

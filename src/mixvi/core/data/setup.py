@@ -15,8 +15,16 @@ from scvi.data.fields import BaseAnnDataField, LayerField, NumericalJointObsFiel
 
 from mixvi.core.data import checks
 from mixvi.core.data.backed import is_backed
+from mixvi.core.data.combinations import (
+    Columns,
+    check_combinations,
+    columns_of,
+    plain_columns,
+    warn_combinations,
+)
 from mixvi.core.data.fields import (
     CategoriesField,
+    CombinationsField,
     CovariatesField,
     QueryLabelsField,
     QuerySoftLabelsField,
@@ -72,6 +80,7 @@ def plain_arguments(args: dict[str, Any]) -> dict[str, Any]:
     for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
         if args[name] is not None and not isinstance(args[name], str):
             args[name] = list(args[name])
+    args["condition_key"] = plain_columns(args["condition_key"])
     unlabelled = args["unlabeled_category"]
     if not pd.api.types.is_scalar(unlabelled):
         raise TypeError(f"unlabeled_category must be one value, but is {unlabelled!r}.")
@@ -96,7 +105,7 @@ def anndata_fields(args: dict) -> list[BaseAnnDataField]:
         ),
         CategoriesField(REGISTRY_KEYS.BATCH_KEY, args["batch_key"]),
         labels_field,
-        CategoriesField(CONDITION_KEY, args["condition_key"]),
+        _condition_field(args["condition_key"]),
         CovariatesField(REGISTRY_KEYS.CAT_COVS_KEY, args["categorical_covariate_keys"]),
         NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, args["continuous_covariate_keys"]),
         NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, args["size_factor_key"], required=False),
@@ -104,6 +113,12 @@ def anndata_fields(args: dict) -> list[BaseAnnDataField]:
     if args["soft_labels_key"] is not None:
         fields.append(QuerySoftLabelsField(SOFT_LABELS_KEY, args["soft_labels_key"]))
     return fields
+
+
+def _condition_field(condition_key: Columns | None) -> BaseAnnDataField:
+    if isinstance(condition_key, list):
+        return CombinationsField(CONDITION_KEY, condition_key)
+    return CategoriesField(CONDITION_KEY, condition_key)
 
 
 def check_setup(
@@ -163,21 +178,37 @@ def _nuisances(args: dict) -> list[tuple[str, str]]:
     return keys + [("categorical_covariate_keys", key) for key in named]
 
 
+def _checked_columns(adata: AnnData, condition_key: Columns | None) -> list[str]:
+    """Columns of the condition; an error where several are none, or one is there twice."""
+    if isinstance(condition_key, list):
+        if not condition_key:
+            raise ValueError(
+                "condition_key is an empty list. Name columns of adata.obs, or leave it out."
+            )
+        checks.check_keys(adata, condition_key, "condition_key")
+    return columns_of(condition_key)
+
+
 def _check_categories(adata: AnnData, args: dict) -> None:
     """Labels, condition and nuisance categories of cells to train on."""
     checks.check_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.warn_single_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.warn_no_labels(adata, args["labels_key"], args["unlabeled_category"])
     checks.check_soft_labels(adata, args["soft_labels_key"])
-    condition = args["condition_key"]
-    checks.check_categories(adata, condition, "condition_key")
+    conditions = _checked_columns(adata, args["condition_key"])
+    for key in conditions:
+        checks.check_categories(adata, key, "condition_key")
+    if len(conditions) > 1:
+        check_combinations(adata, conditions)
     for argument, key in _nuisances(args):
         checks.check_categories(adata, key, argument)
         checks.warn_few_cells(adata, key, argument)
-    if condition is not None:
+    for condition in conditions:
         checks.warn_few_cells(adata, condition, "condition_key")
         for argument, key in _nuisances(args):
             checks.warn_confounded(adata, condition, key, argument)
+    if len(conditions) > 1:
+        warn_combinations(adata, conditions)
 
 
 def _check_query(adata: AnnData, args: dict, registry: dict, new_batches: bool) -> None:
@@ -196,10 +227,12 @@ def _check_query(adata: AnnData, args: dict, registry: dict, new_batches: bool) 
         soft = state(SOFT_LABELS_KEY)
         columns = soft.get(QuerySoftLabelsField.SOURCE_COLUMNS_KEY, soft["column_names"])
         checks.check_soft_labels(adata, args["soft_labels_key"], columns)
-    if args["condition_key"] is not None:
-        known = state(CONDITION_KEY)["categorical_mapping"]
+    of_condition = state(CONDITION_KEY)
+    for key in _checked_columns(adata, args["condition_key"]):
+        # each column has its own where there are several
+        known = of_condition.get("mappings", {}).get(key, of_condition["categorical_mapping"])
         checks.check_known_categories(
-            adata, args["condition_key"], known, "condition_key", "Drop those cells or retrain."
+            adata, key, known, "condition_key", "Drop those cells or retrain."
         )
     if args["batch_key"] is not None:
         if new_batches:

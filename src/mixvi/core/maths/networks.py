@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixvi.core.maths import sparse
+from mixvi.core.maths.additive import combination_levels
 from mixvi.core.maths.sparse import SparseRows
 
 MEAN_BOUNDS = (-5.0, 5.0)
@@ -171,18 +173,29 @@ class ConditionalPrior(nn.Module):
     """Learned Gaussian prior p(latent | condition): a table of 2 x ``n_latent`` numbers a category.
 
     For one-hot conditions a table equals a network of the condition, without batch norm on
-    one-hot rows (Kolb 2022, eqs. 4.16 and 5.19).
+    one-hot rows (Kolb 2022, eqs. 4.16 and 5.19). Combinations of several columns have the sum of
+    their categories' numbers.
+
+    Parameters
+    ----------
+    n_conditions
+        Number of categories, or of each column's.
+    n_latent
+        Size of the latent.
     """
 
-    def __init__(self, n_conditions: int, n_latent: int):
+    def __init__(self, n_conditions: int | Sequence[int], n_latent: int):
         super().__init__()
+        sizes = (n_conditions,) if isinstance(n_conditions, int) else tuple(n_conditions)
+        rows = combination_levels(sizes) + np.cumsum([0, *sizes[:-1]])
+        self.register_buffer("rows", torch.as_tensor(rows), persistent=False)
         # means start apart: nothing in the loss would part them, and w is to tell conditions apart
-        self.table = nn.Embedding(n_conditions, 2 * n_latent)
+        self.table = nn.Embedding(sum(sizes), 2 * n_latent)
         nn.init.zeros_(self.table.weight[:, n_latent:])
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Bounded mean and log-variance ``(B, n_latent)`` for codes ``(B,)``."""
-        return bounded_gaussian(self.table(condition))
+        return bounded_gaussian(self.table(self.rows[condition]).sum(-2))
 
 
 class DirichletHead(nn.Module):

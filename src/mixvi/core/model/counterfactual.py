@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
+from mixvi.core.data.combinations import Columns, called, columns_of, names_of_cells
 from mixvi.core.data.keys import PREDICTION_KEY
 
 
@@ -95,7 +96,7 @@ def converted_cells(
     x: np.ndarray,
     adata: AnnData,
     chosen: np.ndarray,
-    condition_key: str,
+    condition_key: Columns,
     to: object,
     **note: str | None,
 ) -> AnnData:
@@ -108,9 +109,10 @@ def converted_cells(
     adata, chosen
         The cells' source, and their row numbers there.
     condition_key
-        Column of the condition; in the result it holds the target.
+        Column of the condition, or several; in the result they hold the target.
     to
-        The target condition, as the source calls it.
+        The target condition, as the source calls it; of several columns a tuple, or that of each
+        cell.
     **note
         ``source``, ``layer`` and ``scale``, see :func:`predicted_adata`.
 
@@ -120,9 +122,13 @@ def converted_cells(
     """
     obs = adata.obs.iloc[chosen].copy()
     obs = obs.drop(columns=[c for c in obs if str(c).startswith("_scvi_")])
-    obs["original_condition"] = pd.Categorical(obs[condition_key].astype(str))
-    obs["target_condition"] = pd.Categorical([str(to)] * len(obs))
-    obs[condition_key] = pd.Categorical([to] * len(obs))
+    obs["original_condition"] = pd.Categorical(names_of_cells(obs, condition_key))
+    targets = to if isinstance(to, list) else [to] * len(obs)
+    names = [called(own) for own in targets]
+    obs["target_condition"] = pd.Categorical(names)
+    columns = zip(*targets, strict=True) if isinstance(condition_key, list) else [targets]
+    for key, values in zip(columns_of(condition_key), columns, strict=True):
+        obs[key] = pd.Categorical(values)
     return predicted_adata(x, obs, adata.var.copy(), **note)
 
 

@@ -14,6 +14,7 @@ from scvi import REGISTRY_KEYS
 from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.annotations import Annotations, check_key_added
+from mixvi.core.data.combinations import columns_of
 from mixvi.core.data.fields import name_of
 from mixvi.core.model.anndata_model import AnnDataModel
 from mixvi.core.model.card import listed
@@ -45,7 +46,11 @@ class MixviModel(
         args, n = self._setup_args, self.summary_stats["n_cells"]
         of = "not loaded; trained on " if self.adata is None else ""
         texts = [f"{of}{n:,} cells x {len(self.var_names):,} genes of {self._x_name}"]
-        named = {"condition": self.conditions, "batch": self.batches, "labels": self.classes}
+        named = {
+            "condition": list(map(name_of, self.conditions)),
+            "batch": self.batches,
+            "labels": self.classes,
+        }
         for name, values in named.items():
             key = args[f"{name}_key"] or (name == "labels" and args["soft_labels_key"])
             if key:
@@ -71,9 +76,11 @@ class MixviModel(
         args, columns = self._setup_args, {}
         covariates = rows.covariates.cpu().numpy()
         if self.conditions:
-            codes = rows.condition.cpu().numpy()
-            columns[args["condition_key"]] = pd.Categorical.from_codes(codes, self.conditions)
-        start = self.module.n_conditions
+            codes = np.unravel_index(rows.condition.cpu().numpy(), self._condition_sizes)
+            of_columns = columns_of(self.condition_key), codes, self._condition_categories
+            for key, of, names in zip(*of_columns, strict=True):
+                columns[key] = pd.Categorical.from_codes(of, names)
+        start = self.module.n_condition_columns
         for key, n in zip(
             args["categorical_covariate_keys"] or (), self.module.n_cats_per_cov, strict=True
         ):
@@ -221,7 +228,7 @@ class MixviModel(
                 )
             raise ValueError(
                 f"{argument}={arguments.shown(value)} is not known. "
-                + arguments.near_matches(value, known)
+                + arguments.near_matches(name_of(value), names)
             )
         return names.index(name_of(value))
 

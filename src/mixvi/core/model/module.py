@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.resident import SPARSE_KEY
+from mixvi.core.maths.additive import side_by_side
 from mixvi.core.maths.likelihoods import make_likelihood
 from mixvi.core.maths.networks import MLP
 from mixvi.core.maths.sparse import SparseRows
@@ -67,7 +68,8 @@ class MixviModule(BaseModuleClass):
     n_classes
         Number of labelled classes.
     n_conditions
-        Number of condition categories C; 0 for a model without conditions.
+        Number of condition categories C; 0 for a model without conditions. Of several columns, the
+        number of each: C is that of their combinations.
     n_batch, n_cats_per_cov, n_continuous_cov
         Nuisance covariates, as in scvi-tools.
     has_size_factor
@@ -86,7 +88,7 @@ class MixviModule(BaseModuleClass):
         n_input: int,
         *,
         n_classes: int = 0,
-        n_conditions: int = 0,
+        n_conditions: int | Sequence[int] = 0,
         n_batch: int = 1,
         n_cats_per_cov: Sequence[int] = (),
         n_continuous_cov: int = 0,
@@ -104,13 +106,20 @@ class MixviModule(BaseModuleClass):
         super().__init__()
         self.n_input = n_input
         self.n_classes = n_classes
-        self.n_conditions = n_conditions
+        sizes = (n_conditions,) if isinstance(n_conditions, int) else tuple(n_conditions)
+        self.n_conditions = math.prod(sizes) if sizes else 0
+        # combinations have the columns of each of their categories, side by side
+        self.n_condition_columns = sum(sizes)
+        self.condition_sizes = sizes
+        if len(sizes) > 1:
+            columns = torch.as_tensor(side_by_side(sizes), dtype=torch.float32)
+            self.register_buffer("combination_columns", columns, persistent=False)
         self.n_batch = n_batch
         self.n_cats_per_cov = tuple(n_cats_per_cov)
         self.has_size_factor = has_size_factor
         # one batch is a constant column: left out
         self.n_covariates = (
-            n_conditions
+            self.n_condition_columns
             + sum(self.n_cats_per_cov)
             + n_continuous_cov
             + (n_batch if n_batch > 1 else 0)
@@ -195,15 +204,21 @@ class MixviModule(BaseModuleClass):
         return entries.dense() if x is None else x
 
     def one_hot_condition(self, condition: Tensor, dtype: torch.dtype) -> Tensor:
-        """Condition codes ``(B,)`` as one-hot rows ``(B, C)``; no columns without conditions."""
+        """Condition codes ``(B,)`` as one-hot rows ``(B, C)``; no columns without conditions.
+
+        Of combinations, the one-hot rows of each column side by side.
+        """
         if self.n_conditions == 0:
             return torch.zeros(len(condition), 0, dtype=dtype, device=condition.device)
+        if len(self.condition_sizes) > 1:
+            return self.combination_columns[condition].to(dtype)
         return F.one_hot(condition, self.n_conditions).to(dtype)
 
     def with_condition(self, rows: Rows, condition: Tensor) -> Rows:
         """The same rows under other condition codes ``(B,)``."""
         covariates = rows.covariates.clone()
-        covariates[:, : self.n_conditions] = self.one_hot_condition(condition, covariates.dtype)
+        columns = self.one_hot_condition(condition, covariates.dtype)
+        covariates[:, : self.n_condition_columns] = columns
         return rows._replace(covariates=covariates, condition=condition)
 
     def with_batch(self, rows: Rows, batch: Tensor) -> Rows:

@@ -76,7 +76,7 @@ class NormalizedExpressionMixin:
         adata = self._validate_anndata(adata)
         arguments.check_positive("n_samples", n_samples)
         self._check_library_size(library_size)
-        condition = self._code(transform_condition, self.conditions, "transform_condition")
+        condition = self._condition_code(transform_condition, "transform_condition")
         batches = self._batch_codes(transform_batch)
         genes = slice(None) if gene_list is None else self._positions_of_genes(gene_list)
         chosen = self._check_indices(adata, indices)

@@ -17,7 +17,7 @@ from scvi.data.fields import BaseAnnDataField
 from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.genes import with_genes
-from mixvi.core.data.keys import CONDITION_KEY, PREDICTION_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.keys import PREDICTION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.setup import (
     LOADING,
     anndata_fields,
@@ -26,6 +26,7 @@ from mixvi.core.data.setup import (
     register,
 )
 from mixvi.core.data.support import holds_counts, support_of
+from mixvi.core.model.conditions import ConditionsMixin
 from mixvi.core.model.saved_model import SavedModelMixin
 
 # that of scvi.settings.verbosity
@@ -34,7 +35,7 @@ _LOGGER = logging.getLogger("scvi")
 _INSIDE = str(Path(__file__).parents[2]), str(Path(torch.__file__).parent)
 
 
-class RegisteringMixin:
+class RegisteringMixin(ConditionsMixin):
     """``setup_anndata`` and ``prepare_query_anndata``, and what was registered."""
 
     _needs_condition: ClassVar[bool] = False
@@ -52,7 +53,7 @@ class RegisteringMixin:
         labels_key: str | None = None,
         unlabeled_category: Hashable = "Unknown",
         soft_labels_key: str | None = None,
-        condition_key: str | None = None,
+        condition_key: str | list[str] | None = None,
         batch_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
@@ -79,7 +80,9 @@ class RegisteringMixin:
             Key of ``obsm`` with label probabilities ``(n_obs, n_classes)``; rows of zeros are
             unlabelled. Given instead of ``labels_key``. A query's columns are found by their names.
         condition_key
-            Column of ``obs`` with the condition that counterfactuals flip (e.g. treatment).
+            Column of ``obs`` with the condition that counterfactuals flip (e.g. treatment), or a
+            list of columns (e.g. treatment and time): networks then see each one's categories side
+            by side, and cells are grouped by their combinations, at most 1,000.
         batch_key
             Column of ``obs`` with the nuisance batch.
         categorical_covariate_keys, continuous_covariate_keys
@@ -104,8 +107,9 @@ class RegisteringMixin:
         Warns
         -----
         UserWarning
-            If a batch, covariate category or condition has fewer than 3 cells, or every batch has
-            one condition alone.
+            If a batch, covariate category or condition has fewer than 3 cells, every batch has one
+            condition alone, or, of several condition columns, a combination has fewer than 5 cells
+            or they are confounded.
         """
         given = {name: value for name, value in locals().items() if name not in LOADING}
         method_args = cls._get_setup_method_args(**given)
@@ -188,7 +192,7 @@ class RegisteringMixin:
         return {
             "n_input": stats["n_vars"],
             "n_classes": len(self.classes),
-            "n_conditions": len(self.conditions),
+            "n_conditions": self._condition_sizes,
             "n_batch": stats["n_batch"],
             "n_cats_per_cov": tuple(cat_covs["n_cats_per_key"]) if cat_covs else (),
             "n_continuous_cov": stats.get("n_extra_continuous_covs", 0),
@@ -213,18 +217,6 @@ class RegisteringMixin:
         if self._setup_args["labels_key"] is None:
             return []
         return self._categories(REGISTRY_KEYS.LABELS_KEY)[:-1]
-
-    @property
-    def conditions(self) -> list:
-        """Known conditions, in the order of their codes; empty without a condition."""
-        if self._setup_args["condition_key"] is None:
-            return []
-        return self._categories(CONDITION_KEY)
-
-    @property
-    def condition_key(self) -> str | None:
-        """Column of ``obs`` with the condition, or None."""
-        return self._setup_args["condition_key"]
 
     @property
     def batches(self) -> list:

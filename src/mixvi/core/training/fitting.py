@@ -299,7 +299,7 @@ class FittingMixin(RunnerMixin):
         """Most frequent categories, mean numbers and library sizes of the training cells."""
         module = self.module
         manager = self.adata_manager
-        parts = [np.zeros(module.n_conditions)]
+        parts = [np.zeros(module.n_condition_columns)]
         if module.n_cats_per_cov:
             codes = np.asarray(manager.get_from_registry(REGISTRY_KEYS.CAT_COVS_KEY))[indices]
             for i, n in enumerate(module.n_cats_per_cov):
