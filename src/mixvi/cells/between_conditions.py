@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +17,20 @@ class Target(NamedTuple):
     """Seen conditions and how much each of them counts."""
 
     name: Any
-    """The condition that converted cells have."""
+    """The condition that converted cells have; of several columns, a tuple."""
     codes: list[int]
     shares: list[float]
 
     def average(self, parts: Iterable) -> Any:
         """Of what there is for each of the codes."""
         return sum(share * part for share, part in zip(self.shares, parts, strict=True))
+
+
+def combined(parts: Sequence[Target], sizes: Sequence[int]) -> Target:
+    """Combinations of the targets of several columns, of so many categories each."""
+    codes = [int(np.ravel_multi_index(own, sizes)) for own in product(*(p.codes for p in parts))]
+    shares = [math.prod(own) for own in product(*(p.shares for p in parts))]
+    return Target(tuple(part.name for part in parts), codes, shares)
 
 
 def as_number(value: Any) -> float:
@@ -53,7 +62,7 @@ def between(to: Any, conditions: list) -> Target | None:
             f"to={shown(to)} lies outside the trained conditions, which are {numbers[known[0]]:g} "
             f"to {numbers[known[-1]]:g}: cells are converted to {shown(conditions[end])}.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
         return Target(conditions[end], [end], [1.0])
     pair = known[upper - 1 : upper + 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anndata import AnnData
 
 from mixvi.cells.conversion import ConversionMixin
@@ -80,7 +82,7 @@ class CGMVAE(ConversionMixin, TrainingMeansMixin, GMVAE):
         key_added: str | None = None,
         reconstruction: bool = False,
         reject: float | None = None,
-        counterfactual_to: str | None = None,
+        counterfactual_to: Any = None,
         batch_size: int | None = None,
     ) -> None:
         """As :meth:`mixvi.GMVAE.annotate`, and on demand the counterfactual.
@@ -95,7 +97,7 @@ class CGMVAE(ConversionMixin, TrainingMeansMixin, GMVAE):
             See :meth:`mixvi.GMVAE.annotate`. Where a GMVAE annotates the same cells, pass
             ``key_added="cgmvae"``.
         counterfactual_to
-            The target condition.
+            The target condition, as in :meth:`counterfactual`.
 
         Warns
         -----
@@ -104,7 +106,7 @@ class CGMVAE(ConversionMixin, TrainingMeansMixin, GMVAE):
         """
         check_key_added(key_added)
         if counterfactual_to is not None:
-            self._code(counterfactual_to, self.conditions, "counterfactual_to")
+            self._targets(counterfactual_to)
         adata = self._validate_anndata(adata)
         key = key_added or self._prefix
         found = self._annotations(adata, key, reconstruction, batch_size)
@@ -112,5 +114,6 @@ class CGMVAE(ConversionMixin, TrainingMeansMixin, GMVAE):
         if counterfactual_to is not None:
             converted = self.counterfactual(adata, counterfactual_to, batch_size=batch_size)
             found.layers[f"{key}_counterfactual"] = converted.X
-            found.notes["counterfactual_condition"] = str(counterfactual_to)
+            names = converted.obs["target_condition"].unique()
+            found.notes["counterfactual_condition"] = ", ".join(map(str, names))
         found.write(adata)

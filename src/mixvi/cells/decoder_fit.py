@@ -29,7 +29,7 @@ _SHARES_TO = 1e4
 _RIDGE = 0.1
 # a network that has seen what is left out flatters itself; chosen on types of donor 101 of Kang's
 # cells, left out one by one: see benchmarks/cells/counterfactual.py, --fold settings
-_CANDOUR = 0.5
+CANDOUR = 0.5
 
 # z and the condition of all: the decoder's means, (n, D) -> (n, G)
 Decode = Callable[[Tensor, int], Tensor]
@@ -55,7 +55,13 @@ class DecoderFit(NamedTuple):
     fall when they are moved there, of components that are seen there, ``(C,)``."""
 
     def corrections(
-        self, means: ConditionMeans, decode: Decode, source: int, target: int, is_count: bool
+        self,
+        means: ConditionMeans,
+        decode: Decode,
+        source: int,
+        target: int,
+        is_count: bool,
+        error: Tensor | None = None,
     ) -> Corrections:
         """What is to be added to the decoder's means of each component.
 
@@ -69,6 +75,8 @@ class DecoderFit(NamedTuple):
             Codes of the conditions.
         is_count
             Whether values are shares of a library.
+        error
+            Variance of means that are none of cells, ``(C, K, G)``; None: there are no such means.
         """
         bias = self.mean - self.decoded
         none = torch.zeros_like(bias[source])
@@ -78,6 +86,8 @@ class DecoderFit(NamedTuple):
         seen = means.enough[source] & means.enough[target]
         n = means.cells[[source, target], :, None].clamp_min(1.0)
         noise = (self.variance[[source, target]] / n).sum(0)
+        if error is not None:
+            noise = noise + error[[source, target]].sum(0)
         missed = bias[target] - bias[source]
         if not seen.any():
             return Corrections(own, none, noise, none.sum() + 1.0, none + torch.nan)
@@ -93,8 +103,8 @@ class DecoderFit(NamedTuple):
         places = (_SHARES_TO * self.mean[source]).log1p() if is_count else self.mean[source]
         weights = _linear_weights(places, seen)
         linear, particular = weights @ change, alone - weights @ decoded
-        reliance = _reliance(change[seen], linear[seen], particular[seen])
-        expected = linear + reliance * particular
+        share = _reliance(change[seen], linear[seen], particular[seen])
+        expected = linear + share * particular
         # what it never saw the decoder changes too little: the pattern is its, the size is not
         sizes = (of.norm(dim=-1, keepdim=True) for of in (linear, expected))
         expected = expected * (next(sizes) / next(sizes).clamp_min(_TINY))
@@ -108,7 +118,7 @@ class DecoderFit(NamedTuple):
             own,
             torch.where(known, missed, expected - unseen),
             torch.where(known, noise, variance.expand_as(noise)),
-            reliance,
+            share,
             torch.where(known, change, expected),
         )
 
@@ -239,4 +249,4 @@ def _reliance(change: Tensor, expected: Tensor, particular: Tensor) -> Tensor:
     """
     size = particular.square().sum().clamp_min(_TINY)
     found = ((change - expected) * particular).sum() / size
-    return _CANDOUR * found.clamp(0.0, 1.0) if len(change) > 1 else torch.zeros_like(found)
+    return CANDOUR * found.clamp(0.0, 1.0) if len(change) > 1 else torch.zeros_like(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from mixvi.cells.between_conditions import Target
+from mixvi.cells.combinations import CompletedFit, completed_fit, completed_means
 from mixvi.cells.decoder_fit import Corrections, DecoderFit, FitSums
 from mixvi.cells.shifting import FEWEST_CELLS, ConditionMeans
 from mixvi.core import arguments
@@ -56,12 +58,15 @@ class TrainingMeansMixin:
 
     _condition_means: ConditionMeans | None = None
     _decoder_fit: DecoderFit | None = None
+    # the same with combinations of condition columns that were never seen
+    _completed_means: ConditionMeans | None = None
+    _completed_fit: CompletedFit | None = None
 
     @torch.inference_mode()
     def get_mean_change(
         self,
         adata: AnnData | None = None,
-        to: str | float | None = None,
+        to: Any = None,
         *,
         indices: Sequence[int] | None = None,
         groupby: str | None = None,
@@ -75,15 +80,18 @@ class TrainingMeansMixin:
 
         Of a component that was seen under both conditions, the interval is as wide as the means of
         so many training cells vary by chance; of any other, as the changes of the seen ones were
-        missed when each was left out, so that it is the wider the more they differ. Draws of z
-        would tell neither: over many cells they average out.
+        missed when each was left out, so that it is the wider the more they differ. So it is of a
+        combination of columns that was never seen, by the seen ones that can be left out; of two by
+        two none can, and the interval holds chance alone. Draws of z would tell neither: over many
+        cells they average out.
 
         Parameters
         ----------
         adata, indices
             Cells to convert.
         to
-            The target condition, or a number between two, as in :meth:`counterfactual`.
+            The target condition, a number between two, or combination, as in
+            :meth:`counterfactual`.
         groupby
             Column of ``obs``: changes of each group; ``None``: of all cells.
         labels, correct_means
@@ -105,7 +113,7 @@ class TrainingMeansMixin:
         KeyError, ValueError
             As :meth:`counterfactual`; also for a level outside (0, 1), or ``n_real`` below one.
         """
-        target = self._target(to)
+        targets = self._targets(to)
         arguments.check_bool("correct_means", correct_means)
         arguments.check_share("level", level)
         if n_real is not None:
@@ -117,17 +125,23 @@ class TrainingMeansMixin:
         if groupby is not None:
             checks.check_categories(adata, groupby, "groupby")
             groups = adata.obs[groupby].astype(str).to_numpy()[chosen]
-        ends = [self._end(code, "shift", False) for code in target.codes]
+        parts = self._by_target(adata, chosen, targets)
+        groups = np.concatenate([groups[places] for _, places in parts])
         changes, shares, codes = [], [], []
-        for rows in self._batches(adata, indices, batch_size):
-            weights = self._route_weights(rows, observed, use_mean=True)
-            places = [self._place("shift", rows, weights, end, True) for end in ends]
-            after = target.average(self._at_library_one(p.z, p.rows) for p in places)
-            changes.append((after - self._at_library_one(places[0].here, rows)).cpu())
-            shares.append(weights.cpu())
-            codes.append(rows.condition.cpu())
+        for target, of_target in parts:
+            ends = [self._end(code, "shift", False) for code in target.codes]
+            for rows in self._batches(adata, chosen[of_target], batch_size):
+                weights = self._route_weights(rows, observed, use_mean=True)
+                places = [self._place("shift", rows, weights, end, True) for end in ends]
+                after = target.average(self._at_library_one(p.z, p.rows) for p in places)
+                changes.append((after - self._at_library_one(places[0].here, rows)).cpu())
+                shares.append(weights.cpu())
+                codes.append(rows.condition.cpu())
         changes, shares, codes = (torch.cat(of) for of in (changes, shares, codes))
-        found = {code: self._averaged_corrections(code, target) for code in codes.unique().tolist()}
+        found = {
+            code: self._averaged_corrections(code, targets[code])
+            for code in codes.unique().tolist()
+        }
         wide, tables = norm.ppf(0.5 + level / 2), []
         for group in np.unique(groups):
             rows = torch.as_tensor(groups == group)
@@ -139,6 +153,7 @@ class TrainingMeansMixin:
                     change = change + share @ corrections.change.cpu()
                 if n_real is not None:
                     n_cells = n_real, int(rows.sum())
+                    target = targets[code]
                     chance = (self._chance(code, end, *n_cells).cpu() for end in target.codes)
                     variance += share @ target.average(chance)
             half = wide * variance.sqrt()
@@ -165,15 +180,16 @@ class TrainingMeansMixin:
     @torch.inference_mode()
     def _corrections(self, source: int, target: int) -> Corrections:
         """What the decoder misses of the training cells' change, see :class:`DecoderFit`."""
-
-        def decode(z: Tensor, code: int) -> Tensor:
-            condition = torch.full((len(z),), code, device=z.device)
-            rows = self.module.synthetic_rows(condition)
-            return self._at_library_one(z, rows)
-
         is_count = self.module.likelihood.is_count
-        means = self._training_means()
-        return self._training_fit().corrections(means, decode, source, target, is_count)
+        means, error = self._training_means(), self._completed().error
+        error = error if error is None else error.to(self.module.device)
+        options = source, target, is_count, error
+        return self._training_fit().corrections(means, self._typical_mean, *options)
+
+    def _typical_mean(self, z: Tensor, code: int) -> Tensor:
+        """The decoder's mean ``(n, G)`` under a condition, covariates as is typical."""
+        condition = torch.full((len(z),), code, device=z.device)
+        return self._at_library_one(z, self.module.synthetic_rows(condition))
 
     def _averaged_corrections(self, source: int, target: Target) -> Corrections:
         """Those of a target between two conditions; variances are an upper bound."""
@@ -237,7 +253,17 @@ class TrainingMeansMixin:
         return means
 
     def _training_means(self) -> ConditionMeans:
-        """Mean z of the training cells, by their labels if the model was trained with labels."""
+        """Mean z of the training cells, by their labels if the model was trained with labels.
+
+        Combinations of several columns that were never seen have one where effects add up.
+        """
+        means = self._seen_means()
+        if self._completed_means is None:
+            self._completed_means = completed_means(means, self._condition_sizes)
+        return ConditionMeans(*(part.to(self.module.device) for part in self._completed_means))
+
+    def _seen_means(self) -> ConditionMeans:
+        """Of conditions and combinations that have training cells."""
         self._check_if_trained()
         if self._condition_means is None:
             if not self._has_training_cells:
@@ -246,7 +272,7 @@ class TrainingMeansMixin:
                     "by a version that did not keep them. Train it anew, or use route='w' or 'z'."
                 )
             self._condition_means = self._means_of_training_cells()
-        return ConditionMeans(*(part.to(self.module.device) for part in self._condition_means))
+        return self._condition_means
 
     def _warn_of_few(self, target: int) -> None:
         """Warn of labels with some training cells under the target, but too few for a mean."""
@@ -282,7 +308,23 @@ class TrainingMeansMixin:
         return self._decoder_fit is not None or self._has_training_cells
 
     def _training_fit(self) -> DecoderFit:
-        """The decoder's means against those of the training cells."""
+        """The decoder's means against those of the training cells, seen combinations or not."""
+        return DecoderFit(*(part.to(self.module.device) for part in self._completed().fit))
+
+    @torch.inference_mode()
+    def _completed(self) -> CompletedFit:
+        """Means of combinations that were never seen, made once."""
+        if self._completed_fit is None:
+            device, is_count = self.module.device, self.module.likelihood.is_count
+            fit = DecoderFit(*(part.to(device) for part in self._seen_fit()))
+            means = ConditionMeans(*(part.to(device) for part in self._seen_means()))
+            self._completed_fit = completed_fit(
+                fit, means, self._typical_mean, self._condition_sizes, is_count
+            )
+        return self._completed_fit
+
+    def _seen_fit(self) -> DecoderFit:
+        """Of conditions and combinations that have training cells."""
         if self._decoder_fit is None:
             if not self._has_training_cells:
                 raise ValueError(
@@ -291,7 +333,7 @@ class TrainingMeansMixin:
                     "correct_means=False."
                 )
             self._decoder_fit = self._fit_to_training_cells()
-        return DecoderFit(*(part.to(self.module.device) for part in self._decoder_fit))
+        return self._decoder_fit
 
     @torch.inference_mode()
     def _fit_to_training_cells(self) -> DecoderFit:
@@ -317,6 +359,7 @@ class TrainingMeansMixin:
     def _forget_training_cells(self) -> None:
         super()._forget_training_cells()
         self._condition_means = self._decoder_fit = None
+        self._completed_means = self._completed_fit = None
 
     def _saved_state(self) -> dict:
         kept = self._condition_means
@@ -334,7 +377,7 @@ class TrainingMeansMixin:
     def _saved_tensors(self) -> dict[str, Tensor]:
         fit = self._decoder_fit
         if fit is None and self._has_training_cells and self.is_trained_:
-            fit = self._training_fit()
+            fit = self._seen_fit()
         return super()._saved_tensors() | (fit._asdict() if fit is not None else {})
 
     def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
