@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from anndata import AnnData
 
 from mixvi.core.arguments import check_choice, near_matches, shown
 from mixvi.core.data import checks
-from mixvi.core.data.fields import found_categories, name_of
+from mixvi.core.data.combinations import Columns, columns_of, names_of_cells
+from mixvi.core.data.fields import found_categories, name_of, plain
 from mixvi.core.data.support import support_of
 from mixvi.metrics.pairs import dense
 
@@ -32,13 +35,16 @@ def check_cells(cells: AnnData, name: str) -> None:
         )
 
 
-def check_columns(train: AnnData, cells: AnnData, *keys: str) -> None:
+def check_columns(train: AnnData, cells: AnnData, labels_key: str, condition_key: Columns) -> None:
     """Raise unless both have cells, labels and conditions, and the same genes."""
     for name, side in (("train", train), ("cells", cells)):
         check_cells(side, name)
-    for key, name in zip(keys, ("labels_key", "condition_key"), strict=True):
-        checks.check_categories(train, key, name)
-        checks.check_categories(cells, key, name)
+    for side in (train, cells):
+        checks.check_categories(side, labels_key, "labels_key")
+        if isinstance(condition_key, list):
+            checks.check_keys(side, condition_key, "condition_key")
+        for key in columns_of(condition_key):
+            checks.check_categories(side, key, "condition_key")
     if not train.var_names.equals(cells.var_names):
         raise ValueError(
             "cells and training cells name their genes differently or in another order. Reorder "
@@ -67,6 +73,30 @@ def target_of(train: AnnData, condition_key: str, to: object) -> str | int | boo
     raise ValueError(
         f"No training cell has the condition {shown(to)} (to). {near_matches(name_of(to), known)}"
     )
+
+
+def targets_of(
+    train: AnnData, cells: AnnData, condition_key: Columns, to: object
+) -> dict[str, object]:
+    """Target of each condition that the cells have, by its name; of several columns tuples."""
+    if not isinstance(condition_key, list):
+        target = target_of(train, condition_key, to)
+        return dict.fromkeys(names_of_cells(cells.obs, condition_key), target)
+    if not isinstance(to, Mapping) or not to:
+        example = dict.fromkeys(condition_key, "...")
+        raise TypeError(f"to={shown(to)}: conditions of several columns are given as {example}.")
+    for key in to:
+        if key not in condition_key:
+            raise ValueError(
+                f"to names the column {key!r}, which is none of condition_key. "
+                + near_matches(key, condition_key)
+            )
+    named = {key: target_of(train, key, value) for key, value in to.items()}
+    found = {}
+    for own in cells.obs[condition_key].drop_duplicates().itertuples(index=False, name=None):
+        kept = dict(zip(condition_key, map(plain, own), strict=True))
+        found[name_of(tuple(kept.values()))] = tuple((kept | named).values())
+    return found
 
 
 def check_same_support(support: str, x: np.ndarray, layer: str | None) -> None:

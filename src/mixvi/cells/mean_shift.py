@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +15,13 @@ from mixvi.cells.baseline_checks import (
     check_same_support,
     finite_values,
     target_of,
+    targets_of,
 )
-from mixvi.cells.shifting import FEWEST_CELLS
+from mixvi.cells.label_means import LabelMeans
 from mixvi.core.arguments import check_choice, check_positive, check_weight, shown
 from mixvi.core.data import checks
+from mixvi.core.data.combinations import Columns, called, names_of_cells
+from mixvi.core.data.fields import found_categories
 from mixvi.core.data.support import support_of
 from mixvi.core.maths.residuals import Residuals
 from mixvi.core.model.counterfactual import converted_cells, match_group_means
@@ -28,7 +29,6 @@ from mixvi.metrics import class_mean_baseline
 
 WEIGHTS = ("own", "similar", "nearest", "mean")
 _MOST_CELLS = 2000
-_SHARES_OF = 1e4
 
 # change of a label of the given name and mean, (G,)
 _Change = Callable[[str, np.ndarray], np.ndarray]
@@ -39,8 +39,8 @@ def predict_mean_shift(
     cells: AnnData,
     *,
     labels_key: str,
-    condition_key: str,
-    to: str,
+    condition_key: Columns,
+    to: object,
     weights: str = "own",
     keep_residual: bool | str = True,
     layer: str | None = None,
@@ -55,9 +55,12 @@ def predict_mean_shift(
     cells
         Cells to convert, with the same genes in the same order.
     labels_key, condition_key
-        Columns of ``obs`` of both.
+        Columns of ``obs`` of both. The condition may be of several columns, a list; a combination
+        that a label was not seen under has the mean that the columns' effects on this label add up
+        to (least squares; of counts, of log1p of their share of 10,000).
     to
-        The target condition, as in the column or as text.
+        The target condition, as in the column or as text. Of several columns a dict, such as
+        ``{"stimulus": "LPS", "time": "6h"}``; cells keep their own of a column that it leaves out.
     weights
         Whose change it is. ``"own"``: the label's, and as ``"similar"`` where it was not seen under
         both conditions; ``"similar"``: the other labels', weighted by the inverse of the squared
@@ -92,7 +95,7 @@ def predict_mean_shift(
     """
     check_choice("weights", weights, WEIGHTS)
 
-    def learned(means: _Means, source: str, target: str) -> _Change:
+    def learned(means: LabelMeans, source: str, target: str) -> _Change:
         seen = means.seen(source, target)
         changes, before = means.changes(source, target, seen), means.of(source, seen)
 
@@ -127,8 +130,8 @@ def predict_linear_shift(
     cells: AnnData,
     *,
     labels_key: str,
-    condition_key: str,
-    to: str,
+    condition_key: Columns,
+    to: object,
     n_pcs: int = 10,
     ridge: float = 0.1,
     keep_residual: bool | str = True,
@@ -162,7 +165,7 @@ def predict_linear_shift(
     check_positive("n_pcs", n_pcs)
     check_weight("ridge", ridge)
 
-    def learned(means: _Means, source: str, target: str) -> _Change:
+    def learned(means: LabelMeans, source: str, target: str) -> _Change:
         seen = means.seen(source, target)
         of = means.changes(source, target, seen), means.of(source, seen)
         changes, before = (means.unit * part for part in of)
@@ -265,89 +268,11 @@ def predict_class_means(
     return _converted(x, cells, condition_key, to, "class means", layer, support_of(values))
 
 
-class _Means(NamedTuple):
-    """Mean of each label's training cells under each condition; of counts, of proportions."""
-
-    labels: list[str]
-    conditions: list[str]
-    values: np.ndarray
-    """``(L, C, G)``; zero where there are no cells."""
-    n_cells: np.ndarray
-    """``(L, C)``."""
-    unit: float
-    """By which values come to about the size of logarithms: proportions are tiny."""
-
-    @classmethod
-    def taken(cls, x: np.ndarray, labels: np.ndarray, conditions: np.ndarray, counts: bool):
-        """Of cells ``(n, G)``, their labels and conditions, each ``(n,)``."""
-        names, codes = np.unique(labels, return_inverse=True)
-        kinds, columns = np.unique(conditions, return_inverse=True)
-        cell = codes * len(kinds) + columns
-        n = np.bincount(cell, minlength=len(names) * len(kinds))
-        sums = np.zeros((len(n), x.shape[1]))
-        np.add.at(sums, cell, x)
-        over = sums.sum(axis=1) if counts else n
-        values = sums / np.where(over > 0, over, 1)[:, None]
-        shape = len(names), len(kinds)
-        values, n = values.reshape(*shape, -1), n.reshape(shape)
-        return cls(list(names), list(kinds), values, n, _SHARES_OF if counts else 1.0)
-
-    def enough(self, condition: str) -> np.ndarray:
-        """Which labels have a mean under the condition, ``(L,)``."""
-        if condition not in self.conditions:
-            return np.zeros(len(self.labels), bool)
-        return self.n_cells[:, self.conditions.index(condition)] >= FEWEST_CELLS
-
-    def seen(self, source: str, target: str) -> list[str]:
-        """Labels with a mean under both conditions; an error if there are none."""
-        both = self.enough(source) & self.enough(target)
-        if not both.any():
-            raise ValueError(
-                f"No label has {FEWEST_CELLS} training cells or more both under {shown(source)} "
-                f"and under {shown(target)}, so that no change can be learned."
-            )
-        return [name for name, found in zip(self.labels, both, strict=True) if found]
-
-    def of(self, condition: str, labels: list[str]) -> np.ndarray:
-        """Means ``(len(labels), G)``."""
-        rows = [self.labels.index(label) for label in labels]
-        return self.values[rows, self.conditions.index(condition)]
-
-    def changes(self, source: str, target: str, labels: list[str]) -> np.ndarray:
-        """Differences of the means, ``(len(labels), G)``."""
-        return self.of(target, labels) - self.of(source, labels)
-
-    def warn_of_few(self, target: str, cells: set[tuple[str, str]]) -> None:
-        """Warn of labels that have cells on both sides, but too few on one.
-
-        Those without any under the target are left out on purpose. ``cells`` are the labels and
-        conditions that are converted.
-        """
-        few: dict[str, set[str]] = {}
-        for label, source in cells:
-            if label not in self.labels or source == target:
-                continue
-            of = self.n_cells[self.labels.index(label)]
-            if not of[self.conditions.index(target)]:
-                continue
-            for condition in {source, target} & set(self.conditions):
-                n = of[self.conditions.index(condition)]
-                if 0 < n < FEWEST_CELLS:
-                    few.setdefault(condition, set()).add(f"{label!r} ({n})")
-        for condition, names in sorted(few.items()):
-            warnings.warn(
-                f"Fewer than {FEWEST_CELLS} training cells under {shown(condition)}: "
-                f"{', '.join(sorted(names))}. The changes of other labels stand in for theirs.",
-                UserWarning,
-                stacklevel=4,
-            )
-
-
 def _by_means(
     train: AnnData,
     cells: AnnData,
-    columns: tuple[str, str, str],
-    learned: Callable[[_Means, str, str], _Change],
+    columns: tuple[str, Columns, object],
+    learned: Callable[[LabelMeans, str, str], _Change],
     *,
     source: str,
     layer: str | None,
@@ -363,18 +288,22 @@ def _by_means(
     support = support_of(trained)
     check_residual(keep_residual, support)
     check_same_support(support, x, layer)
-    labels, conditions = (
-        train.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key)
-    )
-    target = target_of(train, condition_key, to)
-    to = str(target)
-    means = _Means.taken(trained, labels, conditions, support == "count")
-    own, of = (cells.obs[key].astype(str).to_numpy() for key in (labels_key, condition_key))
+    labels = train.obs[labels_key].astype(str).to_numpy()
+    conditions = names_of_cells(train.obs, condition_key)
+    targets = targets_of(train, cells, condition_key, to)
+    names = {name: called(target) for name, target in targets.items()}
+    seen = LabelMeans.taken(trained, labels, conditions, support == "count")
+    means = seen
+    if isinstance(condition_key, list):
+        means = seen.completed([found_categories(train.obs[key])[1] for key in condition_key])
+    own = cells.obs[labels_key].astype(str).to_numpy()
+    of = names_of_cells(cells.obs, condition_key)
     # quoted, so that no two pairs read alike
     pairs = np.array([f"{one!r} {other!r}" for one, other in zip(of, own, strict=True)])
     sizes = x.sum(axis=1, keepdims=True) if support == "count" else np.ones((len(x), 1))
     here, there = np.zeros_like(x), np.zeros_like(x)
     for condition in np.unique(of):
+        to = names[condition]
         change = None if condition == to else learned(means, condition, to)
         for label in np.unique(own[of == condition]):
             rows = (of == condition) & (own == label)
@@ -385,12 +314,12 @@ def _by_means(
             here[rows] = sizes[rows] * mean
             there[rows] = here[rows] + (0 if change is None else sizes[rows] * change(label, mean))
     if source.endswith("(own)"):
-        means.warn_of_few(to, set(zip(own, of, strict=True)))
+        means.warn_of_few(names, set(zip(own, of, strict=True)))
     if support != "real":
         there = np.maximum(there, 0.0)
     if keep_residual:
-        expected = means.values[
-            np.searchsorted(means.labels, labels), np.searchsorted(means.conditions, conditions)
+        expected = seen.values[
+            np.searchsorted(seen.labels, labels), np.searchsorted(seen.conditions, conditions)
         ]
         if support == "count":
             expected = expected * trained.sum(axis=1, keepdims=True)
@@ -398,7 +327,8 @@ def _by_means(
         there = carried_over(x, here, there, training, support, seed)
         if keep_residual == "centred":
             there = match_group_means(there, means, pairs, support != "real")
-    return _converted(there, cells, condition_key, target, source, layer, support)
+    to_each = [targets[name] for name in of]
+    return _converted(there, cells, condition_key, to_each, source, layer, support)
 
 
 def carried_over(
@@ -459,7 +389,7 @@ def _ridge_inverse(square: np.ndarray, ridge: float) -> np.ndarray:
 def _converted(
     x: np.ndarray,
     cells: AnnData,
-    condition_key: str,
+    condition_key: Columns,
     to: object,
     source: str,
     layer: str | None,
