@@ -212,7 +212,7 @@ class ConversionMixin:
         self, adata: AnnData, chosen: np.ndarray, targets: Sequence[Target]
     ) -> list[tuple[Target, np.ndarray]]:
         """Targets, and the places of their cells among those that were ``chosen``."""
-        if all(target is targets[0] for target in targets):
+        if not len(chosen) or all(target is targets[0] for target in targets):
             return [(targets[0], np.arange(len(chosen)))]
         manager = self.get_anndata_manager(adata, required=True)
         own = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel()[chosen]

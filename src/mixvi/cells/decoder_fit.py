@@ -95,10 +95,16 @@ class DecoderFit(NamedTuple):
         # the decoder's changes, had each component moved as the others do on average
         z, average = self.examples[source], means.shifts_without_own(source, target)
         moved = self._decoded(z + average.unsqueeze(1), target, decode)
-        unseen = moved - self._decoded(z, source, decode)
+        here = self._decoded(z, source, decode)
+        unseen = moved - here
         own_shift = (means.z[target] - means.z[source]).unsqueeze(1)
         known = seen.unsqueeze(-1)
-        alone = decoded + moved - self._decoded(z + own_shift, target, decode)
+        by_own = self._decoded(z + own_shift, target, decode)
+        if error is not None:
+            # of a mean that is none of cells the decoder's change is that of the cells moved there
+            made = (error[[source, target]].sum((0, 2)) > 0).unsqueeze(-1)
+            missed = torch.where(made, change - (by_own - here), missed)
+        alone = decoded + moved - by_own
         alone = torch.where(known, alone, unseen)
         places = (_SHARES_TO * self.mean[source]).log1p() if is_count else self.mean[source]
         weights = _linear_weights(places, seen)
