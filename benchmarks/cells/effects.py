@@ -33,6 +33,7 @@ from mixvi.cells import (
     train_label_condition_cvae,
     training_reference,
 )
+from mixvi.core.arguments import check_choice
 from mixvi.metrics import de_table
 
 NETWORK = {"n_hidden": 256, "n_layers": 2, "likelihood": "mse"}
@@ -252,8 +253,12 @@ def false_effects(task: Task, predicted: Predictions, null: Sequence[str]) -> di
 Score = Callable[[Task, Predictions, int], dict[str, dict[str, Any]]]
 
 
-def methods(split: Callable[[str, int], Task], score: Score = figures) -> dict[str, Callable]:
-    """Functions of (case, seed) for :func:`benchmarks.compare.compare`."""
+def methods(
+    split: Callable[[str, int], Task],
+    score: Score = figures,
+    more: Mapping[str, Callable] | None = None,
+) -> dict[str, Callable]:
+    """Functions of (case, seed) for :func:`benchmarks.compare.compare`; ``more`` by name."""
 
     def run(predict: Callable, case: str, seed: int) -> dict:
         task = split(case, seed)
@@ -272,7 +277,7 @@ def methods(split: Callable[[str, int], Task], score: Score = figures) -> dict[s
         "cGMVAE": cgmvae,
         "latent shift (scGen)": latent_shift,
         "CVAE (label, condition)": cvae,
-    }
+    } | dict(more or {})
     return {name: partial(run, predict) for name, predict in named.items()}
 
 
@@ -303,6 +308,7 @@ def main(
     cases: Sequence[str],
     settings: Mapping[str, Any],
     score: Score = figures,
+    more: Mapping[str, Callable] | None = None,
 ) -> None:
     """Run a benchmark from the command line and write its record.
 
@@ -311,6 +317,7 @@ def main(
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases))
+    parser.add_argument("--methods", nargs="+", help="by name; all unless said")
     parser.add_argument("--epochs", type=int, help="of both stages, to try the script")
     parser.add_argument("--name", default=name)
     parser.add_argument("--resume", action="store_true")
@@ -320,6 +327,8 @@ def main(
     if given.epochs:
         TRAIN["stages"] = [(1e-3, given.epochs)]
     settings = SETTINGS | settings
-    compare(
-        given.name, methods(split, score), given.cases, settings, given.seeds, resume=given.resume
-    )
+    named = methods(split, score, more)
+    for name in given.methods or ():
+        check_choice("--methods", name, named)
+    named = {name: of for name, of in named.items() if name in (given.methods or named)}
+    compare(given.name, named, given.cases, settings, given.seeds, resume=given.resume)
