@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 
+import mixvi
 from mixvi import CGMVAE, CVAE
 from mixvi.cells import predict_linear_shift, predict_mean_shift
 
@@ -195,6 +199,29 @@ def test_hours_between_two_beside_a_stimulus(fit, additive):
         model.get_mean_change(own, {"stimulus": "B", "time": time})["change"] for time in (4, 2, 6)
     )
     np.testing.assert_allclose(middle, (ends[0] + ends[1]) / 2, atol=1e-5)
+
+
+def test_the_example_of_the_page(additive):
+    cells, train, _ = additive
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = (block for block in blocks if "network_share" in block)
+    assert example.count("model.train()") == 1
+    few = 'model.train(2, accelerator="cpu", enable_progress_bar=False)'
+    own = cells[of_combination(cells, "B", "2h")].copy()
+    names = {"mixvi": mixvi, "train": train, "cells": own}
+    exec(example.replace("model.train()", few), names)
+    assert "network_share" in names["converted"].uns["mixvi_prediction"]
+    assert set(names["shifted"].obs["target_condition"]) == {"B + 6h"}
+
+
+def test_what_was_registered_is_shown(additive, capsys):
+    _, train, _ = additive
+    CGMVAE.setup_anndata(train, **SETUP)
+    model = CGMVAE(train, n_components=2)
+    assert "condition ['stimulus', 'time'] (9: A + 1h, A + 2h" in str(model)
+    model.view_anndata_setup()
+    assert "stimulus + time" in capsys.readouterr().out
 
 
 def test_one_column_in_a_list_is_that_column(additive):
