@@ -36,7 +36,7 @@ def semi_supervised(adata, **train):
 
 
 def few_labels(adata):
-    return semi_supervised(adata, init="logistic", labelled_fraction=0.3)
+    return semi_supervised(adata, init="discriminant", labelled_fraction=0.3)
 
 
 def guided(adata):

@@ -50,7 +50,7 @@ def test_components_start_at_clusters(toy, fit, init):
     assert model.assign_components("cell_type").accuracy > 0.99
 
 
-def test_few_labels_teach_a_regression_first(toy, fit):
+def test_few_labels_teach_discriminants_first(toy, fit):
     truth = toy.obs["cell_type"].astype(str).to_numpy()
     shown = np.array([np.flatnonzero(truth == t)[:2] for t in np.unique(truth)]).ravel()
     toy.obs["shown"] = "Unknown"
@@ -61,10 +61,10 @@ def test_few_labels_teach_a_regression_first(toy, fit):
         model = fit(
             mixvi.CGMVAE,
             toy,
-            train={"init": "logistic", "labelled_fraction": 0.3},
+            train={"init": "discriminant", "labelled_fraction": 0.3},
             components_per_class=components,
             **options,
         )
         assert (model.predict(level="label") == truth).mean() > 0.97
-    with pytest.raises(ValueError, match="init='logistic'"):
-        fit(mixvi.CGMVAE, toy, train={"init": "logistic", "mode": "unsupervised"}, **options)
+    with pytest.raises(ValueError, match="init='discriminant'"):
+        fit(mixvi.CGMVAE, toy, train={"init": "discriminant", "mode": "unsupervised"}, **options)

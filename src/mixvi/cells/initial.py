@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
@@ -16,7 +15,7 @@ from mixvi.core.maths.sparse import distinct_entries
 _MAX_FITTED = 20_000
 _MIN_FITTED = 1_000
 _MAX_SAMPLE = 50_000
-_FEWEST_CENTRED = 10
+FEWEST_CENTRED = 10
 _N_PCS = 30
 
 
@@ -83,27 +82,6 @@ def initial_clusters(
     return np.concatenate([nearest.predict(part) for part in axes.parts()])
 
 
-def logistic_codes(axes: PrincipalAxes, codes: np.ndarray, seed: int) -> np.ndarray:
-    """Label codes for every row by logistic regression on the labelled ones, ``(n,)``.
-
-    Parameters
-    ----------
-    axes
-        Of the matrix.
-    codes
-        Label code of each row of ``axes``, -1 where it has none; labelled rows keep theirs.
-    seed
-        Of the sample of at most 50,000 labelled rows to learn from, if data are on disk.
-    """
-    known = axes.sample(np.flatnonzero(codes >= 0), seed)
-    if len(np.unique(codes[known])) == 1:
-        return np.full(len(codes), codes[known[0]])
-    points = axes.coordinates(axes.indices[known])
-    model = LogisticRegression(max_iter=2000).fit(points, codes[known])
-    guessed = np.concatenate([model.predict(part) for part in axes.parts()])
-    return np.where(codes >= 0, codes, guessed)
-
-
 class PrincipalAxes:
     """Axes fitted on a part of the cells, and the coordinates of all; see the function above."""
 
@@ -134,13 +112,27 @@ class PrincipalAxes:
         groups = self._groups[fitted]
         # the mean of a few cells is little else than these cells
         found, sizes = np.unique(groups, return_counts=True)
-        large = found[sizes >= _FEWEST_CENTRED]
+        large = found[sizes >= FEWEST_CENTRED]
         self._centres = {g: values[groups == g].mean(axis=0) for g in large}
         self._overall = values.mean(axis=0)
         sample = self._centred(values, groups)
         n_pcs = min(_N_PCS, sample.shape[1], len(fitted) - 1)
         # the sample is ours: the solver may centre it where it is
         self._pca = PCA(n_pcs, copy=False, random_state=seed).fit(sample)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of each row that the axes are for, ``(n,)``."""
+        return self._groups[self.indices]
+
+    def centres(self) -> np.ndarray:
+        """Where each group's centre lies, groups in order, ``(n_groups, n_pcs)``.
+
+        A group of few cells is centred on all of them, and has zeros.
+        """
+        groups = np.unique(self.groups)
+        away = [self._centres.get(group, self._overall) - self._overall for group in groups]
+        return np.stack(away) @ self._pca.components_.T
 
     @property
     def _row_bytes(self) -> int:

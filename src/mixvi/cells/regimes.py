@@ -15,8 +15,9 @@ from scvi import REGISTRY_KEYS
 
 from mixvi.cells.clusters import guiding_components
 from mixvi.cells.component_number import condition_and_batch
+from mixvi.cells.discriminant import discriminant_codes
 from mixvi.cells.held_out import FEWEST, NONE, HeldOut, held_out_labels, without_labels
-from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.cells.initial import PrincipalAxes, initial_clusters
 from mixvi.cells.novelty import MOST_CELLS
 from mixvi.cells.schedule import cluster_start, default_schedule
 from mixvi.core import arguments
@@ -125,7 +126,7 @@ class RegimesMixin:
             train have a label, all of which its counterfactuals want.
         init
             How the components of an untrained model start. ``"auto"``: ``"leiden"`` without labels
-            (``"kmeans"`` where igraph is not installed), ``"logistic"`` with some. Without labels,
+            (``"kmeans"`` where igraph is not installed), ``"discriminant"`` with some. Without any,
             ``"kmeans"``: k-means on
             principal components of the data (centred within each condition and batch) gives
             clusters, and the model is first trained for ``init_epochs`` with those as components;
@@ -135,15 +136,16 @@ class RegimesMixin:
             with clusters of their neighbour graph, as many as there are components (needs igraph).
             With ``n_components="auto"`` there are more clusters at first, of which those are merged
             that halves of the genes do not tell apart (:func:`mixvi.cells.component_tree`).
-            With some labels, ``"logistic"``: a logistic regression on the principal components
-            gives the other cells labels for ``init_epochs``, which helps where labels are few.
+            With some labels, ``"discriminant"``: linear discriminants of the principal components,
+            each condition and batch centred on its types, give the other cells labels for
+            ``init_epochs``, which helps where labels are few, or of another study.
             ``None``: at random, as in the thesis; components may then die or merge. Of data on
             disk, at most 50,000 cells are clustered, and others join the nearest cluster. A model
             that is trained already, or whose components are those of a frozen reference, goes on
             from what it has.
         init_epochs
-            Epochs of that start; ``None``: of clusters, some 500 updates (5 to 100 epochs), of a
-            regression 10.
+            Epochs of that start; ``None``: of clusters, some 500 updates (5 to 100 epochs), of
+            discriminants 10.
         datamodule
             Source of minibatches instead of the AnnData, as for :meth:`mixvi.VAE.train`. Cells have
             no numbers then: ``init=None`` is needed, and ``clusters``, ``indices`` and
@@ -166,7 +168,7 @@ class RegimesMixin:
         settings = {k: v for k, v in locals().items() if k not in NO_SETTINGS}
         arguments.check_choice("mode", mode, MODES)
         arguments.check_choice("label_weighting", label_weighting, ("rows", "groups"))
-        arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "logistic", None))
+        arguments.check_choice("init", init, ("auto", "kmeans", "leiden", "discriminant", None))
         if init_epochs is not None:
             arguments.check_positive("init_epochs", init_epochs)
         if calibrate is not None:
@@ -181,7 +183,7 @@ class RegimesMixin:
         if mode == "supervised":
             rows = rows[labelled[rows]]
         if init == "auto":
-            init = "logistic" if mode == "semi" else cluster_start()
+            init = "discriminant" if mode == "semi" else cluster_start()
         clustered = mode == "unsupervised" and init is not None and self._movable
         self._check_number_is_found(clustered)
         use_labels = mode in ("supervised", "semi")
@@ -235,16 +237,16 @@ class RegimesMixin:
         if mode == "auto":
             some = "supervised" if labelled.all() else "semi"
             mode = some if labelled.any() else "unsupervised"
-        if init == "logistic" and mode != "semi":
+        if init == "discriminant" and mode != "semi":
             raise ValueError(
-                f"init='logistic' learns from the labels there are (mode='semi'), but mode is "
+                f"init='discriminant' learns from the labels there are (mode='semi'), but mode is "
                 f"{mode!r}."
             )
         return mode
 
     def _components_start(self, mode: str, init: str | None) -> bool:
         """Whether components have yet to find their places, and ``init`` can say where."""
-        served = "semi" if init == "logistic" else "unsupervised"
+        served = "semi" if init == "discriminant" else "unsupervised"
         return init is not None and mode == served and self._movable and not self.is_trained_
 
     @property
@@ -337,7 +339,7 @@ class RegimesMixin:
 
     def _initial_codes(self, indices: np.ndarray, init: str, hidden: np.ndarray) -> np.ndarray:
         """Component codes that the rows ``indices`` start with, whatever labels ``hidden`` have."""
-        is_open = init != "logistic" and self._number_is_open(len(indices))
+        is_open = init != "discriminant" and self._number_is_open(len(indices))
         n_clusters = self._n_start_clusters(len(indices)) if is_open else self.n_components
         if len(indices) < n_clusters:
             raise ValueError(
@@ -353,10 +355,10 @@ class RegimesMixin:
             groups=condition_and_batch(manager),
             indices=indices,
         )
-        if init == "logistic":
+        if init == "discriminant":
             known = self._label_codes()
             known[hidden] = -1
-            codes = logistic_codes(axes, known[indices], seed)
+            codes = discriminant_codes(axes, known[indices], seed)
             return codes * self.module.components_per_class
         clusters = kmeans_clusters if init == "kmeans" else leiden_clusters
         codes = initial_clusters(axes, lambda p: clusters(p, n_clusters, seed), seed)

@@ -103,10 +103,10 @@ def train(
     ] = None,
     init: Annotated[
         str | None,
-        _training("Start of the components: auto, kmeans, leiden, logistic or none.", "auto"),
+        _training("Start of the components: auto, kmeans, leiden, discriminant or none.", "auto"),
     ] = None,
     init_epochs: Annotated[
-        int | None, _training("Epochs of that start.", "by the number of cells; logistic: 10")
+        int | None, _training("Epochs of that start.", "by the number of cells; discriminant: 10")
     ] = None,
     max_epochs: Annotated[
         int | None, _training("Passes over the data.", "by the number of cells and labels")

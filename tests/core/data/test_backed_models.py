@@ -11,7 +11,8 @@ from scipy import sparse
 
 import mixvi
 from mixvi import CGMVAE, GMVAE, VAE
-from mixvi.cells.initial import PrincipalAxes, initial_clusters, logistic_codes
+from mixvi.cells.discriminant import discriminant_codes
+from mixvi.cells.initial import PrincipalAxes, initial_clusters
 from mixvi.core.data.backed import BackedRows
 from mixvi.core.data.loading import place_rows, registered_fields
 from mixvi.core.maths.clustering import kmeans_clusters
@@ -107,7 +108,7 @@ def test_layers_early_stopping_and_shares_of_labels(counts, fit, tmp_path, small
         GMVAE,
         adata,
         setup={"layer": "counts", "labels_key": "partly"},
-        train={"early_stopping": True, "labelled_fraction": 0.3, "init": "logistic"},
+        train={"early_stopping": True, "labelled_fraction": 0.3, "init": "discriminant"},
         likelihood="nb",
     )
     assert len(model.validation_indices) == 20
@@ -129,7 +130,7 @@ def test_initial_clusters_are_those_in_memory(toy, tmp_path, kind, monkeypatch):
     # labels of a few teach the others
     known = np.where(np.arange(500) % 10 == 0, toy.obs["cell_type"].cat.codes, -1)
     np.testing.assert_array_equal(
-        logistic_codes(axes, known, 3), logistic_codes(in_memory, known, 3)
+        discriminant_codes(axes, known, 3), discriminant_codes(in_memory, known, 3)
     )
     # the rest joins the clusters of a part, read in many parts
     monkeypatch.setattr("mixvi.cells.initial._MAX_SAMPLE", 100)

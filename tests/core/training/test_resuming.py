@@ -115,11 +115,11 @@ CASES = {
         {"init_epochs": 2, "indices": np.arange(20, 220)},
     ),
     "semi": (mixvi.CGMVAE, KEYS, {}, {"labelled_fraction": 0.3, "train_size": 0.9}),
-    "logistic": (
+    "discriminant": (
         mixvi.GMVAE,
         {"labels_key": "cell_type"},
         {},
-        {"init": "logistic", "init_epochs": 2},
+        {"init": "discriminant", "init_epochs": 2},
     ),
 }
 
