@@ -1,6 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
+import mixvi
 from mixvi.cells.discriminant import discriminant_codes
 from mixvi.cells.initial import PrincipalAxes
 
@@ -68,3 +71,14 @@ def test_one_label_and_one_cell_of_each():
     first = np.isin(np.arange(120), [0, 30, 60, 90])
     assert (called(x, types, study, first) == types).mean() > 0.8
     assert (called(x, types, study, first & (types == 2)) == 2).all()
+
+
+def test_a_model_ends_where_it_starts(fit):
+    """Labels of one study do not take the other's cells away from what they were called."""
+    x, types, study = studies([[20, 200, 200, 200], [300, 20, 20, 60]], effect=0.5)
+    names = np.array(["a", "b", "c", "d"])
+    obs = {"label": np.where(study == 0, names[types], "Unknown"), "study": study.astype(str)}
+    adata = AnnData(x, obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(len(x))]))
+    setup = {"labels_key": "label", "batch_key": "study"}
+    model = fit(mixvi.GMVAE, adata, epochs=20, setup=setup)
+    assert (model.predict(level="label") == names[types])[study == 1].mean() > 0.95

@@ -15,6 +15,8 @@ from mixvi.core.maths.networks import ConditionalPrior, DirichletHead, bounded_g
 from mixvi.core.model.module import MixviModule, Rows
 
 TERMS = ("R", "Z", "W", "Y", "D")
+# what a call at the start counts beside a label
+_CALL = 0.1
 
 
 class GMVAEModule(MixviModule):
@@ -359,13 +361,18 @@ class GMVAEModule(MixviModule):
         return y_term + known, d_term
 
     def _label_loss(self, rows: Rows, log_pi: Tensor, m: Tensor, weight: float) -> Tensor:
-        """Cross-entropy of known components or, weighted, of known labels, ``(B,)``."""
+        """Cross-entropy of known components, or of labels (weighted) and calls, ``(B,)``."""
         if rows.components is not None:
             return -log_pi.gather(-1, rows.components.view(-1, 1)).squeeze(-1)
         if not self.n_classes:
             return torch.zeros_like(m)
-        cross_entropy = -(rows.labels * self._log_class_probs(log_pi)).sum(-1)
-        return m * weight * cross_entropy
+        log_class = self._log_class_probs(log_pi)
+        known = m * weight * -(rows.labels * log_class).sum(-1)
+        if rows.calls is None:
+            return known
+        calls = rows.calls.view(-1, 1)
+        of_calls = -log_class.gather(-1, calls.clamp_min(0)).squeeze(-1)
+        return known + (1 - m) * (calls >= 0).squeeze(-1) * _CALL * weight * of_calls
 
     def _regularised(self, y_term: Tensor, log_pi: Tensor, m: Tensor) -> Tensor:
         """Y of the unlabelled rows floored, or driven by the batch's usage."""

@@ -21,7 +21,7 @@ from mixvi.cells.initial import PrincipalAxes, initial_clusters
 from mixvi.cells.novelty import MOST_CELLS
 from mixvi.cells.schedule import cluster_start, default_schedule
 from mixvi.core import arguments
-from mixvi.core.data.keys import COMPONENTS_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.keys import CALLS_KEY, COMPONENTS_KEY, SOFT_LABELS_KEY
 from mixvi.core.maths.clustering import kmeans_clusters, leiden_clusters
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # a mean wants some cells; more would not be the share that there is
 _LEAST_OF_EACH = 20
+# the component of each cell at the start, left with a run
+_START_NOTE = "start"
 MODES = ("auto", "supervised", "semi", "unsupervised", "guided")
 # the arguments of train that other models have not
 _OWN_SETTINGS = (
@@ -138,7 +140,8 @@ class RegimesMixin:
             that halves of the genes do not tell apart (:func:`mixvi.cells.component_tree`).
             With some labels, ``"discriminant"``: linear discriminants of the principal components,
             each condition and batch centred on its types, give the other cells labels for
-            ``init_epochs``, which helps where labels are few, or of another study.
+            ``init_epochs``, which helps where labels are few, or of another study. Each counts a
+            tenth of a label from then on.
             ``None``: at random, as in the thesis; components may then die or merge. Of data on
             disk, at most 50,000 cells are clustered, and others join the nearest cluster. A model
             that is trained already, or whose components are those of a frozen reference, goes on
@@ -301,18 +304,26 @@ class RegimesMixin:
         self, fit: Fit, init: str, init_epochs: int, run: TrainingRun | None, hidden: np.ndarray
     ) -> Fit:
         """Teach the components where they start; what is to be trained then, on the same rows."""
-        codes = np.zeros(self.adata.n_obs, dtype=np.int64)
-        # a checkpoint has those that the run started with
+        codes = np.full(self.adata.n_obs, -1)
         if run is not None and run.phase("start").exists:
             self._recall_components(run)
+            codes[:] = run.noted(_START_NOTE)
         else:
             # a row drawn many times would make clusters of its copies
             once = np.unique(fit.split.train)
             codes[once] = self._initial_codes(once, init, hidden)
             self._note_components(run)
-        reading = {"labelled_fraction": None, "extra": _as_components(codes)}
+            if run is not None:
+                run.note(_START_NOTE, codes.tolist())
+        reading = {"labelled_fraction": None, "extra": _as_components(codes.clip(0))}
         start = fit.before("start", init_epochs, reading, {"loss_kwargs": {"use_labels": False}})
-        return replace(fit, split=self._fit(start, run))
+        fit = replace(fit, split=self._fit(start, run))
+        if init != "discriminant":
+            return fit
+        # without them the network forgets what it was taught: labels of others outweigh it
+        calls = {CALLS_KEY: codes.reshape(-1, 1) // self.module.components_per_class}
+        extra = (fit.minibatches["extra"] or {}) | calls
+        return replace(fit, minibatches=fit.minibatches | {"extra": extra})
 
     def _prepare_checkpoint(self, *args) -> None:
         super()._prepare_checkpoint(*args)

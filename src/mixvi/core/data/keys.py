@@ -3,6 +3,7 @@
 CONDITION_KEY = "condition"
 SOFT_LABELS_KEY = "soft_labels"
 COMPONENTS_KEY = "components"
+CALLS_KEY = "calls"
 
 PREDICTION_KEY = "mixvi_prediction"
 """``uns`` key of predicted cells: the model, the layer it reads and the scale of the values."""

@@ -14,7 +14,7 @@ from scvi.module.base import BaseModuleClass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixvi.core.data.keys import COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
+from mixvi.core.data.keys import CALLS_KEY, COMPONENTS_KEY, CONDITION_KEY, SOFT_LABELS_KEY
 from mixvi.core.data.resident import SPARSE_KEY
 from mixvi.core.maths.additive import side_by_side
 from mixvi.core.maths.likelihoods import make_likelihood
@@ -45,6 +45,8 @@ class Rows(NamedTuple):
     """1 where the row has a label, else 0, ``(B,)``."""
     components: Tensor | None = None
     """Component codes ``(B,)`` to be taken as known, while components are being initialised."""
+    calls: Tensor | None = None
+    """Class codes ``(B,)`` that rows without a label were called at the start, -1 where none is."""
 
     @property
     def dense_x(self) -> Tensor:
@@ -191,6 +193,7 @@ class MixviModule(BaseModuleClass):
             labels=labels,
             labelled=(labels.sum(-1) > 0.5).to(x.dtype),
             components=tensors.get(COMPONENTS_KEY),
+            calls=tensors.get(CALLS_KEY),
         )
 
     @staticmethod
