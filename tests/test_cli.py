@@ -163,6 +163,16 @@ def test_settings_reach_the_model(run, cells, tmp_path, calls, monkeypatch):
     }
 
 
+def test_condition_columns_may_be_repeated(run, cells, tmp_path, monkeypatch):
+    found = {}
+    monkeypatch.setattr(CGMVAE, "setup_anndata", lambda adata, **given: found.update(given))
+    run(
+        "train", cells, "--model-dir", tmp_path / "m", "--model", "cgmvae",
+        "--condition-key", "condition", "--condition-key", "cell_type",
+    )  # fmt: skip
+    assert found["condition_key"] == ["condition", "cell_type"]
+
+
 def test_one_name_for_the_size_of_z(run, cells, tmp_path, calls):
     for model in ("gmvae", "vae"):
         for option in ("--n-latent-z", "--n-latent"):

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 import mixvi
 from mixvi import CGMVAE, CVAE
-from mixvi.cells import predict_linear_shift, predict_mean_shift
+from mixvi.cells import predict_class_means, predict_linear_shift, predict_mean_shift
 
 STIMULI, TIMES, TYPES = ("ctrl", "A", "B"), ("1h", "2h", "6h"), ("T", "B")
 KEYS = ["stimulus", "time"]
@@ -304,6 +304,25 @@ def test_a_combination_of_few_cells_counts_as_unseen(additive):
         CGMVAE.setup_anndata(cells[~few].copy(), condition_key=KEYS)
 
 
+def test_arithmetic_takes_columns_however_they_are_listed(additive):
+    cells, train, _ = additive
+    own = train[of_combination(train, "B", "2h")].copy()
+    keys = {"labels_key": "cell_type", "to": {"time": "6h"}, "keep_residual": False}
+    found = predict_mean_shift(train, own, condition_key=KEYS, **keys)
+    again = predict_mean_shift(train, own, condition_key=tuple(KEYS), **keys)
+    assert np.array_equal(found.X, again.X)
+    with pytest.raises(TypeError, match="condition_key is .* but must be one name"):
+        predict_class_means(train, own, condition_key=KEYS, labels_key="cell_type", to="6h")
+
+
+def test_true_is_no_hour(additive):
+    _, train, _ = additive
+    train.obs["time"] = train.obs["time"].str.removesuffix("h").astype(int)
+    CGMVAE.setup_anndata(train, **SETUP)
+    with pytest.raises(ValueError, match=r"to\['time'\]=True is not known"):
+        CGMVAE(train, n_components=2).counterfactual(to={"time": True})
+
+
 def test_confounded_columns(fit, additive):
     cells, _, _ = additive
     pairs = {("ctrl", "1h"), ("A", "2h"), ("B", "6h")}
@@ -317,6 +336,11 @@ def test_confounded_columns(fit, additive):
     with pytest.raises(ValueError, match=r"'A \+ 6h' was never seen.*route='z'"):
         model.counterfactual(own, to={"time": "6h"})
     assert model.counterfactual(own, to={"time": "6h"}, route="z").n_obs == own.n_obs
+    # nor is the way told that begins there
+    unseen = cells[of_combination(cells, "A", "6h")].copy()
+    for convert in (model.counterfactual, model.get_mean_change):
+        with pytest.raises(ValueError, match=r"'A \+ 6h' was never seen"):
+            convert(unseen, {"stimulus": "A", "time": "2h"})
     with pytest.raises(ValueError, match="no change can be learned"):
         predict_mean_shift(
             train, own, labels_key="cell_type", condition_key=KEYS, to={"time": "6h"}
@@ -328,6 +352,7 @@ def test_confounded_columns(fit, additive):
     [
         ({"tim": "6h"}, "names the column 'tim'.*'time'"),
         ({"time": "7h"}, r"to\['time'\]='7h' is not known.*'6h'"),
+        ({"time": None}, r"to\['time'\] is None.*'6h'"),
         ("B", r"to='B' is not known"),
         ({}, "empty dict"),
     ],

@@ -66,6 +66,25 @@ def test_a_group_that_is_rejected_as_a_whole_is_warned_of(partly, fit, key):
     model.predict(partly[~treated].copy(), reject=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:.*fewer than 5")
+def test_a_batch_is_not_blamed_for_its_conditions(partly, fit):
+    """Of two condition columns; batches are dealt out by chance."""
+    n = np.arange(partly.n_obs)
+    partly.obs["group"] = np.where(n % 2, "treated", "plain")
+    partly.obs["hour"] = np.where(n // 2 % 2, "1", "2")
+    partly.obs["batch"] = np.random.default_rng(0).choice(["a", "b"], partly.n_obs)
+    treated = (partly.obs["group"] == "treated").to_numpy()
+    partly.obs["known"] = partly.obs["cell_type"].astype(str).where(~treated, "Unknown")
+    partly.X[treated] += 4.0
+    setup = SETUP | {"condition_key": ["group", "hour"], "batch_key": "batch"}
+    model = fit(CGMVAE, partly, 5, setup, n_components=5)
+    with pytest.warns(UserWarning) as record:
+        found = model.predict(reject=0.1)
+    assert (found[treated] == "Unknown").mean() > 0.9
+    (warning,) = (str(each.message) for each in record)
+    assert "cells of group and hour 'treated +" in warning
+
+
 def test_counts_are_brought_to_one_library_size(counts, fit):
     setup = {"labels_key": "kind", "layer": "counts"}
     model = fit(CGMVAE, counts, 2, setup | {"condition_key": "condition"}, likelihood="nb")

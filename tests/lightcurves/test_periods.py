@@ -59,6 +59,23 @@ def test_a_column_of_ones_own_is_not_replaced_without_a_word(find, key):
     # what was found here before is found again in silence
     find(adata)
     assert adata.uns[key]["found_by"] == find.__name__
+    # and what has been changed since then is not
+    adata.obs[key] = 5.0
+    with pytest.warns(UserWarning, match=rf"replaces obs\['{key}'\]"):
+        find(adata)
+
+
+def test_notes_and_powers_of_others_are_not_replaced_without_a_word():
+    pytest.importorskip("astropy", reason="the extra lightcurves is not installed")
+    adata = synthetic_light_curves(1, ["RRAB"], n_points=(20, 30), years=0.2)
+    adata.obs["mine_power"], adata.uns["other"] = 1.0, [1, 2]
+    with pytest.warns(UserWarning, match=r"replaces obs\['mine_power'\]"):
+        find_periods(adata, key_added="mine")
+    with pytest.warns(UserWarning, match=r"replaces uns\['other'\]"):
+        find_periods(adata, key_added="other")
+    with pytest.warns(UserWarning, match=r"find_epochs replaces obs\['mine'\]"):
+        find_epochs(adata, key_added="mine")
+    assert adata.uns["mine"]["found_by"] == "find_epochs"
 
 
 def test_features_are_those_of_each_curve():

@@ -34,9 +34,9 @@ def combined(parts: Sequence[Target], sizes: Sequence[int]) -> Target:
 
 
 def as_number(value: Any) -> float:
-    """A dose or hour, also as text; NaN if it is none."""
+    """A dose or hour, also as text; NaN if it is none, such as True."""
     try:
-        return float(value)
+        return np.nan if isinstance(value, bool | np.bool) else float(value)
     except (TypeError, ValueError):
         return np.nan
 

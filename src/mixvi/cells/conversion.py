@@ -116,11 +116,12 @@ class ConversionMixin:
         Raises
         ------
         ValueError
-            If the condition or a column is unknown, a combination was never seen and lies where the
-            effects of its columns cannot be told apart, observed labels are asked of a model
-            trained without, residuals are to be kept of draws, correction is asked of another route
-            or of draws, draws of a number between two conditions, or route ``"shift"`` or
-            correction of a model that was saved before the means of its training cells were kept.
+            If the condition or a column is unknown, a combination that cells have or are to have
+            was never seen and lies where the effects of its columns cannot be told apart, observed
+            labels are asked of a model trained without, residuals are to be kept of draws,
+            correction is asked of another route or of draws, draws of a number between two
+            conditions, or route ``"shift"`` or correction of a model that was saved before the
+            means of its training cells were kept.
 
         Warns
         -----
@@ -154,7 +155,7 @@ class ConversionMixin:
         adata = self._validate_anndata(adata)
         chosen = self._check_indices(adata, indices)
         how = _How(route, observed, use_mean, keep_residual, correct_means)
-        parts = self._by_target(adata, chosen, targets)
+        parts = self._by_target(adata, chosen, targets, shifted=route == "shift")
         found = []
         for target, places in parts:
             ends = [self._end(code, route, correct_means) for code in target.codes]
@@ -209,13 +210,20 @@ class ConversionMixin:
         return x, density, density >= float(floors @ target.shares)
 
     def _by_target(
-        self, adata: AnnData, chosen: np.ndarray, targets: Sequence[Target]
+        self, adata: AnnData, chosen: np.ndarray, targets: Sequence[Target], *, shifted: bool
     ) -> list[tuple[Target, np.ndarray]]:
-        """Targets, and the places of their cells among those that were ``chosen``."""
-        if not len(chosen) or all(target is targets[0] for target in targets):
+        """Targets, and the places of their cells among those that were ``chosen``.
+
+        Raises ValueError if cells are to be ``shifted`` from a combination that nothing tells of.
+        """
+        if not len(chosen) or not self._has_combinations:
             return [(targets[0], np.arange(len(chosen)))]
         manager = self.get_anndata_manager(adata, required=True)
         own = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel()[chosen]
+        if shifted:
+            for code in np.unique(own).tolist():
+                if targets[code].codes != [code]:
+                    self._check_told(code)
         # cells of several conditions may have one target
         same = {code: targets[code].codes for code in np.unique(own).tolist()}
         first = {code: next(c for c in same if same[c] == same[code]) for code in same}
@@ -252,6 +260,8 @@ class ConversionMixin:
 
     def _column_target(self, to: Any, known: list, argument: str) -> Target:
         """The category of that name, or the two that are numbers around it."""
+        if to is None:
+            raise ValueError(f"{argument} is None. Name one of {known}.")
         if name_of(to) not in map(name_of, known):
             target = between(to, known)
             if target is not None:

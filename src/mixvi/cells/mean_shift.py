@@ -20,7 +20,7 @@ from mixvi.cells.baseline_checks import (
 from mixvi.cells.label_means import LabelMeans
 from mixvi.core.arguments import check_choice, check_positive, check_weight, shown
 from mixvi.core.data import checks
-from mixvi.core.data.combinations import Columns, called, names_of_cells
+from mixvi.core.data.combinations import Columns, called, names_of_cells, plain_columns
 from mixvi.core.data.fields import found_categories
 from mixvi.core.data.support import support_of
 from mixvi.core.maths.residuals import Residuals
@@ -259,6 +259,7 @@ def predict_class_means(
         If a column, the layer or the target condition is missing, a side has no cells, training
         values are not finite, or genes differ.
     """
+    checks.check_key(train, "obs", condition_key, "condition_key")
     check_columns(train, cells, labels_key, condition_key)
     values, to = finite_values(train, layer, "train"), target_of(train, condition_key, to)
     labels, conditions = train.obs[labels_key].astype(str), train.obs[condition_key].astype(str)
@@ -281,6 +282,7 @@ def _by_means(
 ) -> AnnData:
     """Cells moved by what ``learned`` says of a label from one condition to another."""
     labels_key, condition_key, to = columns
+    condition_key = plain_columns(condition_key)
     check_columns(train, cells, labels_key, condition_key)
     x, trained = (
         finite_values(side, layer, name) for side, name in ((cells, "cells"), (train, "train"))

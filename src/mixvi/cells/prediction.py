@@ -19,6 +19,7 @@ from mixvi.cells.calibration import CalibrationMixin
 from mixvi.core import arguments
 from mixvi.core.data import checks
 from mixvi.core.data.annotations import Annotations
+from mixvi.core.data.combinations import columns_of, names_of_cells
 from mixvi.core.data.fields import labelled_cells, plain_labels
 from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.maths.networks import active_dropout
@@ -175,7 +176,9 @@ class PredictionMixin(CalibrationMixin):
         found.notes["reject"] = float(reject)
 
     def _warn_of_rejected_groups(self, obs: pd.DataFrame, novel: np.ndarray, reject: float) -> None:
-        """Warn of a batch or condition most of whose cells are rejected.
+        """Warn of a condition or batch most of whose cells are rejected.
+
+        A batch is named only for cells of other conditions than those that were named.
 
         Parameters
         ----------
@@ -187,17 +190,21 @@ class PredictionMixin(CalibrationMixin):
             As given.
         """
         keys = (self._setup_args[key] for key in ("condition_key", "batch_key"))
+        unexplained = np.ones(len(novel), bool)
         for key in filter(None, keys):
-            groups = pd.Series(novel).groupby(obs[key].astype(str).to_numpy())
+            names = names_of_cells(obs, key)
+            groups = pd.Series(novel[unexplained]).groupby(names[unexplained])
             found = groups.agg(["sum", "size", "mean"])
             odd = found[(found["mean"] > _MOST) & (found["size"] >= _FEWEST_OF_GROUP)]
+            unexplained &= ~np.isin(names, odd.index)
             if len(odd):
                 name, row = odd["mean"].idxmax(), odd.loc[odd["mean"].idxmax()]
+                of = f"{' and '.join(columns_of(key))} {name!r}"
                 warnings.warn(
-                    f"reject={reject} calls {int(row['sum'])} of {int(row['size'])} cells of "
-                    f"{key} {name!r} {UNKNOWN!r}. Unless their types are new, it is that what a "
-                    "condition or batch changes in all of its cells counts as novelty where few of "
-                    "them had a label in training. Label some of them and train again, or compare "
+                    f"reject={reject} calls {int(row['sum'])} of {int(row['size'])} cells of {of} "
+                    f"{UNKNOWN!r}. Unless their types are new, it is that what a condition or "
+                    "batch changes in all of its cells counts as novelty where few of them had a "
+                    "label in training. Label some of them and train again, or compare "
                     "get_novelty_score() within it.",
                     UserWarning,
                     skip_file_prefixes=(_PACKAGE,),

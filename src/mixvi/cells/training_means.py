@@ -125,7 +125,7 @@ class TrainingMeansMixin:
         if groupby is not None:
             checks.check_categories(adata, groupby, "groupby")
             groups = adata.obs[groupby].astype(str).to_numpy()[chosen]
-        parts = self._by_target(adata, chosen, targets)
+        parts = self._by_target(adata, chosen, targets, shifted=True)
         groups = np.concatenate([groups[places] for _, places in parts])
         changes, shares, codes = [], [], []
         for target, of_target in parts:

@@ -44,7 +44,9 @@ def train(
     unlabeled_category: Annotated[
         str | None, _data("Its value for cells without a label.", "Unknown")
     ] = None,
-    condition_key: Annotated[str | None, _data("Column of the condition.")] = None,
+    condition_key: Annotated[
+        list[str] | None, _data("Column of the condition; repeated, several that combine.")
+    ] = None,
     batch_key: Annotated[str | None, _data("Column of the nuisance batch.")] = None,
     categorical_covariate_keys: Annotated[
         list[str] | None, _data("Further nuisance columns of categories; may be repeated.")

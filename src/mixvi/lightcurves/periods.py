@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from mixvi.core.arguments import check_choice, check_positive
@@ -86,7 +87,7 @@ def find_periods(
     Warns
     -----
     UserWarning
-        If a column of that name is replaced that was not found here.
+        If columns of these names are replaced that were not found here.
     """
     check_positive("min_period", min_period, integer=False)
     check_positive("n_terms", n_terms)
@@ -107,24 +108,47 @@ def find_periods(
         "n_terms": int(n_terms),
         "oversampling": float(oversampling),
     }
-    _write(adata, key_added, periods, {"found_by": "find_periods"} | settings)
-    adata.obs[f"{key_added}_power"] = powers
+    columns = {key_added: periods, f"{key_added}_power": powers}
+    _write(adata, columns, {"found_by": "find_periods"} | settings)
 
 
-def _write(adata: AnnData, key: str, values: np.ndarray, note: dict[str, Any]) -> None:
-    """Write a column and how it was found, with a warning before a user's own is replaced."""
-    known = adata.uns.get(key)
-    is_ours = isinstance(known, dict) and known.get("found_by") == note["found_by"]
-    if key in adata.obs and not is_ours:
+def _write(adata: AnnData, columns: dict[str, np.ndarray], note: dict[str, Any]) -> None:
+    """Write columns and how they were found, with a warning before others are replaced.
+
+    Parameters
+    ----------
+    columns
+        By name; the first is what ``uns`` names the note for.
+    note
+        ``found_by`` and settings; the columns' sum is added, by which one's own are known again.
+    """
+    key, known = next(iter(columns)), adata.uns.get(next(iter(columns)))
+    is_note = isinstance(known, dict) and "found_by" in known
+    sums = known["sums"] if is_note and known["found_by"] == note["found_by"] else {}
+    for name in columns:
+        is_ours = name in sums and sums[name] == _sum(adata.obs.get(name))
+        if name in adata.obs and not is_ours:
+            warnings.warn(
+                f"{note['found_by']} replaces obs[{name!r}], which it did not write. Pass "
+                "key_added=... to keep both.",
+                UserWarning,
+                skip_file_prefixes=(_PACKAGE,),
+            )
+    if key in adata.uns and not is_note:
         warnings.warn(
-            f"{note['found_by']} replaces obs[{key!r}], which it did not write. Pass key_added=... "
-            "to keep both.",
+            f"{note['found_by']} replaces uns[{key!r}], which it did not write. Pass "
+            "key_added=... to keep both.",
             UserWarning,
             skip_file_prefixes=(_PACKAGE,),
         )
-    adata.obs[key] = values
-    if is_ours or key not in adata.uns:
-        adata.uns[key] = note
+    for name, values in columns.items():
+        adata.obs[name] = values
+    adata.uns[key] = note | {"sums": {name: _sum(adata.obs[name]) for name in columns}}
+
+
+def _sum(column: pd.Series | None) -> float:
+    """Of numbers; NaN, which nothing equals, of other columns and of none."""
+    return float(as_numbers(column).sum()) if pd.api.types.is_numeric_dtype(column) else np.nan
 
 
 def _frequencies(
@@ -203,7 +227,7 @@ def find_epochs(
     Warns
     -----
     UserWarning
-        If a column of that name is replaced that was not found here.
+        If columns of these names are replaced that were not found here.
     """
     check_choice("at", at, ("minimum", "maximum"))
     check_positive("n_harmonics", n_harmonics)
@@ -225,4 +249,4 @@ def find_epochs(
         phases.append(grid[(sign * fourier_curve(fits, grid)).argmin(1)])
     settings = {"at": at, "n_harmonics": int(n_harmonics), "period_key": period_key}
     epochs = np.concatenate(phases) * periods
-    _write(adata, key_added, epochs, {"found_by": "find_epochs"} | settings)
+    _write(adata, {key_added: epochs}, {"found_by": "find_epochs"} | settings)

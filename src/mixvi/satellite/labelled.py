@@ -12,6 +12,7 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from mixvi.core.arguments import check_choice, check_positive
+from mixvi.core.data.keys import UNLABELLED
 from mixvi.core.data.splitting import Split
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
@@ -19,6 +20,7 @@ from mixvi.core.training.steps import Loss, Step
 from mixvi.satellite.model import Segmenter
 from mixvi.satellite.module import SegmentingModule
 from mixvi.satellite.series import Series, masked_mean
+from mixvi.satellite.setup import SOFT_LABELS_KEY
 from mixvi.satellite.supervision import (
     CLASS_WEIGHTS,
     MajorityWatch,
@@ -171,6 +173,15 @@ class LabelledSegmenter(Segmenter):
         """Labels of the tiles that the model was built on, ``(n_obs, ..., H, W)``."""
         return np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY))
 
+    def _counts(self, rows: np.ndarray) -> np.ndarray:
+        """Labelled pixels of each class in some tiles ``(L,)``, soft labels by their shares."""
+        labels, of_soft = self._labels()[rows], 0.0
+        if self._setup_args["soft_labels_key"] is not None:
+            soft = np.asarray(self.adata_manager.get_from_registry(SOFT_LABELS_KEY))[rows]
+            labels = np.where(soft.any(-3), UNLABELLED, labels)
+            of_soft = np.moveaxis(soft, -3, 0).reshape(soft.shape[-3], -1).sum(1, dtype=np.float64)
+        return np.bincount(labels[labels >= 0].ravel(), minlength=len(self.classes)) + of_soft
+
     def _labelled_tiles(self) -> np.ndarray:
         """Whether a tile has a labelled pixel, ``(n_obs,)``."""
         labels = self._labels()
@@ -200,11 +211,9 @@ class LabelledSegmenter(Segmenter):
         return split
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
-        labels = self._labels()[fit.split.train]
-        counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(self.classes))
+        counts = self._counts(fit.split.train)
         self.module.majority.fill_(int(counts.argmax()))
         if self.init_params_["class_weights"] == "balanced":
-            weights = balanced_weights(labels, len(self.classes))
-            self.module.class_weights.copy_(weights)
+            self.module.class_weights.copy_(balanced_weights(counts))
         callbacks = [*(fit.trainer.get("callbacks") or []), MajorityWatch()]
         return super()._fit(replace(fit, trainer=fit.trainer | {"callbacks": callbacks}), run)

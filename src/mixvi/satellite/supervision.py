@@ -31,11 +31,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, class_weights: 
     return masked_mean(-weighted.sum(-3), mask)
 
 
-def balanced_weights(labels: np.ndarray, n_classes: int) -> Tensor:
-    """Weights ``(L,)`` by which all classes that occur count alike, one on average of pixels."""
-    counts = np.bincount(labels[labels >= 0].ravel(), minlength=n_classes)
+def balanced_weights(counts: np.ndarray) -> Tensor:
+    """Weights ``(L,)`` by which all classes that occur count alike, one on average of pixels.
+
+    Of the number of pixels of each class, soft labels counting by their shares.
+    """
     present = counts > 0
-    weights = np.ones(n_classes)
+    weights = np.ones(len(counts))
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return torch.as_tensor(weights, dtype=torch.float32)
 

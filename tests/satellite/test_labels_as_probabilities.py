@@ -132,6 +132,17 @@ def test_views_take_them_along_and_know_none_beyond_the_frame():
     assert (seen.targets(3)[..., 13:] == 0).all()
 
 
+def test_balanced_weights_count_shares():
+    adata = shared()
+    adata.obsm["labels"][:] = UNLABELLED
+    UNetSegmenter.setup_anndata(adata, **SOFT)
+    model = UNetSegmenter(adata, width=4, n_levels=1, class_weights="balanced")
+    model.train(1, batch_size=4, **CPU)
+    # shares 0.7 and 0.3, of two classes
+    expected = torch.tensor([0.5 / 0.7, 0.5 / 0.3, 1.0])
+    torch.testing.assert_close(model.module.class_weights, expected)
+
+
 def test_a_temperature_is_fitted_to_the_distribution():
     adata = shared()
     adata.obsm["labels"][:] = UNLABELLED
