@@ -71,7 +71,7 @@ def missed(share: np.ndarray, true: np.ndarray) -> float:
 
 
 def test_effects_that_add_up(fit, additive, lines):
-    cells, train, shares = additive
+    _, train, shares = additive
     before = train.copy()
     model = fitted(fit, train)
     own = train[of_combination(train, "B", "2h")].copy()
@@ -84,7 +84,6 @@ def test_effects_that_add_up(fit, additive, lines):
     # what departs from effects that add up is chance here, which the network has learnt
     assert found.uns["mixvi_prediction"]["network_share"] < 0.1
     assert any("'B + 6h': never seen" in line for line in lines())
-    real = cells[of_combination(cells, *LEFT_OUT)]
     change = model.get_mean_change(own, {"time": "6h"}, groupby="cell_type")
     for kind in TYPES:
         true = shares[kind, *LEFT_OUT]
@@ -93,10 +92,11 @@ def test_effects_that_add_up(fit, additive, lines):
         ]
         error = missed(share_of(found, kind), true)
         assert error < 0.3 * min(seen)
-        assert error < 3 * missed(share_of(real, kind), true)
         rows = change[change["group"] == kind]
         expected = true - shares[kind, "B", "2h"]
         np.testing.assert_allclose(rows["change"], expected, atol=0.02)
+        # the cells themselves add chance to it
+        assert missed(rows["change"].to_numpy(), expected) < 0.2 * min(seen)
         assert ((rows["lower"] <= expected) & (expected <= rows["upper"])).mean() > 0.7
     # the user's columns are as they were, and none is new but the codes
     pd.testing.assert_frame_equal(train.obs[before.obs.columns], before.obs)
