@@ -165,7 +165,12 @@ def test_settings_reach_the_model(run, cells, tmp_path, calls, monkeypatch):
 
 def test_condition_columns_may_be_repeated(run, cells, tmp_path, monkeypatch):
     found = {}
-    monkeypatch.setattr(CGMVAE, "setup_anndata", lambda adata, **given: found.update(given))
+
+    def register(adata, **given):
+        found.update(given)
+
+    register.__signature__ = inspect.signature(CGMVAE.setup_anndata)
+    monkeypatch.setattr(CGMVAE, "setup_anndata", register)
     run(
         "train", cells, "--model-dir", tmp_path / "m", "--model", "cgmvae",
         "--condition-key", "condition", "--condition-key", "cell_type",
