@@ -125,18 +125,16 @@ def _write(adata: AnnData, columns: dict[str, np.ndarray], note: dict[str, Any])
     key, known = next(iter(columns)), adata.uns.get(next(iter(columns)))
     is_note = isinstance(known, dict) and "found_by" in known
     sums = known["sums"] if is_note and known["found_by"] == note["found_by"] else {}
-    for name in columns:
-        is_ours = name in sums and sums[name] == _sum(adata.obs.get(name))
-        if name in adata.obs and not is_ours:
-            warnings.warn(
-                f"{note['found_by']} replaces obs[{name!r}], which it did not write. Pass "
-                "key_added=... to keep both.",
-                UserWarning,
-                skip_file_prefixes=(_PACKAGE,),
-            )
+    taken = [
+        f"obs[{name!r}]"
+        for name in columns
+        if name in adata.obs and not (name in sums and sums[name] == _sum(adata.obs[name]))
+    ]
     if key in adata.uns and not is_note:
+        taken.append(f"uns[{key!r}]")
+    if taken:
         warnings.warn(
-            f"{note['found_by']} replaces uns[{key!r}], which it did not write. Pass "
+            f"{note['found_by']} replaces {', '.join(taken)}, which it did not write. Pass "
             "key_added=... to keep both.",
             UserWarning,
             skip_file_prefixes=(_PACKAGE,),
@@ -146,8 +144,8 @@ def _write(adata: AnnData, columns: dict[str, np.ndarray], note: dict[str, Any])
     adata.uns[key] = note | {"sums": {name: _sum(adata.obs[name]) for name in columns}}
 
 
-def _sum(column: pd.Series | None) -> float:
-    """Of numbers; NaN, which nothing equals, of other columns and of none."""
+def _sum(column: pd.Series) -> float:
+    """Of numbers; NaN, which nothing equals, of other columns."""
     return float(as_numbers(column).sum()) if pd.api.types.is_numeric_dtype(column) else np.nan
 
 
