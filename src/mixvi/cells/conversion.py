@@ -105,10 +105,10 @@ class ConversionMixin:
         -------
         AnnData of the cells converted, on the scale of the registered matrix (in ``X`` and its
         layer; count likelihoods: at the cell's own library size), with ``original_condition`` and
-        ``target_condition`` in ``obs``; or None. The model's verbs take it. If combinations were
-        never seen, ``uns["mixvi_prediction"]["network_share"]`` is how far the network's departure
-        from additive effects was followed, where means are corrected. Route ``"shift"`` also
-        writes ``support``, the log density of the moved z under the target's components, and
+        ``target_condition`` in ``obs``; or None. The model's verbs take it. If target combinations
+        were never seen, ``uns["mixvi_prediction"]["network_share"]`` is how far the network's
+        departure from additive effects was followed, where means are corrected. Route ``"shift"``
+        also writes ``support``, the log density of the moved z under the target's components, and
         ``within_support``: whether it is above what 1 % of the training cells have, of components
         seen there, when they are moved alike (with ``key_added``: into ``adata.obs``, behind that
         name).

@@ -104,6 +104,7 @@ class CentredOnTypes:
 
     def _fit(self, points: np.ndarray, types: np.ndarray) -> None:
         """Discriminants with one covariance, shrunk as by Ledoit and Wolf (2004)."""
+        # scikit-learn's shrink each type by itself, and of one cell there is nothing to shrink
         (means,) = _means(points, np.zeros_like(types), types, 1)[1]
         within = ledoit_wolf(points - means[types], assume_centered=True)[0]
         # types of one cell each have no spread

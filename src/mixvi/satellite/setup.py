@@ -293,12 +293,12 @@ def series_fields(args: dict[str, Any], known: dict[str, Any]) -> list[BaseAnnDa
         maps = partial(label_maps, args=args, mode=known["label_mode"])
         fields.append(DerivedField(REGISTRY_KEYS.LABELS_KEY, maps))
     if args["soft_labels_key"] is not None:
-        maps = partial(_soft_or_none, args=args, mode=known["label_mode"])
+        maps = partial(_soft_or_zeros, args=args, mode=known["label_mode"])
         fields.append(DerivedField(SOFT_LABELS_KEY, maps))
     return fields
 
 
-def _soft_or_none(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
+def _soft_or_zeros(adata: AnnData, args: dict[str, Any], mode: str) -> np.ndarray:
     """Soft labels; of new tiles without any zeros, which take no memory."""
     soft = soft_label_maps(adata, args)
     if soft is not None:
