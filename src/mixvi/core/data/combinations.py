@@ -100,7 +100,8 @@ def warn_combinations(adata: AnnData, keys: Sequence[str]) -> None:
         warnings.warn(
             f"{listed} (condition_key) are confounded: what one does cannot be told from what the "
             f"other does for {len(untold)} of their {len(names)} combinations, e.g. {shown}, and "
-            "counterfactuals to these are refused. Add cells of combinations that link them.",
+            "counterfactuals to and from them are refused. Add cells of combinations that link "
+            "them.",
             UserWarning,
             stacklevel=5,
         )
