@@ -32,10 +32,13 @@ from mixvi.lightcurves import (
 
 SETTINGS: dict = {
     "width": 64,
-    "batch_size": 128,
+    "batch_size": 64,
     "lr": 1e-3,
-    "lcvade": {"warmup": 500},
-    "setup": {"epoch_key": "epoch"},
+    # in few updates components would hardly leave where they start
+    "lr_of_prior": 2e-2,
+    "lcvade": {"warmup": 500, "classification_ratio": 20.0},
+    "vae": {"classification_ratio": 20.0},
+    "setup": {"epoch_key": "epoch", "max_points": 100},
     "without period": {"features": ["mean", "log_spread"]},
     # what the thesis prints for the same classes of its ASAS stars: AUCROC, AUCPR
     "thesis": {
@@ -61,9 +64,12 @@ def _trained(cls: type, train: AnnData, seed: int, with_period: bool, **options)
     setup = SETTINGS["setup"] | ({} if with_period else SETTINGS["without period"])
     cls.setup_anndata(train, labels_key="label", **setup)
     model = cls(train, width=SETTINGS["width"], **options)
+    lr = dict.fromkeys(model.module.network_names, SETTINGS["lr"])
+    if "prior" in lr:
+        lr["prior"] = SETTINGS["lr_of_prior"]
     batch_size = min(SETTINGS["batch_size"], train.n_obs)
     epochs = ceil(SETTINGS["updates"] / (train.n_obs // batch_size))
-    model.train(epochs, lr=SETTINGS["lr"], batch_size=batch_size, **TRAINER)
+    model.train(epochs, lr=lr, batch_size=batch_size, **TRAINER)
     return model
 
 
@@ -87,6 +93,8 @@ def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
 
 def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options) -> dict:
     held = hold_out(*case.split(", "), seed)
+    if cls is CurveVAE:
+        options = SETTINGS["vae"] | options
     try:
         model = _trained(cls, held.train, seed, with_period, **options)
     except (FloatingPointError, ArithmeticError) as error:
@@ -103,10 +111,12 @@ def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool =
     return figures(held.strange, score)
 
 
-def _svdd(case: str, seed: int) -> dict:
+def _svdd(case: str, seed: int, with_period: bool) -> dict:
     held = hold_out(*case.split(", "), seed)
-    epochs = ceil(SETTINGS["updates"] * SETTINGS["batch_size"] / held.train.n_obs)
-    options = {"width": SETTINGS["width"], "epochs": epochs, "setup": SETTINGS["setup"]}
+    batch_size = SETTINGS["batch_size"]
+    epochs = ceil(SETTINGS["updates"] * batch_size / held.train.n_obs)
+    options = {"width": SETTINGS["width"], "epochs": epochs, "batch_size": batch_size}
+    options["setup"] = SETTINGS["setup"] | ({} if with_period else SETTINGS["without period"])
     return figures(held.strange, deep_svdd(held.train, held.test, seed, **options))
 
 
@@ -119,11 +129,11 @@ def _both(name: str, method) -> dict:
 
 METHODS = {
     **_both("LC-VaDE", lcvade),
-    "LC-VaDE, periodic": partial(lcvade, periodic=True),
+    **_both("LC-VaDE, periodic", partial(lcvade, periodic=True)),
     **_both("VAE", partial(_scored, CurveVAE)),
-    "energy GMM": partial(_scored, EnergyGMM),
-    "energy GMM (RNN)": partial(_scored, EnergyGMM, backbone="rnn"),
-    "deep SVDD": _svdd,
+    **_both("energy GMM", partial(_scored, EnergyGMM)),
+    **_both("energy GMM (RNN)", partial(_scored, EnergyGMM, backbone="rnn")),
+    **_both("deep SVDD", _svdd),
     **_both("isolation forest", partial(_of_features, isolation_forest)),
     **_both("one-class SVM", partial(_of_features, one_class_svm, seeded=False)),
 }
@@ -134,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=5000, help="of models")
+    parser.add_argument("--updates", type=int, default=800, help="of models")
     parser.add_argument("--data", choices=("asas", "debosscher", "synthetic"), default="asas")
     parser.add_argument("--outliers", nargs="+", help="classes; default every one")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))

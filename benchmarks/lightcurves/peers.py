@@ -49,7 +49,14 @@ def random_forest(train: AnnData, test: AnnData, seed: int, with_period: bool) -
 
 
 def deep_svdd(
-    train: AnnData, test: AnnData, seed: int, *, width: int, epochs: int, setup: dict
+    train: AnnData,
+    test: AnnData,
+    seed: int,
+    *,
+    width: int,
+    epochs: int,
+    batch_size: int,
+    setup: dict,
 ) -> np.ndarray:
     """Distance ``(n_test,)`` to the nearest centre of a class (deep SVDD of several classes).
 
@@ -66,7 +73,7 @@ def deep_svdd(
     head = torch.nn.Linear(12 + len(models[0].features), 32, bias=False)
 
     def batches(model: CurveVAE, rows: np.ndarray):
-        for tensors in inference_loader(model.adata_manager, rows, 128):
+        for tensors in inference_loader(model.adata_manager, rows, batch_size):
             yield module.seen(module.rows(tensors))
 
     def embed(curves: Curves) -> torch.Tensor:

@@ -20,6 +20,8 @@ from mixvi.core.maths.mixture import expected_gaussian_log_prob
 JITTER = 1e-5
 # in squared standard deviations of a curve
 VARIANCE_FLOOR = 1e-4
+# beside 1 nothing in single precision; numbers below the normal ones take several times as long
+LEAST_EXPONENT = -60.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class SquaredExponential:
     def _correlation(self, t: Tensor, u: Tensor) -> Tensor:
         length = self.length[..., None]
         distance = (t / length)[..., :, None] - (u / length)[..., None, :]
-        return (-0.5 * distance.square()).exp()
+        return (-0.5 * distance.square()).clamp_min(LEAST_EXPONENT).exp()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Periodic(SquaredExponential):
         cosine = (double * t).cos()[..., :, None] * (double * u).cos()[..., None, :]
         cosine = cosine + (double * t).sin()[..., :, None] * (double * u).sin()[..., None, :]
         rate = 1.0 / (2.0 * pi * self.length).square()
-        return ((cosine - 1.0) * rate[..., None, None]).exp()
+        return ((cosine - 1.0) * rate[..., None, None]).clamp_min(LEAST_EXPONENT).exp()
 
 
 KERNELS = {"squared_exponential": SquaredExponential, "periodic": Periodic}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixvi.core.arguments import check_positive
+from mixvi.lightcurves.gaussian_process import LEAST_EXPONENT
 
 # of phases in [0, 1]: kernels about 1 / 32 wide. The paper's ln 2 is for hours of two days
 INITIAL_RATE = 500.0
@@ -130,7 +131,8 @@ class _KernelSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rate: Tensor, distance: Tensor, columns: Tensor) -> Tensor:
-        weights = torch.mul(distance[:, None], -rate[..., None, None]).exp_()
+        exponents = torch.mul(distance[:, None], -rate[..., None, None])
+        weights = exponents.clamp_min_(LEAST_EXPONENT).exp_()
         ctx.save_for_backward(distance, columns, weights)
         return weights @ columns
 
