@@ -47,7 +47,7 @@ SETTINGS: dict = {
         "EC": [81.62, 71.51],
     },
 }
-KINDS = ("ias", "neg_elbo", "latent_density", "combined")
+KINDS = ("class_distance", "ias", "neg_elbo", "latent_density", "combined")
 
 
 def figures(strange: np.ndarray, score: np.ndarray) -> dict[str, float]:

@@ -65,21 +65,33 @@ def class_mahalanobis(codes: np.ndarray, labels: np.ndarray, others: np.ndarray)
         If shapes do not fit, or a class is missing.
     """
     codes, labels, others = _checked_codes(codes, labels, others)
-    codes, others = codes.astype(np.float64), others.astype(np.float64)
-    classes = np.unique(labels)
-    means = {k: codes[labels == k].mean(0) for k in classes}
-    within = codes - np.stack([means[k] for k in labels])
+    distances = []
+    for mean, covariance in zip(*class_gaussians(codes, labels)[1:], strict=True):
+        off = others.astype(np.float64) - mean
+        distances.append((off * np.linalg.solve(covariance, off.T).T).sum(1))
+    return np.min(distances, axis=0)
+
+
+def class_gaussians(
+    codes: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes ``(K,)``, means ``(K, D)`` and covariances ``(K, D, D)`` of their codes.
+
+    Covariances of classes with few codes are drawn towards that of all within their classes.
+    """
+    codes = codes.astype(np.float64)
+    classes, numbers = np.unique(labels, return_inverse=True)
+    means = np.stack([codes[numbers == k].mean(0) for k in range(len(classes))])
+    within = codes - means[numbers]
     n_axes = codes.shape[1]
     pooled = within.T @ within / len(codes)
     pooled = pooled + _RIDGE * (np.trace(pooled) / n_axes + 1e-12) * np.eye(n_axes)
-    distances = []
-    for k in classes:
-        own = within[labels == k]
+    covariances = []
+    for k in range(len(classes)):
+        own = within[numbers == k]
         # as if there were as many further objects as axes
-        covariance = (own.T @ own + n_axes * pooled) / (len(own) + n_axes)
-        off = others - means[k]
-        distances.append((off * np.linalg.solve(covariance, off.T).T).sum(1))
-    return np.min(distances, axis=0)
+        covariances.append((own.T @ own + n_axes * pooled) / (len(own) + n_axes))
+    return classes, means, np.stack(covariances)
 
 
 def _checked_codes(*given: np.ndarray) -> list[np.ndarray]:

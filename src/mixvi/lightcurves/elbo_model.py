@@ -23,7 +23,7 @@ from mixvi.lightcurves.model import LightCurveModel, component_names
 from mixvi.lightcurves.module import LCVaDEModule
 from mixvi.lightcurves.setup import phases, requested_times
 
-SCORES = ("ias", "neg_elbo", "latent_density", "combined")
+SCORES = ("class_distance", "ias", "neg_elbo", "latent_density", "combined")
 _TERMS = ("R", "Z", "F", "Y", "H_y", "H_z")
 # training curves that scores are weighed by
 _MOST_WEIGHED = 5_000
@@ -136,13 +136,16 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         Parameters
         ----------
         kind
-            ``"ias"``, minus the information anomaly score: the KL divergences of q(z | x) to the
-            components, weighted by q(y | z, f) at the mean of z; it has no term of the magnitudes,
-            so that noisy curves are not strange for it (Astorga 2021, eq. 9.12).
-            ``"neg_elbo"``, minus the ELBO at one sample of z. ``"latent_density"``, minus the log
-            density of the mean of z under the prior. ``"combined"``, log IAS and log misfit of the
-            magnitudes, each in spreads of the training curves about their median. ``None``:
-            ``"ias"``, or ``"latent_density"`` of a model with a single Gaussian.
+            ``"class_distance"``, log Mahalanobis distance of the mean of z to the class that is
+            predicted, by the covariance of its training curves (Lee et al. 2018), in spreads of
+            these curves about their median. ``"ias"``, minus the information anomaly score: the KL
+            divergences of q(z | x) to the components, weighted by q(y | z, f) at the mean of z; it
+            has no term of the magnitudes, so that noisy curves are not strange for it (Astorga
+            2021, eq. 9.12). ``"neg_elbo"``, minus the ELBO at one sample of z.
+            ``"latent_density"``, minus the log density of the mean of z under the prior.
+            ``"combined"``, log IAS and log misfit of the magnitudes, each in spreads of the
+            training curves about their median. ``None``: ``"ias"``, or ``"latent_density"`` of a
+            model with a single Gaussian.
         include_features
             Of ``"ias"``: add minus the expected log density of the features, without which an
             unusual period alone is not strange.
@@ -162,6 +165,7 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
             raise ValueError(f"include_features is for kind='ias', but kind={kind!r}.")
         module = self.module
         scores = {
+            "class_distance": module.distance_score,
             "ias": lambda curves: module.information_score(curves, include_features),
             "neg_elbo": lambda curves: sum(self._elbo_terms(curves).values()),
             "latent_density": module.density_score,
@@ -184,10 +188,16 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
     def _weigh_scores(self, rows: np.ndarray) -> None:
         """Keep median and spread of what :meth:`get_anomaly_score` combines, of training curves."""
         rows = rows[:: max(1, -(-len(rows) // _MOST_WEIGHED))]
-        logs = []
+        logs, codes, classes = [], [], []
         for curves in self._seen(rows):
             found = self.module.information_score(curves), self.module.misfit(curves)
             logs.append(torch.stack(found, dim=1).clamp_min(1e-6).log())
+            mu, _ = self.module.encode(curves)
+            predicted = self.module.class_log_probabilities(mu, curves).argmax(-1)
+            codes.append(mu)
+            classes.append(torch.where(curves.labels >= 0, curves.labels, predicted))
+        found = (torch.cat(part).cpu().numpy() for part in (codes, classes))
+        self.module.class_distance.fit(*found)
         quantiles = torch.tensor([0.25, 0.5, 0.75], device=logs[0].device)
         low, middle, high = torch.cat(logs).quantile(quantiles, dim=0)
         # a normal quartile lies at 0.674 standard deviations

@@ -14,6 +14,7 @@ from mixvi.core.maths.mixture import (
 )
 from mixvi.core.maths.mixture_prior import GaussianMixturePrior
 from mixvi.core.training.steps import Loss, Step, StepwiseModule
+from mixvi.lightcurves.class_distance import ClassDistance
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.gaussian_process import GaussianProcessDecoder, expected_log_likelihood
 from mixvi.lightcurves.setup import (
@@ -175,6 +176,8 @@ class LCVaDEModule(CurveModule):
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.long))
         # log of the score and of the misfit of training curves, by which they are weighed
         self.register_buffer("score_moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+        n_apart = n_classes if self.has_classifier else prior.n_clusters
+        self.class_distance = ClassDistance(n_apart, prior.mu.shape[1])
 
     @property
     def has_mixture(self) -> bool:
@@ -293,6 +296,11 @@ class LCVaDEModule(CurveModule):
     def density_score(self, curves: Curves) -> Tensor:
         """Minus the log density of the code's mean under the prior, ``(B,)``."""
         return -self.prior.log_joint(self.encode(curves)[0]).logsumexp(-1)
+
+    def distance_score(self, curves: Curves) -> Tensor:
+        """How far the code's mean lies from the class that is predicted, ``(B,)``."""
+        mu, _ = self.encode(curves)
+        return self.class_distance(mu, self.class_log_probabilities(mu, curves).argmax(-1))
 
     def misfit(self, curves: Curves) -> Tensor:
         """Mean squared residual of the decoded mean in units of the errors, ``(B,)``."""
