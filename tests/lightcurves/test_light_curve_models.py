@@ -126,7 +126,7 @@ def test_padding_and_the_order_of_observations_change_nothing(options, max_point
         values = np.take_along_axis(adata.obsm[key], order, 1)
         padding = np.full((n, 3, n_bands), False if key == "valid" else np.nan)
         other.obsm[key] = np.concatenate([values, padding], 1).astype(values.dtype)
-    for kind in ("ias", "latent_density", "combined"):
+    for kind in ("class_distance", "ias", "latent_density", "combined"):
         a, b = (model.get_anomaly_score(data, kind=kind) for data in (adata, other))
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
     found = model.get_reconstruction(other)
@@ -211,7 +211,7 @@ def test_users_path(tmp_path):
     assert model.get_latent_representation(part="kernel").shape == (18, 2)
     model.save(tmp_path / "model")
     loaded = LCVaDE.load(tmp_path / "model", curves())
-    for kind in ("ias", "combined"):
+    for kind in ("class_distance", "ias", "combined"):
         pd.testing.assert_series_equal(
             loaded.get_anomaly_score(kind=kind), model.get_anomaly_score(kind=kind)
         )
