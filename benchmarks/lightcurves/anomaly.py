@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from math import ceil
 
 import numpy as np
-import scvi
-from anndata import AnnData
 from benchmarks.compare import compare
 from benchmarks.lightcurves.peers import deep_svdd, isolation_forest, one_class_svm
 from benchmarks.lightcurves.stars import classes, hold_out
-from benchmarks.record import TRAINER, add_device, use_device
+from benchmarks.lightcurves.training import SHORT, epochs_of, setup_of, trained
+from benchmarks.record import add_device, use_device
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mixvi.lightcurves import (
@@ -30,16 +28,8 @@ from mixvi.lightcurves import (
     class_mahalanobis,
 )
 
-SETTINGS: dict = {
-    "width": 64,
-    "batch_size": 64,
-    "lr": 1e-3,
-    # in few updates components would hardly leave where they start
-    "lr_of_prior": 2e-2,
-    "lcvade": {"warmup": 500, "classification_ratio": 20.0},
-    "vae": {"classification_ratio": 20.0},
-    "setup": {"epoch_key": "epoch", "max_points": 100},
-    "without period": {"features": ["mean", "log_spread"]},
+SETTINGS: dict = SHORT | {
+    "vae": {"classification_ratio": SHORT["lcvade"]["classification_ratio"]},
     # what the thesis prints for the same classes of its ASAS stars: AUCROC, AUCPR
     "thesis": {
         "ED": [89.73, 84.76],
@@ -58,26 +48,11 @@ def figures(strange: np.ndarray, score: np.ndarray) -> dict[str, float]:
     }
 
 
-def _trained(cls: type, train: AnnData, seed: int, with_period: bool, **options):
-    """A model after the settings' number of updates."""
-    scvi.settings.seed = seed
-    setup = SETTINGS["setup"] | ({} if with_period else SETTINGS["without period"])
-    cls.setup_anndata(train, labels_key="label", **setup)
-    model = cls(train, width=SETTINGS["width"], **options)
-    lr = dict.fromkeys(model.module.network_names, SETTINGS["lr"])
-    if "prior" in lr:
-        lr["prior"] = SETTINGS["lr_of_prior"]
-    batch_size = min(SETTINGS["batch_size"], train.n_obs)
-    epochs = ceil(SETTINGS["updates"] / (train.n_obs // batch_size))
-    model.train(epochs, lr=lr, batch_size=batch_size, **TRAINER)
-    return model
-
-
 def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
     """Its own scores, and scores of its codes by the known classes."""
     held = hold_out(*case.split(", "), seed)
     options = SETTINGS["lcvade"] | options
-    model = _trained(LCVaDE, held.train, seed, with_period, **options)
+    model = trained(LCVaDE, held.train, seed, SETTINGS["updates"], with_period, **options)
     found = {
         kind: figures(held.strange, model.get_anomaly_score(held.test, kind=kind).to_numpy())
         for kind in KINDS
@@ -96,7 +71,7 @@ def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options
     if cls is CurveVAE:
         options = SETTINGS["vae"] | options
     try:
-        model = _trained(cls, held.train, seed, with_period, **options)
+        model = trained(cls, held.train, seed, SETTINGS["updates"], with_period, **options)
     except (FloatingPointError, ArithmeticError) as error:
         # energies break off where covariances are singular; the thesis left such runs out
         print(case, seed, cls.__name__, error, flush=True)
@@ -113,10 +88,9 @@ def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool =
 
 def _svdd(case: str, seed: int, with_period: bool) -> dict:
     held = hold_out(*case.split(", "), seed)
-    batch_size = SETTINGS["batch_size"]
-    epochs = ceil(SETTINGS["updates"] * batch_size / held.train.n_obs)
-    options = {"width": SETTINGS["width"], "epochs": epochs, "batch_size": batch_size}
-    options["setup"] = SETTINGS["setup"] | ({} if with_period else SETTINGS["without period"])
+    options = {key: SETTINGS[key] for key in ("width", "batch_size")}
+    options["epochs"] = epochs_of(SETTINGS["updates"], held.train)
+    options["setup"] = setup_of(with_period)
     return figures(held.strange, deep_svdd(held.train, held.test, seed, **options))
 
 

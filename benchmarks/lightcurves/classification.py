@@ -10,28 +10,19 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from math import ceil
 
 import numpy as np
-import scvi
 from anndata import AnnData
 from benchmarks.compare import compare
 from benchmarks.lightcurves.peers import FOREST, random_forest
 from benchmarks.lightcurves.stars import stars
-from benchmarks.record import TRAINER, add_device, use_device
+from benchmarks.lightcurves.training import SHORT, trained
+from benchmarks.record import add_device, use_device
 from sklearn.metrics import accuracy_score, f1_score
 
 from mixvi.lightcurves import LCVaDE
 
-SETTINGS: dict = {
-    "width": 64,
-    "batch_size": 128,
-    "lr": 1e-3,
-    "forest": FOREST,
-    "lcvade": {"warmup": 500},
-    "setup": {"epoch_key": "epoch"},
-    "without period": {"features": ["mean", "log_spread"]},
-}
+SETTINGS: dict = SHORT | {"forest": FOREST}
 
 
 def prepared(case: str, seed: int) -> tuple[AnnData, AnnData, np.ndarray]:
@@ -62,13 +53,9 @@ def lcvade(case: str, seed: int, with_period: bool, **options) -> dict:
     """Labels of some stars, all stars in training."""
     train, test, shown = prepared(case, seed)
     train.obs["known"] = train.obs["label"].astype(object).where(shown, "Unknown")
-    scvi.settings.seed = seed
-    setup = SETTINGS["setup"] | ({} if with_period else SETTINGS["without period"])
-    LCVaDE.setup_anndata(train, labels_key="known", **setup)
-    model = LCVaDE(train, width=SETTINGS["width"], **SETTINGS["lcvade"] | options)
-    batch_size = min(SETTINGS["batch_size"], train.n_obs)
-    epochs = ceil(SETTINGS["updates"] / (train.n_obs // batch_size))
-    model.train(epochs, lr=SETTINGS["lr"], batch_size=batch_size, **TRAINER)
+    options = SETTINGS["lcvade"] | options
+    updates = SETTINGS["updates"]
+    model = trained(LCVaDE, train, seed, updates, with_period, labels_key="known", **options)
     return _figures(test, model.predict(test).astype(str).to_numpy())
 
 
@@ -98,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=5000, help="of models")
+    parser.add_argument("--updates", type=int, default=1500, help="of models")
     parser.add_argument("--data", choices=("asas", "debosscher", "synthetic"), default="asas")
     parser.add_argument("--labels", nargs="+", type=int, default=[20, 100, 500])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))

@@ -10,16 +10,16 @@ whose three parameters are fitted by its marginal likelihood. To try: ``--seeds 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
-from math import ceil
 
 import numpy as np
-import scvi
 from anndata import AnnData
 from benchmarks.compare import compare
 from benchmarks.lightcurves.peers import linear_in_phase
 from benchmarks.lightcurves.stars import stars
-from benchmarks.record import TRAINER, add_device, use_device
+from benchmarks.lightcurves.training import SHORT, trained
+from benchmarks.record import add_device, use_device
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.stats import norm
@@ -27,23 +27,20 @@ from scipy.stats import norm
 from mixvi.lightcurves import LCVaDE, fold
 from mixvi.lightcurves.fourier import fourier_curve, fourier_fit
 
-SETTINGS: dict = {
-    "width": 64,
-    "batch_size": 128,
-    "lr": 1e-3,
+SETTINGS: dict = SHORT | {
     "n_test": 200,
     "hidden": 0.2,
-    "points": [20, 50, 200],
-    "lcvade": {"warmup": 500},
-    "setup": {"epoch_key": "epoch"},
+    "points": [20, 50, 100],
     "coverage": 0.9,
     "terms": [1, 2, 3, 4, 6, 8],
 }
 
 
-def prepared(case: str, seed: int) -> tuple[AnnData, AnnData, np.ndarray]:
-    """Stars to train on, those to test with what is left of them, and what was hidden."""
-    data, points = case.split(", ")
+Tested = tuple[AnnData, np.ndarray]
+
+
+def prepared(data: str, seed: int) -> tuple[AnnData, dict[str, Tested]]:
+    """Stars to train on; those to test with so many points left of them, and what was hidden."""
     adata, rng = stars(data), np.random.default_rng(seed)
     order = rng.permutation(adata.n_obs)
     test = adata[np.sort(order[: SETTINGS["n_test"]])].copy()
@@ -51,10 +48,13 @@ def prepared(case: str, seed: int) -> tuple[AnnData, AnnData, np.ndarray]:
     valid = test.obsm["valid"]
     rank = np.where(valid, rng.random(valid.shape), np.inf).argsort(1).argsort(1)
     hidden = valid & (rank < np.ceil(SETTINGS["hidden"] * valid.sum(1))[:, None])
-    left = valid & ~hidden & (rank >= 0)
-    kept = np.where(left, rng.random(valid.shape), np.inf).argsort(1).argsort(1)
-    test.obsm["valid"] = left & (kept < int(points.split()[0]))
-    return train, test, hidden
+    kept = np.where(valid & ~hidden, rng.random(valid.shape), np.inf).argsort(1).argsort(1)
+    tests = {}
+    for n in SETTINGS["points"]:
+        left = test.copy()
+        left.obsm["valid"] = valid & ~hidden & (kept < n)
+        tests[f"{n} points"] = left, hidden
+    return train, tests
 
 
 def _figures(test: AnnData, hidden: np.ndarray, mean: np.ndarray, sd: np.ndarray | None) -> dict:
@@ -75,30 +75,31 @@ def _phases(test: AnnData) -> np.ndarray:
     return fold(time, test.obs["period"].to_numpy())
 
 
-def lcvade(case: str, seed: int, **options) -> dict:
+def lcvade(data: str, seed: int, **options) -> dict:
     """One model of the other stars."""
-    train, test, hidden = prepared(case, seed)
-    scvi.settings.seed = seed
-    LCVaDE.setup_anndata(train, labels_key="label", **SETTINGS["setup"])
-    model = LCVaDE(train, width=SETTINGS["width"], **SETTINGS["lcvade"] | options)
-    batch_size = min(SETTINGS["batch_size"], train.n_obs)
-    epochs = ceil(SETTINGS["updates"] / (train.n_obs // batch_size))
-    model.train(epochs, lr=SETTINGS["lr"], batch_size=batch_size, **TRAINER)
-    mean, sd = model.interpolate(np.nan_to_num(test.obsm["time"]), test)
-    return _figures(test, hidden, mean, sd)
+    train, tests = prepared(data, seed)
+    model = trained(LCVaDE, train, seed, SETTINGS["updates"], **SETTINGS["lcvade"] | options)
+
+    def one(test: AnnData, hidden: np.ndarray) -> dict:
+        return _figures(test, hidden, *model.interpolate(np.nan_to_num(test.obsm["time"]), test))
+
+    return {name: one(*tested) for name, tested in tests.items()}
 
 
-def linear(case: str, seed: int) -> dict:
+def each(method: Callable[[AnnData, np.ndarray], dict], data: str, seed: int) -> dict:
+    """Figures of a method without other stars."""
+    return {name: method(*tested) for name, tested in prepared(data, seed)[1].items()}
+
+
+def linear(test: AnnData, hidden: np.ndarray) -> dict:
     """Between neighbours in phase."""
-    _, test, hidden = prepared(case, seed)
     phase = _phases(test)
     mean = linear_in_phase(phase, test.obsm["magnitude"], test.obsm["valid"], phase)
     return _figures(test, hidden, mean, None)
 
 
-def fourier(case: str, seed: int) -> dict:
+def fourier(test: AnnData, hidden: np.ndarray) -> dict:
     """A series a star; its scatter is that of its residuals."""
-    _, test, hidden = prepared(case, seed)
     phase, valid = _phases(test), test.obsm["valid"]
     magnitude, error = test.obsm["magnitude"], test.obsm["error"]
     n = valid.sum(1)
@@ -118,9 +119,8 @@ def fourier(case: str, seed: int) -> dict:
     return _figures(test, hidden, *chosen)
 
 
-def exact_process(case: str, seed: int) -> dict:
+def exact_process(test: AnnData, hidden: np.ndarray) -> dict:
     """A Gaussian process a star, on all that is left of it."""
-    _, test, hidden = prepared(case, seed)
     phase = _phases(test)
     mean, sd = np.zeros(phase.shape), np.ones(phase.shape)
     for i in range(test.n_obs):
@@ -163,9 +163,9 @@ def _process(t: np.ndarray, y: np.ndarray, error: np.ndarray, at: np.ndarray):
 METHODS = {
     "LC-VaDE": lcvade,
     "LC-VaDE, periodic": partial(lcvade, periodic=True),
-    "linear in phase": linear,
-    "Fourier series": fourier,
-    "exact process a star": exact_process,
+    "linear in phase": partial(each, linear),
+    "Fourier series": partial(each, fourier),
+    "exact process a star": partial(each, exact_process),
 }
 
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=5000, help="of models")
+    parser.add_argument("--updates", type=int, default=2000, help="of models")
     parser.add_argument("--data", choices=("asas", "debosscher", "synthetic"), default="asas")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--resume", action="store_true", help="keep the runs of the record")
@@ -184,8 +184,9 @@ def main() -> None:
     use_device(given.device)
     SETTINGS["updates"] = given.updates
     methods = {name: METHODS[name] for name in given.methods}
-    cases = [f"{given.data}, {n} points" for n in SETTINGS["points"]]
-    compare(given.name, methods, cases, SETTINGS, given.seeds, given.jobs, resume=given.resume)
+    compare(
+        given.name, methods, [given.data], SETTINGS, given.seeds, given.jobs, resume=given.resume
+    )
 
 
 if __name__ == "__main__":
