@@ -129,6 +129,14 @@ def test_padding_and_the_order_of_observations_change_nothing(options, max_point
     for kind in ("class_distance", "ias", "latent_density", "combined"):
         a, b = (model.get_anomaly_score(data, kind=kind) for data in (adata, other))
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    for verb in (
+        model.get_latent_representation,
+        lambda data: model.predict(data, soft=True),
+        model.get_kernel_parameters,
+        lambda data: np.stack(model.get_induction_points(data)[1:]),
+        lambda data: np.stack(model.interpolate([0.1, 0.4], data)),
+    ):
+        np.testing.assert_allclose(verb(other), verb(adata), rtol=1e-3, atol=1e-3)
     found = model.get_reconstruction(other)
     expected = np.take_along_axis(model.get_reconstruction(adata), order, 1)
     np.testing.assert_allclose(found[:, :-3], expected, atol=1e-4)

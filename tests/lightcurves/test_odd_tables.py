@@ -102,3 +102,19 @@ def test_two_columns_of_one_name_are_refused():
     table = long_table()
     with pytest.raises(ValueError, match="magnitude_key='magnitude' is the name of 2 columns"):
         from_tables(pd.concat([table, table[["magnitude"]]], axis=1))
+
+
+def test_dates_of_a_time_zone_are_those_of_utc():
+    table = long_table()
+    dates = pd.to_datetime(table["time"] - 2_440_587.5, unit="D")
+    expected = from_tables(table.assign(time=dates)).obsm["time"]
+    for zone in ("UTC", "America/Santiago"):
+        there = dates.dt.tz_localize("UTC").dt.tz_convert(zone)
+        np.testing.assert_array_equal(from_tables(table.assign(time=there)).obsm["time"], expected)
+
+
+def test_a_table_of_one_object_is_told_how_to_be_passed():
+    table = long_table(1).drop(columns="object_id")
+    with pytest.raises(KeyError, match="one object is passed as {name: table}"):
+        from_tables(table)
+    assert from_tables({"Mira": table}).obs_names.tolist() == ["Mira"]

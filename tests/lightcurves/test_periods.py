@@ -37,6 +37,18 @@ def test_the_period_of_pulsation_is_found():
     assert adata.obs["period_power"].between(0, 1).all()
 
 
+@pytest.mark.parametrize("n_terms", [1, 3])
+def test_nifty_ls_finds_the_same_periods(n_terms, monkeypatch):
+    pytest.importorskip("nifty_ls", reason="nifty-ls, the fast method, is not installed")
+    adata = synthetic_light_curves(2, ["RRAB", "RRC"], n_points=(60, 80), years=1.0)
+    search = {"min_period": 0.2, "max_period": 1.0, "n_terms": n_terms}
+    find_periods(adata, key_added="fast", **search)
+    monkeypatch.setattr("mixvi.lightcurves.periods.find_spec", lambda name: None)
+    find_periods(adata, key_added="plain", **search)
+    np.testing.assert_allclose(adata.obs["fast"], adata.obs["plain"], rtol=1e-6)
+    np.testing.assert_allclose(adata.obs["fast_power"], adata.obs["plain_power"], atol=1e-3)
+
+
 def test_epochs_bring_curves_of_a_shape_to_one_phase():
     adata = synthetic_light_curves(20, ["EA"], n_points=(150, 200))
     truth = adata.obs["epoch"].to_numpy()

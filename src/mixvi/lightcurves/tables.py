@@ -49,7 +49,7 @@ def from_tables(
     time_key, magnitude_key, error_key
         Columns of times, magnitudes and their standard errors. astropy's times keep their own scale
         if they are numbers, and are Julian dates otherwise; dates of pandas become modified Julian
-        dates.
+        dates, of UTC if they have a time zone.
     band_key
         Column that names the band; ``None``: there is one.
     bands
@@ -242,10 +242,15 @@ def _column(table: Any, column: str, argument: str) -> np.ndarray:
     if known.count(column) > 1:
         raise ValueError(f"{argument}={column!r} is the name of {known.count(column)} columns.")
     if column not in known:
+        alone = " A table of one object is passed as {name: table}."
         raise KeyError(
             f"{argument}={column!r} is not a column of the table. {near_matches(column, known)}"
+            f"{alone if argument == 'object_key' else ''}"
         )
     values = table[column]
+    if getattr(getattr(values, "dtype", None), "tz", None) is not None:
+        # dates of a time zone are read as those of UTC
+        values = values.dt.tz_convert(None)
     if hasattr(values, "jd") and hasattr(values, "scale"):
         own = values.value
         own = own if np.asarray(own).dtype.kind in "iuf" else values.jd
