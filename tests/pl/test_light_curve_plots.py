@@ -44,3 +44,13 @@ def test_unknown_curves_are_named(model):
         pl.folded_curve(model, "Vega")
     with pytest.raises(KeyError, match="12 curves"):
         pl.folded_curve(model, 12)
+
+
+def test_histograms_count_known_and_strange_objects(model):
+    score = model.get_anomaly_score()
+    strange = model.adata.obs["label"] == "EA"
+    ax = pl.anomaly_histogram(score, strange.sample(frac=1.0, random_state=0), n_bins=5)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["known (6)", "strange (6)"]
+    assert len(ax.patches) == 10 and ax.get_title().startswith("AUCROC")
+    with pytest.raises(ValueError, match="0 of 12 objects are strange"):
+        pl.anomaly_histogram(score, np.zeros(12, bool))

@@ -14,6 +14,7 @@ from mixvi.lightcurves.gaussian_process import (
 from mixvi.lightcurves.interpolation import InterpolationPrediction
 from mixvi.lightcurves.lcvade import CurveVAE, LCVaDE
 from mixvi.lightcurves.periods import find_epochs, find_periods, fold
+from mixvi.lightcurves.protocol import HeldOut, leave_class_out
 from mixvi.lightcurves.tables import from_tables
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "EnergyGMM",
     "FEATURES",
     "GaussianProcessDecoder",
+    "HeldOut",
     "InterpolationPrediction",
     "LCVaDE",
     "Periodic",
@@ -35,4 +37,5 @@ __all__ = [
     "fold",
     "from_tables",
     "induction_times",
+    "leave_class_out",
 ]

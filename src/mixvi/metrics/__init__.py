@@ -1,6 +1,7 @@
 """Figures of merit, one file a theme: arrays in, numbers out."""
 
 from mixvi.metrics.agreement import rank_agreement, variance_shares
+from mixvi.metrics.anomaly import anomaly_scores
 from mixvi.metrics.calibration import expected_calibration_error, reliability_curve
 from mixvi.metrics.classifier import ImageClassifier, train_image_classifier
 from mixvi.metrics.clustering import (
@@ -107,6 +108,7 @@ __all__ = [
     "UDRScore",
     "accuracy_by_overlap",
     "active_units",
+    "anomaly_scores",
     "aggregate_kl",
     "ari",
     "beta_vae_score",

@@ -16,12 +16,13 @@ from mixvi.pl.expression import mean_expression
 from mixvi.pl.generated import hybrid_umap
 from mixvi.pl.images import failures, image_grid, images, images_by_cluster, reconstructions
 from mixvi.pl.latent import latent
-from mixvi.pl.light_curves import folded_curve, strangest_curves
+from mixvi.pl.light_curves import anomaly_histogram, folded_curve, strangest_curves
 from mixvi.pl.satellite import image_series, pixel_series, segmentation
 from mixvi.pl.training import loss_terms
 
 __all__ = [
     "aggregate_posterior",
+    "anomaly_histogram",
     "component_heatmap",
     "component_path",
     "component_tree",

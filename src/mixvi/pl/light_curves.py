@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from scipy.stats import norm
 
 from mixvi.core.arguments import check_count, check_positive, check_share
+from mixvi.core.data.alignment import in_order_of, names_of
+from mixvi.metrics.anomaly import anomaly_scores
 from mixvi.pl.latent import category_colours
 
 _GRID = 300
@@ -155,6 +157,51 @@ def strangest_curves(
         if ax.get_legend() is not None:
             ax.get_legend().remove()
     return axes[: len(top)]
+
+
+def anomaly_histogram(
+    score: pd.Series | Sequence[float],
+    strange: Sequence,
+    *,
+    n_bins: int = 30,
+    ax: Axes | None = None,
+) -> Axes:
+    """Histograms of the scores of known and of strange objects (Astorga 2021, fig. 9.5).
+
+    Parameters
+    ----------
+    score
+        Strangeness ``(n_obs,)``, as ``model.get_anomaly_score()`` gives it.
+    strange
+        Bool ``(n_obs,)``: which objects are strange; a Series by the names of the scores.
+    n_bins
+        Bins, the same of both.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    The axes; titled by the areas under both curves of :func:`mixvi.metrics.anomaly_scores`.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, objects are not of both kinds, or a score is missing.
+    """
+    check_positive("n_bins", n_bins)
+    areas = anomaly_scores(strange, score)
+    strange = np.asarray(in_order_of(names_of(score), strange, "strange")).astype(bool)
+    values = np.asarray(score, dtype=np.float64)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
+    bins = np.histogram_bin_edges(values, n_bins)
+    for name, rows, colour in (("known", ~strange, "C0"), ("strange", strange, "C3")):
+        label = f"{name} ({int(rows.sum())})"
+        ax.hist(values[rows], bins, density=True, color=colour, alpha=0.5, label=label)
+    title = f"AUCROC {areas['aucroc']:.1f}, AUCPR {areas['aucpr']:.1f}"
+    ax.set(xlabel=getattr(score, "name", None) or "score", ylabel="density", title=title)
+    ax.legend(frameon=False)
+    return ax
 
 
 def _row(adata: AnnData, curve: int | str) -> int:
