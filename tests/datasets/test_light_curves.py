@@ -30,6 +30,21 @@ def test_synthetic_bands_have_one_shape():
     np.testing.assert_allclose(amplitude["amplitude_1"] / amplitude["amplitude_0"], 0.75, atol=0.12)
 
 
+def test_numbers_of_classes_that_cannot_be_made_are_refused():
+    some = datasets.synthetic_light_curves({"EA": 2, "RRAB": 1}, n_points=(5, 6))
+    assert some.obs["label"].tolist() == ["RRAB", "EA", "EA"]
+    assert some.obs["label"].cat.categories.tolist() == ["RRAB", "EA"]
+    for n, classes, message in (
+        (0, ["EA"], "n_per_class must be a positive whole number"),
+        (1, ["EA", "EA"], "more than once"),
+        (1, [], "no class"),
+        ({"XX": 1}, ["EA"], "'XX' is not known"),
+        ({"EA": -1}, ["EA"], "n_per_class must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datasets.synthetic_light_curves(n, classes)
+
+
 def _here(file):
     if datasets.find(file) is None:
         pytest.skip(f"{file.name} is not on this machine")

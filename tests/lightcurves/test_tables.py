@@ -110,6 +110,14 @@ def test_light_curves_of_lightkurve_become_magnitudes():
     assert adata.obs_names.tolist() == ["KIC 1"]
     np.testing.assert_allclose(adata.obsm["magnitude"][0], -2.5 * np.log10(flux / 2), atol=1e-6)
     np.testing.assert_allclose(adata.obsm["error"][0, 1], 1.0857 * 2 / 200, rtol=1e-4)
+
+    class Collection:
+        """lightkurve's collections have no ``__iter__``."""
+
+        def __getitem__(self, i):
+            return [curve, curve][i]
+
+    assert from_tables(Collection()).obs_names.tolist() == ["KIC 1", "1"]
     dark = Curve(time=np.arange(5.0), flux=np.full(5, np.nan), flux_err=np.full(5, 2.0))
     with pytest.raises(ValueError, match="NaN"):
         from_tables({"lit": curve, "dark": dark})

@@ -103,7 +103,7 @@ def synthetic_light_curves(
     Parameters
     ----------
     n_per_class
-        Objects a class, or class to number.
+        Objects a class, or class to number; classes that are not in it are left out.
     classes
         Which of ``"RRAB", "RRC", "DSCT", "CEP", "EA", "EB", "EW", "MIRA"``.
     n_points
@@ -129,8 +129,6 @@ def synthetic_light_curves(
     ValueError
         If a class is unknown, or a number unusable.
     """
-    for name in classes:
-        check_choice("classes", name, _CLASSES)
     check_positive("n_bands", n_bands)
     check_positive("years", years, integer=False)
     check_positive("error", error, integer=False)
@@ -138,9 +136,9 @@ def synthetic_light_curves(
     check_positive("n_points", fewest)
     if most < fewest:
         raise ValueError(f"n_points must be the fewest and the most, but is {n_points!r}.")
-    if not isinstance(n_per_class, dict):
-        n_per_class = dict.fromkeys(classes, n_per_class)
-    labels = [name for name in classes for _ in range(n_per_class[name])]
+    counts_of = _counts(n_per_class, classes)
+    labels = [name for name, count in counts_of.items() for _ in range(count)]
+    classes = list(counts_of)
     rng, n = np.random.default_rng(seed), len(labels)
     codes = np.array([classes.index(name) for name in labels])
     period = np.empty(n)
@@ -174,6 +172,24 @@ def synthetic_light_curves(
     )
     uns = {"synthetic": True} | ({"bands": [str(b) for b in range(n_bands)]} if n_bands > 1 else {})
     return AnnData(obs=obs, obsm=obsm, uns=uns)
+
+
+def _counts(n_per_class: int | dict[str, int], classes: Sequence[str]) -> dict[str, int]:
+    """Number of objects by class, after all checks."""
+    classes = list(classes)
+    for name in [*classes, *(n_per_class if isinstance(n_per_class, dict) else ())]:
+        check_choice("classes", name, _CLASSES)
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes={classes} has a name more than once.")
+    if isinstance(n_per_class, dict):
+        found = {name: n_per_class[name] for name in classes if name in n_per_class}
+    else:
+        found = dict.fromkeys(classes, n_per_class)
+    if not found:
+        raise ValueError("There is no class to make curves of: name some in classes.")
+    for count in found.values():
+        check_positive("n_per_class", count)
+    return found
 
 
 def _nights(shape: tuple[int, ...], years: float, rng: np.random.Generator) -> np.ndarray:

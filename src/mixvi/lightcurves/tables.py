@@ -138,7 +138,7 @@ def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame
         # fluxes of several objects have no median of their own
         table = _of_object(tables, "", columns, has_flux=False)
         return table.assign(object=_column(tables, object_key, "object_key"))
-    if isinstance(tables, str) or not isinstance(tables, Iterable):
+    if isinstance(tables, str) or not _has_parts(tables):
         raise TypeError(
             f"tables is a {type(tables).__name__}. Pass a pandas DataFrame or an astropy Table of "
             "all observations, or a dict or list of tables, one an object."
@@ -151,6 +151,11 @@ def _long(tables: Any, object_key: str, columns: dict[str, str]) -> pd.DataFrame
         empty = [str(name) for name, part in parts.items() if not len(part)]
         _warn_of_lost(empty, "There is no observation of")
     return table
+
+
+def _has_parts(tables: Any) -> bool:
+    # lightkurve's collections are gone through by number, and are no Iterable to Python
+    return isinstance(tables, Iterable) or hasattr(tables, "__getitem__")
 
 
 def _columns(table: Any) -> list:
