@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-import numpy as np
 from benchmarks.compare import compare
 from benchmarks.lightcurves.peers import deep_svdd, isolation_forest, one_class_svm
 from benchmarks.lightcurves.stars import classes, hold_out
 from benchmarks.lightcurves.training import SHORT, epochs_of, setup_of, trained
 from benchmarks.record import add_device, use_device
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mixvi.lightcurves import (
     CurveVAE,
@@ -27,6 +25,7 @@ from mixvi.lightcurves import (
     class_isolation_forests,
     class_mahalanobis,
 )
+from mixvi.metrics import anomaly_scores
 
 SETTINGS: dict = SHORT | {
     "vae": {"classification_ratio": SHORT["lcvade"]["classification_ratio"]},
@@ -40,29 +39,21 @@ SETTINGS: dict = SHORT | {
 KINDS = ("class_distance", "ias", "neg_elbo", "latent_density", "combined")
 
 
-def figures(strange: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """In percent."""
-    return {
-        "aucroc": 100 * roc_auc_score(strange, score),
-        "aucpr": 100 * average_precision_score(strange, score),
-    }
-
-
 def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
     """Its own scores, and scores of its codes by the known classes."""
     held = hold_out(*case.split(", "), seed)
     options = SETTINGS["lcvade"] | options
     model = trained(LCVaDE, held.train, seed, SETTINGS["updates"], with_period, **options)
     found = {
-        kind: figures(held.strange, model.get_anomaly_score(held.test, kind=kind).to_numpy())
+        kind: dict(anomaly_scores(held.strange, model.get_anomaly_score(held.test, kind=kind)))
         for kind in KINDS
     }
     codes, others = (model.get_latent_representation(part) for part in (held.train, held.test))
     labels = held.train.obs["label"].to_numpy()
     forests = class_isolation_forests(codes, labels, others, seed=seed)
-    found["MCIF"] = figures(held.strange, forests)
+    found["MCIF"] = dict(anomaly_scores(held.strange, forests))
     distance = class_mahalanobis(codes, labels, others)
-    found["Mahalanobis"] = figures(held.strange, distance)
+    found["Mahalanobis"] = dict(anomaly_scores(held.strange, distance))
     return found
 
 
@@ -76,14 +67,14 @@ def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options
         # energies break off where covariances are singular; the thesis left such runs out
         print(case, seed, cls.__name__, error, flush=True)
         return {}
-    return figures(held.strange, model.get_anomaly_score(held.test).to_numpy())
+    return dict(anomaly_scores(held.strange, model.get_anomaly_score(held.test)))
 
 
 def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool = True) -> dict:
     held = hold_out(*case.split(", "), seed)
     given = (seed,) if seeded else ()
     score = method(held.train, held.test, *given, with_period=with_period)
-    return figures(held.strange, score)
+    return dict(anomaly_scores(held.strange, score))
 
 
 def _svdd(case: str, seed: int, with_period: bool) -> dict:
@@ -91,7 +82,7 @@ def _svdd(case: str, seed: int, with_period: bool) -> dict:
     options = {key: SETTINGS[key] for key in ("width", "batch_size")}
     options["epochs"] = epochs_of(SETTINGS["updates"], held.train)
     options["setup"] = setup_of(with_period)
-    return figures(held.strange, deep_svdd(held.train, held.test, seed, **options))
+    return dict(anomaly_scores(held.strange, deep_svdd(held.train, held.test, seed, **options)))
 
 
 def _both(name: str, method) -> dict:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 from anndata import AnnData
 
 from mixvi.datasets import asas_variables, debosscher_variables, synthetic_light_curves
-from mixvi.lightcurves import find_epochs
+from mixvi.lightcurves import HeldOut, find_epochs, leave_class_out
 
 # observations a curve that are read: those of a minibatch, several times over
 MAX_POINTS = 400
@@ -42,42 +40,6 @@ def classes(data: str) -> list[str]:
     return stars(data).obs["label"].value_counts(ascending=True).index.tolist()
 
 
-@dataclass(frozen=True)
-class Held:
-    """Leave one class out: stars to train on, and as many strange as known ones to be told apart.
-
-    Attributes
-    ----------
-    train
-        Known classes alone.
-    test
-        Known ones in proportion to their classes, and strange ones.
-    strange
-        Bool over ``test``.
-    """
-
-    train: AnnData
-    test: AnnData
-    strange: np.ndarray
-
-
-def hold_out(data: str, outlier: str, seed: int) -> Held:
-    """The protocol of Astorga 2021, section 9.2, with the size of the smallest class."""
-    adata, rng = stars(data), np.random.default_rng(seed)
-    labels = adata.obs["label"].to_numpy()
-    n = int(adata.obs["label"].value_counts().min())
-    outside = rng.choice(np.flatnonzero(labels == outlier), n, replace=False)
-    inside = np.flatnonzero(labels != outlier)
-    names, sizes = np.unique(labels[inside], return_counts=True)
-    # whole numbers that keep the proportions and sum to n
-    share = n * sizes / sizes.sum()
-    counts = np.floor(share).astype(int)
-    counts[np.argsort(counts - share)[: n - counts.sum()]] += 1
-    kept = [
-        rng.choice(np.flatnonzero(labels == name), count, replace=False)
-        for name, count in zip(names, counts, strict=True)
-    ]
-    known = np.concatenate(kept)
-    test = np.concatenate([known, outside])
-    train = np.setdiff1d(inside, known)
-    return Held(adata[train].copy(), adata[test].copy(), np.arange(len(test)) >= len(known))
+def hold_out(data: str, outlier: str, seed: int) -> HeldOut:
+    """Stars of one class as strange ones, by the protocol of Astorga 2021."""
+    return leave_class_out(stars(data), outlier, seed=seed)

@@ -104,6 +104,28 @@ def test_the_information_score_is_that_of_the_formula():
     assert (ias < 0).all()
 
 
+def test_the_information_score_may_average_the_classes_over_draws():
+    model = model_of(curves())
+    scvi.settings.seed = 0
+    drawn = model.get_anomaly_score(kind="ias", n_samples=200)
+    scvi.settings.seed = 1
+    again = model.get_anomaly_score(kind="ias", n_samples=200)
+    np.testing.assert_allclose(drawn, again, rtol=0.1)
+    # draws that agree with their mean change nothing
+    with torch.no_grad():
+        model.module.encoder.log_var.bias.fill_(-1e6)
+    sure = [model.get_anomaly_score(kind="ias", n_samples=n) for n in (0, 3)]
+    np.testing.assert_allclose(*sure, rtol=1e-2)
+    with pytest.raises(ValueError, match="n_samples is for kind='ias'"):
+        model.get_anomaly_score(kind="neg_elbo", n_samples=3)
+
+
+def test_samples_have_the_names_of_the_bands():
+    adata = curves(n_bands=2)
+    adata.uns["bands"] = ["g", "r"]
+    assert list(model_of(adata).sample(2).uns["bands"]) == ["g", "r"]
+
+
 def test_the_elbo_is_minus_the_sum_of_its_terms():
     model = model_of(curves())
     torch.manual_seed(0)

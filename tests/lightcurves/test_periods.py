@@ -140,3 +140,11 @@ def test_features_that_need_periods_say_so():
         curve_features(adata, ["log_period"])
     with pytest.raises(KeyError, match="Did you mean 'skewness'"):
         curve_features(adata, ["skewnes"])
+
+
+@pytest.mark.parametrize("name", ["min_period", "max_period"])
+def test_bounds_of_periods_are_positive_numbers(name):
+    pytest.importorskip("astropy", reason="the extra lightcurves is not installed")
+    adata = synthetic_light_curves(1, ["RRAB"], n_points=(20, 30))
+    with pytest.raises((TypeError, ValueError), match=name):
+        find_periods(adata, **{name: "a"})

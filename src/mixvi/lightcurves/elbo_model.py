@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from mixvi.core.arguments import check_choice, check_positive, shown
+from mixvi.core.arguments import check_choice, check_count, check_positive, shown
 from mixvi.core.data.fields import name_of
 from mixvi.core.data.splitting import Split
 from mixvi.core.maths.mixture import reparameterise
@@ -129,6 +130,7 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         *,
         kind: str | None = None,
         include_features: bool = False,
+        n_samples: int = 0,
         batch_size: int | None = None,
     ) -> pd.Series:
         """How strange each curve is to the model; higher is stranger.
@@ -149,6 +151,8 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         include_features
             Of ``"ias"``: add minus the expected log density of the features, without which an
             unusual period alone is not strange.
+        n_samples
+            Of ``"ias"``: average q(y | z, f) over so many draws of z; 0: take it at the mean of z.
 
         Returns
         -------
@@ -157,16 +161,19 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         Raises
         ------
         ValueError
-            If ``kind`` is unknown, or features are asked for with another kind.
+            If ``kind`` is unknown, or features or draws are asked for with another kind.
         """
         kind = kind or self._default_score
         check_choice("kind", kind, SCORES)
         if include_features and kind != "ias":
             raise ValueError(f"include_features is for kind='ias', but kind={kind!r}.")
+        check_count("n_samples", n_samples)
+        if n_samples and kind != "ias":
+            raise ValueError(f"n_samples is for kind='ias', but kind={kind!r}.")
         module = self.module
         scores = {
             "class_distance": module.distance_score,
-            "ias": lambda curves: module.information_score(curves, include_features),
+            "ias": lambda curves: module.information_score(curves, include_features, n_samples),
             "neg_elbo": lambda curves: sum(self._elbo_terms(curves).values()),
             "latent_density": module.density_score,
             "combined": module.combined_score,
@@ -301,9 +308,11 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         arrays = {"time": time, "magnitude": magnitude, "error": sd, "valid": np.isfinite(time)}
         names = np.array(self.components)[components.cpu().numpy()]
         obs = {"period": period, "cluster": pd.Categorical(names, self.components)}
+        bands = self._state(REGISTRY_KEYS.X_KEY).get("bands")
         return AnnData(
             obs=pd.DataFrame(obs, index=[f"sample_{i}" for i in range(n)]),
             obsm={name: self._as_stored(values) for name, values in arrays.items()},
+            uns={"bands": bands} if bands else {},
         )
 
     def _drawn(

@@ -133,19 +133,6 @@ class EnergyGMMModule(CurveModule):
         self.register_buffer("means", torch.zeros(n_components, n_whole))
         self.register_buffer("covariances", torch.eye(n_whole).repeat(n_components, 1, 1))
 
-    @property
-    def decoder(self) -> nn.Module:
-        """The decoder of induction points."""
-        return self.autoencoder.decoder
-
-    def encode(self, curves: Curves) -> tuple[Tensor]:
-        """Codes ``(B, n_latent)``."""
-        return (self.autoencoder.encode(curves),)
-
-    def decode(self, z: Tensor) -> GaussianProcessDecoder:
-        """The process of each code."""
-        return self.autoencoder.decode(z)
-
     def steps(self) -> tuple[Step, ...]:
         """One step a minibatch: of the autoencoder in pre-training, of both networks later."""
         if self._part == "pretraining":

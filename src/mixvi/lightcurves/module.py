@@ -279,14 +279,17 @@ class LCVaDEModule(CurveModule):
             "negative_z_entropy": -entropy,
         }
 
-    def information_score(self, curves: Curves, include_features: bool = False) -> Tensor:
+    def information_score(
+        self, curves: Curves, include_features: bool = False, n_samples: int = 0
+    ) -> Tensor:
         """Minus the information anomaly score, ``(B,)`` in nats, never negative.
 
-        ``sum_k gamma_k KL(q(z | x) || p(z | y = k))``, gamma at the mean of q(z | x) (Astorga 2021,
-        eq. 9.12): high of curves that no component has a place for.
+        ``sum_k gamma_k KL(q(z | x) || p(z | y = k))`` (Astorga 2021, eq. 9.12): high of curves that
+        no component has a place for. Gamma is at the mean of q(z | x), or the mean over draws.
         """
         mu, log_var = self.encode(curves)
-        gamma = self.log_responsibilities(mu, curves).exp()
+        places = [reparameterise(mu, log_var) for _ in range(n_samples)] or [mu]
+        gamma = sum(self.log_responsibilities(z, curves).exp() for z in places) / len(places)
         score = (gamma * self.prior.component_kls(mu, log_var)).sum(-1)
         if include_features:
             features = self.feature_prior.log_prob(curves.features, curves.known)

@@ -82,7 +82,8 @@ def find_periods(
     ImportError
         If astropy is not installed.
     ValueError
-        If curves are unusable, or ``max_period`` is not above ``min_period``.
+        If curves are unusable, a period is not positive, or ``max_period`` is not above
+        ``min_period``.
 
     Warns
     -----
@@ -92,6 +93,8 @@ def find_periods(
     check_positive("min_period", min_period, integer=False)
     check_positive("n_terms", n_terms)
     check_positive("oversampling", oversampling, integer=False)
+    if max_period is not None:
+        check_positive("max_period", max_period, integer=False)
     if max_period is not None and max_period <= min_period:
         raise ValueError(f"max_period={max_period!r} must be above min_period={min_period!r}.")
     observations = checked_observations(adata, keys)
