@@ -41,7 +41,7 @@ KINDS = ("class_distance", "ias", "neg_elbo", "latent_density", "combined")
 
 def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
     """Its own scores, and scores of its codes by the known classes."""
-    held = hold_out(*case.split(", "), seed)
+    held = hold_out(*case.split(", ", 1), seed)
     options = SETTINGS["lcvade"] | options
     model = trained(LCVaDE, held.train, seed, SETTINGS["updates"], with_period, **options)
     found = {
@@ -58,7 +58,7 @@ def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
 
 
 def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options) -> dict:
-    held = hold_out(*case.split(", "), seed)
+    held = hold_out(*case.split(", ", 1), seed)
     if cls is CurveVAE:
         options = SETTINGS["vae"] | options
     try:
@@ -71,14 +71,14 @@ def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options
 
 
 def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool = True) -> dict:
-    held = hold_out(*case.split(", "), seed)
+    held = hold_out(*case.split(", ", 1), seed)
     given = (seed,) if seeded else ()
     score = method(held.train, held.test, *given, with_period=with_period)
     return dict(anomaly_scores(held.strange, score))
 
 
 def _svdd(case: str, seed: int, with_period: bool) -> dict:
-    held = hold_out(*case.split(", "), seed)
+    held = hold_out(*case.split(", ", 1), seed)
     options = {key: SETTINGS[key] for key in ("width", "batch_size")}
     options["epochs"] = epochs_of(SETTINGS["updates"], held.train)
     options["setup"] = setup_of(with_period)
