@@ -45,15 +45,15 @@ def lcvade(case: str, seed: int, with_period: bool = True, **options) -> dict:
     options = SETTINGS["lcvade"] | options
     model = trained(LCVaDE, held.train, seed, SETTINGS["updates"], with_period, **options)
     found = {
-        kind: dict(anomaly_scores(held.strange, model.get_anomaly_score(held.test, kind=kind)))
+        kind: anomaly_scores(held.strange, model.get_anomaly_score(held.test, kind=kind)).to_dict()
         for kind in KINDS
     }
     codes, others = (model.get_latent_representation(part) for part in (held.train, held.test))
     labels = held.train.obs["label"].to_numpy()
     forests = class_isolation_forests(codes, labels, others, seed=seed)
-    found["MCIF"] = dict(anomaly_scores(held.strange, forests))
+    found["MCIF"] = anomaly_scores(held.strange, forests).to_dict()
     distance = class_mahalanobis(codes, labels, others)
-    found["Mahalanobis"] = dict(anomaly_scores(held.strange, distance))
+    found["Mahalanobis"] = anomaly_scores(held.strange, distance).to_dict()
     return found
 
 
@@ -67,14 +67,14 @@ def _scored(cls: type, case: str, seed: int, with_period: bool = True, **options
         # energies break off where covariances are singular; the thesis left such runs out
         print(case, seed, cls.__name__, error, flush=True)
         return {}
-    return dict(anomaly_scores(held.strange, model.get_anomaly_score(held.test)))
+    return anomaly_scores(held.strange, model.get_anomaly_score(held.test)).to_dict()
 
 
 def _of_features(method, case: str, seed: int, with_period: bool, seeded: bool = True) -> dict:
     held = hold_out(*case.split(", ", 1), seed)
     given = (seed,) if seeded else ()
     score = method(held.train, held.test, *given, with_period=with_period)
-    return dict(anomaly_scores(held.strange, score))
+    return anomaly_scores(held.strange, score).to_dict()
 
 
 def _svdd(case: str, seed: int, with_period: bool) -> dict:
@@ -82,7 +82,7 @@ def _svdd(case: str, seed: int, with_period: bool) -> dict:
     options = {key: SETTINGS[key] for key in ("width", "batch_size")}
     options["epochs"] = epochs_of(SETTINGS["updates"], held.train)
     options["setup"] = setup_of(with_period)
-    return dict(anomaly_scores(held.strange, deep_svdd(held.train, held.test, seed, **options)))
+    return anomaly_scores(held.strange, deep_svdd(held.train, held.test, seed, **options)).to_dict()
 
 
 def _both(name: str, method) -> dict:
