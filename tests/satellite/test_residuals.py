@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scvi
@@ -15,30 +17,31 @@ from mixvi.satellite.series import Series
 T, SIDE = 12, 24
 
 
-def a_series(observed: torch.Tensor) -> Series:
-    n_bands = observed.shape[2]
-    x = torch.zeros(1, T, n_bands, SIDE, SIDE)
-    days = 10.0 * torch.arange(T)[None]
-    return Series(x, observed, torch.ones(1, T, dtype=torch.bool), days)
+def a_series(x: torch.Tensor, observed: torch.Tensor, step: float = 10.0) -> Series:
+    n_dates = x.shape[1]
+    days = step * torch.arange(n_dates)[None]
+    return Series(x, observed, torch.ones(1, n_dates, dtype=torch.bool), days)
 
 
-def hidden_twice(n_bands: int = 1, seed: int = 0) -> tuple[Series, Series]:
-    """A series whose dates have a rectangle hidden each, and the same under more gaps."""
-    rng = np.random.default_rng(seed)
+def hidden_twice(residual: torch.Tensor) -> tuple[Series, Series]:
+    """Values whose dates have a rectangle hidden each, and the same under more gaps."""
+    rng, n_bands = np.random.default_rng(0), residual.shape[1]
     masks = torch.ones(2, 1, T, n_bands, SIDE, SIDE, dtype=torch.bool)
     for mask in masks:
         for t in range(T):
             row, column = rng.integers(0, SIDE - 10, 2)
             mask[0, t, :, row : row + 10, column : column + 10] = False
-    return a_series(masks[0]), a_series(masks[0] & masks[1])
+    x = residual.transpose(1, 2)
+    return a_series(x, masks[0]), a_series(x, masks[0] & masks[1])
 
 
-def carried(residual: np.ndarray, variance: float = 1.0):
-    """Of residuals ``(C, T, H, W)``: what is carried, and what is hidden."""
+def carried(residual: np.ndarray):
+    """Of residuals ``(C, T, H, W)`` from a mean of zero: what is carried, and what is hidden."""
     residual = torch.tensor(residual, dtype=torch.float32)[None]
-    series, seen = hidden_twice(residual.shape[1])
-    trial = Hidden(seen, residual, torch.full_like(residual, variance))
-    found = carried_residuals(residual, series, [trial], torch.zeros(residual.shape[1]))
+    series, seen = hidden_twice(residual)
+    mean, variance = torch.zeros_like(residual), torch.ones_like(residual)
+    trial = Hidden(seen, mean, variance)
+    found = carried_residuals(mean, series, [trial], torch.zeros(residual.shape[1]))
     hidden = ~series.observed.transpose(1, 2)
     return found, hidden
 
@@ -81,6 +84,77 @@ def test_noise_is_not_carried_and_deviations_are_scaled_to_it():
     assert found.known.all()
 
 
+def whole_dates_hidden(x: np.ndarray, hidden: list[int], trials: list[list[int]], step: float):
+    """A series ``(T, H, W)`` without some dates, and the same without those of each trial."""
+    values = torch.tensor(x, dtype=torch.float32)[None, :, None]
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[:, hidden] = False
+    series, under = a_series(values, observed, step), []
+    for dates in trials:
+        fewer = observed.clone()
+        fewer[:, dates] = False
+        under.append(series.with_values(values, fewer))
+    return series, under
+
+
+def test_the_season_of_other_years_is_carried_into_dates_that_are_hidden_as_a_whole():
+    # each 10 days, three years; a peak in summer that the model does not know
+    days = 10.0 * np.arange(110)
+    peak = 2.0 * np.exp(-0.5 * ((days % 365.25 - 180.0) / 50.0) ** 2)
+    x = np.broadcast_to(peak[:, None, None], (110, 8, 8))
+    # the second summer is hidden, in trials the first or the third as well
+    hidden, trials = list(range(48, 62)), [list(range(11, 25)), list(range(85, 98))]
+    series, under = whole_dates_hidden(x, hidden, trials, 10.0)
+    mean = torch.zeros(1, 1, 110, 8, 8)
+    given = [Hidden(seen, mean, torch.ones_like(mean)) for seen in under]
+    found = carried_residuals(mean, series, given, torch.ones(1))
+    error = found.residual[0, 0, hidden].numpy() - x[hidden]
+    shown = np.setdiff1d(np.arange(110), hidden)
+    between = np.interp(days[hidden], days[shown], peak[shown]) - peak[hidden]
+    assert np.sqrt(np.mean(error**2)) < 0.4 * np.sqrt(np.mean(between**2))
+
+
+def test_where_the_model_knows_nothing_of_a_season_its_values_stand_for_it():
+    rng = np.random.default_rng(7)
+    days = 10.0 * np.arange(73)
+    wave = np.sin(2 * np.pi * days / 365.25)
+    x = np.broadcast_to(wave[:, None, None], (73, 8, 8))
+    # each run the model says something else of dates that it does not see
+    trials = [sorted(rng.choice(73, 15, replace=False)) for _ in range(4)]
+    hidden = [5, 20, 33, 47, 60]
+    series, under = whole_dates_hidden(x, hidden, trials, 10.0)
+
+    def wrong_where_not_seen(series):
+        right = torch.tensor(x.copy(), dtype=torch.float32)[None, None]
+        wrong = torch.tensor(rng.normal(0, 2.0, (1, 1, 73, 1, 1)), dtype=torch.float32)
+        return torch.where(series.observed.transpose(1, 2), right, wrong.expand_as(right))
+
+    given = [Hidden(s, wrong_where_not_seen(s), torch.ones(1, 1, 73, 8, 8)) for s in under]
+    mean = wrong_where_not_seen(series)
+    found = carried_residuals(mean, series, given, torch.zeros(1))
+    filled = (mean + found.residual)[0, 0, hidden].numpy()
+    assert np.sqrt(np.mean((filled - x[hidden]) ** 2)) < 0.35
+
+
+def test_heavy_tailed_errors_lie_within_intervals_as_often_as_they_should():
+    errors = np.random.default_rng(8).standard_t(2.5, (1, T, SIDE, SIDE))
+    found, hidden = carried(errors)
+    left = (found.residual - torch.tensor(errors)[None]).abs()[hidden]
+    factor = found.sd_factor[None, ..., None, None].expand_as(found.residual)[hidden]
+    # scaled to the root mean square, 96 %
+    assert 0.86 < (left <= 1.645 * factor).float().mean() < 0.94
+
+
+def test_of_days_that_are_not_known_residuals_are_carried():
+    residual = np.random.default_rng(9).normal(size=(1, T, 1, 1)) + np.zeros((1, T, SIDE, SIDE))
+    residual = torch.tensor(residual, dtype=torch.float32)[None]
+    series, seen = (replace(s, time=torch.zeros(1, T)) for s in hidden_twice(residual))
+    mean = torch.zeros_like(residual)
+    given = [Hidden(seen, mean, torch.ones_like(mean))]
+    found = carried_residuals(mean, series, given, torch.zeros(1))
+    assert left(found, ~series.observed.transpose(1, 2), residual[0].numpy()) < 0.05
+
+
 def test_hidden_values_are_never_read():
     rng = np.random.default_rng(5)
     residual = rng.normal(size=(1, T, SIDE, SIDE)).cumsum(1)
@@ -92,14 +166,14 @@ def test_hidden_values_are_never_read():
 
 
 def test_a_band_of_which_too_little_is_seen_is_left_to_training():
-    series, seen = hidden_twice(2)
+    mean = torch.randn(1, 2, T, SIDE, SIDE)
+    series, seen = hidden_twice(torch.zeros_like(mean))
     observed = series.observed.clone()
     observed[:, :, 1] = False
     observed[:, 0, 1, 0, 0] = True
-    series, seen = a_series(observed), a_series(observed & seen.observed)
-    residual = torch.randn(1, 2, T, SIDE, SIDE)
-    trial = Hidden(seen, residual, torch.ones_like(residual))
-    found = carried_residuals(residual, series, [trial], torch.zeros(residual.shape[1]))
+    series, seen = a_series(series.x, observed), a_series(series.x, observed & seen.observed)
+    trial = Hidden(seen, mean, torch.ones_like(mean))
+    found = carried_residuals(mean, series, [trial], torch.zeros(2))
     assert found.known.all(1).tolist() == [True, False]
     assert not found.known[1].any()
     assert (found.residual[:, 1] == 0).all()

@@ -103,10 +103,11 @@ class GenerationMixin:
         use_labels
             Keep the registered labels in the segmentation, where there are any.
         residuals
-            ``"series"``: from neighbouring dates, from other pixels of the date and by the leading
-            modes, weighted as each series needs it where gaps of its other dates hide observed
-            values; the standard deviations are scaled by what is left there. It runs the
-            model four times, and the larger a tile, the more it tells. ``"trained"``: from
+            ``"series"``: from neighbouring dates, other pixels of the date, the leading modes and
+            the season, also from what values of the season are without the model, weighted as each
+            series needs it where gaps of its other dates hide observed values; the standard
+            deviations are scaled so that 90 % intervals hold 90 % of these. It takes four times as
+            many draws, and the larger a tile, the more it tells. ``"trained"``: from
             neighbouring dates, by a share and a factor of deviations that were found in the same
             way when training ended (a first training that was broken off leaves 0 and 1).
             ``"auto"``: of each series from 8 dates on, otherwise and where too little is observed

@@ -6,6 +6,7 @@ products of the generative distributions with the encoder's evidence (Hruška 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from operator import methodcaller
@@ -27,7 +28,13 @@ from mixvi.satellite.ladder_encoder import N_DATE_PLANES, Encoder
 from mixvi.satellite.ladder_networks import Convolutions, Decoder, Top
 from mixvi.satellite.ladder_path import Path, moments
 from mixvi.satellite.module import SegmentingModule
-from mixvi.satellite.residuals import N_TRIALS, OTHER_GAPS, Hidden, carried_residuals
+from mixvi.satellite.residuals import (
+    DRAWS_A_TRIAL,
+    N_TRIALS,
+    OTHER_GAPS,
+    Hidden,
+    carried_residuals,
+)
 from mixvi.satellite.series import Series, between_dates
 from mixvi.satellite.views import Augmentation
 
@@ -421,23 +428,23 @@ class LadderModule(SegmentingModule):
         mean
             Of the values, ``(B, C, T, H, W)``.
         n_samples
-            Draws under other gaps, of which each series finds out for itself what residuals are
-            worth; 0 for what training found.
+            Draws of the mean. Under other gaps each series takes a share of them a trial, to find
+            out for itself what residuals are worth; 0 for what training found.
         **options
             Of :meth:`fillings`.
         """
         carried = self.carried(mean, series)
         factor = self.sd_factor.view(1, -1, 1).repeat(len(series), 1, series.x.shape[1])
         if n_samples and self.is_standardised:
+            n_draws = math.ceil(DRAWS_A_TRIAL * n_samples)
             for row in range(len(series)):
                 one = series.take(torch.tensor([row], device=series.x.device))
-                x = self.target(one)[0]
                 trials = []
                 for _ in range(N_TRIALS):
                     seen = one.under_other_gaps(OTHER_GAPS)
-                    mean_seen, variance = moments(self.fillings(seen, n_samples, **options))
-                    trials.append(Hidden(seen, x - mean_seen, variance))
-                own = carried_residuals(x - mean[row : row + 1], one, trials, self.residual_share)
+                    under_gaps = moments(self.fillings(seen, n_draws, **options))
+                    trials.append(Hidden(seen, *under_gaps))
+                own = carried_residuals(mean[row : row + 1], one, trials, self.residual_share)
                 carried[row, own.known] = own.residual[0, own.known]
                 factor[row, own.known] = own.sd_factor[own.known]
         return carried, factor[..., None, None]
