@@ -363,7 +363,8 @@ def over_all_sets(rows: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
         lengths = sorted({key for run in runs for key in run if key.startswith("rmse, gap")})
         errors = {key: [run[key] for run in runs if key in run] for key in lengths}
         found[method] = {key: float(np.sqrt(np.mean(np.square(x)))) for key, x in errors.items()}
-        for key in ("coverage_90", "nll"):
+        # runs of references that the record keeps may be older than a figure
+        for key in [key for key in ("coverage_90", "nll") if all(key in run for run in runs)]:
             found[method][key] = float(np.mean([run[key] for run in runs]))
     return found
 
