@@ -148,9 +148,11 @@ def test_padding_and_the_order_of_observations_change_nothing(options, max_point
         values = np.take_along_axis(adata.obsm[key], order, 1)
         padding = np.full((n, 3, n_bands), False if key == "valid" else np.nan)
         other.obsm[key] = np.concatenate([values, padding], 1).astype(values.dtype)
-    for kind in ("class_distance", "ias", "latent_density", "combined"):
+    # covariances that 18 curves hardly determine make rounding larger
+    tolerances = {"class_distance": 1e-2, "ias": 1e-3, "latent_density": 1e-3, "combined": 1e-3}
+    for kind, tolerance in tolerances.items():
         a, b = (model.get_anomaly_score(data, kind=kind) for data in (adata, other))
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=tolerance)
     for verb in (
         model.get_latent_representation,
         lambda data: model.predict(data, soft=True),

@@ -138,16 +138,17 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         Parameters
         ----------
         kind
-            ``"class_distance"``, log Mahalanobis distance of the mean of z to the class that is
-            predicted, by the covariance of its training curves (Lee et al. 2018), in spreads of
-            these curves about their median. ``"ias"``, minus the information anomaly score: the KL
-            divergences of q(z | x) to the components, weighted by q(y | z, f) at the mean of z; it
-            has no term of the magnitudes, so that noisy curves are not strange for it (Astorga
-            2021, eq. 9.12). ``"neg_elbo"``, minus the ELBO at one sample of z.
-            ``"latent_density"``, minus the log density of the mean of z under the prior.
-            ``"combined"``, log IAS and log misfit of the magnitudes, each in spreads of the
-            training curves about their median. ``None``: ``"ias"``, or ``"latent_density"`` of a
-            model with a single Gaussian.
+            ``"class_distance"``, log Mahalanobis distance to the nearest class, by the covariance
+            of its training curves (Lee et al. 2018), in spreads of these curves about their median;
+            of the mean of z, the expected log-likelihood of an observation, and the features.
+            Curves without a label count for the class that is predicted.
+            ``"ias"``, minus the information anomaly score: the KL divergences of q(z | x) to the
+            components, weighted by q(y | z, f) at the mean of z; it has no term of the magnitudes,
+            so that noisy curves are not strange for it (Astorga 2021, eq. 9.12).
+            ``"neg_elbo"``, minus the ELBO at one sample of z. ``"latent_density"``, minus the log
+            density of the mean of z under the prior. ``"combined"``, log IAS and log misfit of the
+            magnitudes, each in spreads of the training curves about their median. ``None``:
+            ``"class_distance"``, or ``"latent_density"`` of a model with a single Gaussian.
         include_features
             Of ``"ias"``: add minus the expected log density of the features, without which an
             unusual period alone is not strange.
@@ -183,7 +184,7 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
 
     @property
     def _default_score(self) -> str:
-        return "ias" if self.module.has_mixture else "latent_density"
+        return "class_distance" if self.module.has_mixture else "latent_density"
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
         split = super()._fit(fit, run)
@@ -199,9 +200,8 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         for curves in self._seen(rows):
             found = self.module.information_score(curves), self.module.misfit(curves)
             logs.append(torch.stack(found, dim=1).clamp_min(1e-6).log())
-            mu, _ = self.module.encode(curves)
-            predicted = self.module.class_log_probabilities(mu, curves).argmax(-1)
-            codes.append(mu)
+            codes.append(self.module.whole_code(curves))
+            predicted = self._class_probabilities(curves).argmax(-1)
             classes.append(torch.where(curves.labels >= 0, curves.labels, predicted))
         found = (torch.cat(part).cpu().numpy() for part in (codes, classes))
         self.module.class_distance.fit(*found)

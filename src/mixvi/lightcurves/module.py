@@ -177,7 +177,7 @@ class LCVaDEModule(CurveModule):
         # log of the score and of the misfit of training curves, by which they are weighed
         self.register_buffer("score_moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         n_apart = n_classes if self.has_classifier else prior.n_clusters
-        self.class_distance = ClassDistance(n_apart, prior.mu.shape[1])
+        self.class_distance = ClassDistance(n_apart, prior.mu.shape[1] + 1 + n_features)
 
     @property
     def has_mixture(self) -> bool:
@@ -300,10 +300,15 @@ class LCVaDEModule(CurveModule):
         """Minus the log density of the code's mean under the prior, ``(B,)``."""
         return -self.prior.log_joint(self.encode(curves)[0]).logsumexp(-1)
 
-    def distance_score(self, curves: Curves) -> Tensor:
-        """How far the code's mean lies from the class that is predicted, ``(B,)``."""
+    def whole_code(self, curves: Curves) -> Tensor:
+        """Mean of z, expected log-likelihood of an observation there, and features, ``(B, D)``."""
         mu, _ = self.encode(curves)
-        return self.class_distance(mu, self.class_log_probabilities(mu, curves).argmax(-1))
+        fit = self.log_likelihood(mu, curves) / curves.valid.flatten(1).sum(1)
+        return torch.cat([mu, fit[:, None], curves.features], dim=1)
+
+    def distance_score(self, curves: Curves) -> Tensor:
+        """How far the whole code lies from the nearest class, ``(B,)``."""
+        return self.class_distance(self.whole_code(curves))
 
     def misfit(self, curves: Curves) -> Tensor:
         """Mean squared residual of the decoded mean in units of the errors, ``(B,)``."""
