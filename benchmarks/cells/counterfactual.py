@@ -9,6 +9,8 @@ true types. Scored are cells of donor 107; settings are chosen on those of donor
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -47,8 +49,13 @@ def splitter(cells: AnnData):
     return split
 
 
-def main() -> None:
-    """Run all seeds and write the record."""
+def main(
+    record: str = "cells/counterfactual",
+    description: str | None = __doc__,
+    more: Mapping[str, Callable] | None = None,
+    **settings: Any,
+) -> None:
+    """Run all seeds and write the record, with ``more`` methods and ``settings`` of theirs."""
     fold = "scored"
     if "--fold" in sys.argv:
         at = sys.argv.index("--fold")
@@ -56,14 +63,14 @@ def main() -> None:
         del sys.argv[at : at + 2]
     cells = cells_of(fold)
     types = np.unique(cells.obs["cell_type"].astype(str))
-    name = "cells/counterfactual" + ("" if fold == "scored" else f"_{fold}")
-    settings = {
+    name = record + ("" if fold == "scored" else f"_{fold}")
+    settings |= {
         "data": f"kang both_1556, donor {FOLDS[fold] or '101 and 107'}",
         "held_out": HELD_OUT,
         "settings_chosen_on": "donor 101",
     }
     cases = ["held-out cells", *(f"without {name}" for name in types)]
-    effects.main(name, __doc__, splitter(cells), cases, settings)
+    effects.main(name, description, splitter(cells), cases, settings, more=more)
 
 
 if __name__ == "__main__":
