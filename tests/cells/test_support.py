@@ -9,6 +9,7 @@ import scvi
 from anndata import AnnData
 
 from mixvi import CGMVAE, CVAE
+from mixvi.core.model.counterfactual import match_group_means
 
 SETUP = {"labels_key": "kind", "condition_key": "condition"}
 
@@ -58,6 +59,13 @@ def test_residuals_on_data_with_zeros(sparse_cells, model, keep):
     before = (sparse_cells.X[control] == 0).mean(axis=0)
     assert (before[:10] - zeros[:10]).min() > 0.05
     np.testing.assert_allclose(converted.mean(axis=0), real.X.mean(axis=0), atol=0.6)
+
+
+def test_centred_cells_whose_expected_mean_is_below_zero():
+    x = np.array([[1.0, 2.0], [0.0, 4.0]])
+    means = np.array([[-0.5, 6.0], [0.2, 6.0]])
+    found = match_group_means(x, means, np.zeros(2), nonnegative=True)
+    np.testing.assert_allclose(found, [[0.0, 4.0], [0.0, 8.0]])
 
 
 def test_means_and_draws_are_not_negative(sparse_cells, model):

@@ -30,6 +30,8 @@ def match_group_means(
 ) -> np.ndarray:
     """Shift (or, where data are never negative, scale) genes so that group means are ``means``'.
 
+    Of data that are never negative, means below zero, as a Gaussian's decoder may have, are zero.
+
     Parameters
     ----------
     x
@@ -50,6 +52,7 @@ def match_group_means(
         rows = groups == group
         found, wanted = x[rows].mean(axis=0), means[rows].mean(axis=0)
         if nonnegative:
+            wanted = np.maximum(wanted, 0.0)
             out[rows] *= np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
         else:
             out[rows] += wanted - found
