@@ -329,3 +329,23 @@ def test_labels_with_a_handful_of_cells_are_named(toy, fit, control):
     model = fit(CGMVAE, toy, epochs=2, setup=SETUP, n_components=5, train=train)
     with pytest.warns(UserWarning, match=r"Fewer than 5 .* 'condition 1': 'type 0' \(3\)"):
         model.counterfactual(control, to="condition 1")
+    # the same on the side that cells come from
+    treated = toy[toy.obs["condition"] == "condition 1"].copy()
+    for verb in (model.counterfactual, model.get_mean_change):
+        with pytest.warns(UserWarning, match=r"Fewer than 5 .* 'condition 1': 'type 0' \(3\)"):
+            verb(treated, to="condition 0")
+
+
+def test_types_that_are_each_of_one_condition_are_refused(toy, fit):
+    """Nothing tells what the condition does: a shift of zero would pass for no effect."""
+    first = toy.obs["cell_type"] == "type 0"
+    own = np.where(first, "condition 0", "condition 1") == toy.obs["condition"]
+    train = {"indices": np.flatnonzero(own)}
+    model = fit(CGMVAE, toy, epochs=1, setup=SETUP, n_components=5, train=train)
+    cells = toy[first & own].copy()
+    before = cells.copy()
+    for verb in (model.counterfactual, model.get_mean_change):
+        with pytest.raises(ValueError, match="both under 'condition 0' and under 'condition 1'"):
+            verb(cells, to="condition 1")
+    np.testing.assert_array_equal(cells.X, before.X)
+    model.counterfactual(cells, to="condition 1", route="w")

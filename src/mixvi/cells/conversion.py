@@ -118,17 +118,18 @@ class ConversionMixin:
         ValueError
             If the condition or a column is unknown, a combination that cells have or are to have
             was never seen and lies where the effects of its columns cannot be told apart, observed
-            labels are asked of a model trained without, residuals are to be kept of draws,
-            correction is asked of another route or of draws, draws of a number between two
-            conditions, or route ``"shift"`` or correction of a model that was saved before the
-            means of its training cells were kept.
+            labels are asked of a model trained without, no component has 5 training cells both
+            under the cells' condition and under the target (route ``"shift"``), residuals are to be
+            kept of draws, correction is asked of another route or of draws, draws of a number
+            between two conditions, or route ``"shift"`` or correction of a model that was saved
+            before the means of its training cells were kept.
 
         Warns
         -----
         UserWarning
             If most of the cells (clearly, where they are few) lie outside the support, a label has
-            fewer than 5 training cells under the target, or a number lies beyond the conditions,
-            of which the nearest one is taken.
+            fewer than 5 training cells under the target or the cells' condition, or a number lies
+            beyond the conditions, of which the nearest one is taken.
 
         Notes
         -----
@@ -156,6 +157,8 @@ class ConversionMixin:
         chosen = self._check_indices(adata, indices)
         how = _How(route, observed, use_mean, keep_residual, correct_means)
         parts = self._by_target(adata, chosen, targets, shifted=route == "shift")
+        if route == "shift":
+            self._check_sides(adata, chosen, parts)
         found = []
         for target, places in parts:
             ends = [self._end(code, route, correct_means) for code in target.codes]
@@ -334,7 +337,6 @@ class ConversionMixin:
         if route == "shift":
             self._check_told(code)
             shifts = self._training_means().shifts(code)
-            self._warn_of_few(code)
         corrections = cache(lambda source: self._corrections(source, code))
         return _End(code, shifts, corrections if correct_means else None)
 

@@ -19,6 +19,8 @@ from mixvi.cells.decoder_fit import Corrections, DecoderFit, FitSums
 from mixvi.cells.shifting import FEWEST_CELLS, ConditionMeans
 from mixvi.core import arguments
 from mixvi.core.data import checks
+from mixvi.core.data.fields import name_of
+from mixvi.core.data.keys import CONDITION_KEY
 from mixvi.core.model.module import Rows
 
 _TINY = 1e-12
@@ -126,6 +128,7 @@ class TrainingMeansMixin:
             checks.check_categories(adata, groupby, "groupby")
             groups = adata.obs[groupby].astype(str).to_numpy()[chosen]
         parts = self._by_target(adata, chosen, targets, shifted=True)
+        self._check_sides(adata, chosen, parts)
         groups = np.concatenate([groups[places] for _, places in parts])
         changes, shares, codes = [], [], []
         for target, of_target in parts:
@@ -274,11 +277,43 @@ class TrainingMeansMixin:
             self._condition_means = self._means_of_training_cells()
         return self._condition_means
 
-    def _warn_of_few(self, target: int) -> None:
-        """Warn of labels with some training cells under the target, but too few for a mean."""
+    def _check_sides(
+        self, adata: AnnData, chosen: np.ndarray, parts: Sequence[tuple[Target, np.ndarray]]
+    ) -> None:
+        """Raise if no component says how z moves; warn of labels with few cells on a side.
+
+        A shift of zero would pass for no effect. ``parts`` are targets, and the places of their
+        cells among those that were ``chosen``.
+        """
+        if not len(chosen):
+            return
+        manager = self.get_anndata_manager(adata, required=True)
+        own = np.asarray(manager.get_from_registry(CONDITION_KEY)).ravel()[chosen]
+        pairs = {
+            (int(source), code)
+            for target, places in parts
+            for source in np.unique(own[places])
+            for code in target.codes
+            if source != code
+        }
+        for source, code in sorted(pairs):
+            self._check_told(code)
+            enough = self._training_means().enough
+            if not (enough[source] & enough[code]).any():
+                here, there = (arguments.shown(name_of(self.conditions[c])) for c in (source, code))
+                raise ValueError(
+                    f"route='shift' needs {FEWEST_CELLS} training cells of a component both under "
+                    f"{here} and under {there}, or more, and there is none that has them. Train "
+                    "with more, or use route='w' or 'z'."
+                )
+        for code in sorted({code for pair in pairs for code in pair}):
+            self._warn_of_few(code)
+
+    def _warn_of_few(self, code: int) -> None:
+        """Warn of labels with some training cells under a condition, but too few for a mean."""
         if not self.trained_with_labels_:
             return
-        cells = self.module.class_components.cpu() @ self._training_means().cells[target].cpu()
+        cells = self.module.class_components.cpu() @ self._training_means().cells[code].cpu()
         few = [
             f"{name!r} ({n:.0f})"
             for name, n in zip(self.classes, cells.tolist(), strict=True)
@@ -287,7 +322,7 @@ class TrainingMeansMixin:
         if few:
             warnings.warn(
                 f"Fewer than {FEWEST_CELLS} training cells under "
-                f"{arguments.shown(self.conditions[target])}: {', '.join(few)}. They move as the "
+                f"{arguments.shown(self.conditions[code])}: {', '.join(few)}. They move as the "
                 "others do on average.",
                 UserWarning,
                 stacklevel=5,
