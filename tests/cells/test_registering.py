@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -186,12 +188,36 @@ def test_conditions_that_are_intervals_or_dates(toy, fit, tmp_path, make):
 
 def test_batches_that_are_confounded_with_conditions(counts):
     counts.obs["donor"] = counts.obs["condition"].astype(str) + counts.obs["site"].astype(str)
-    with pytest.warns(UserWarning, match=r"\['donor'\] \(batch_key\) has cells of one condition"):
+    with pytest.warns(UserWarning, match=r"\['donor'\] \(batch_key\): no category"):
         CGMVAE.setup_anndata(counts, condition_key="condition", batch_key="donor")
-    with pytest.warns(UserWarning, match=r"\(categorical_covariate_keys\) has cells of one"):
+    with pytest.warns(UserWarning, match=r"\(categorical_covariate_keys\): no category"):
         CGMVAE.setup_anndata(
             counts, condition_key="condition", categorical_covariate_keys=["donor"]
         )
+
+
+def test_conditions_that_are_partly_confounded_are_named(counts):
+    """Two of three share batches, and nothing tells the third from a batch of its own."""
+    counts.obs["dose"] = np.resize(["none", "low", "high"], counts.n_obs)
+    day = np.where(counts.obs["dose"] == "high", "day 3", np.resize(["day 1", "day 2"], 200))
+    counts.obs["day"] = day
+    before = counts.copy()
+    with pytest.warns(UserWarning, match=r"\['day'\].* groups: ('low', 'none'; 'high'|'high'; 'l)"):
+        CGMVAE.setup_anndata(counts, condition_key="dose", batch_key="day")
+    np.testing.assert_array_equal(counts.X.toarray(), before.X.toarray())
+    own = [name for name in counts.obs if not name.startswith("_scvi_")]
+    pd.testing.assert_frame_equal(counts.obs[own], before.obs)
+    # one day with all of them is a link
+    counts.obs.iloc[:3, counts.obs.columns.get_loc("day")] = "day 4"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        CGMVAE.setup_anndata(counts, condition_key="dose", batch_key="day")
+
+
+def test_layers_are_named_without_x(counts):
+    counts.layers["raw"] = counts.X.copy()
+    with pytest.raises(KeyError, match="not in adata.layers. Known: 'counts', 'raw'."):
+        GMVAE.setup_anndata(counts, layer="spliced")
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

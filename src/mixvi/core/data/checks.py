@@ -16,6 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from mixvi.core.arguments import check_positive, near_matches, shown
 from mixvi.core.data.backed import BackedMatrix, is_backed, row_sums
@@ -40,7 +41,8 @@ def check_key(
         return
     if not isinstance(key, Hashable):
         raise TypeError(f"{argument} is {key!r}, but must be one name of adata.{slot}.")
-    known = list(getattr(adata, slot).keys())
+    # among layers anndata lists X as None
+    known = [name for name in getattr(adata, slot) if name is not None]
     if key not in known:
         of = f" of {side}" if side else ""
         raise KeyError(f"{argument}={key!r} is not in adata.{slot}{of}. {near_matches(key, known)}")
@@ -406,19 +408,28 @@ def warn_unknown_labels(
 
 
 def warn_confounded(adata: AnnData, condition_key: str, key: str, argument: str) -> None:
-    """Warn if every category of a nuisance column has cells of one condition alone."""
-    condition, category = adata.obs[condition_key], adata.obs[key]
-    pairs = pd.DataFrame({"category": category.astype(str), "condition": condition.astype(str)})
-    conditions = pairs.groupby("category")["condition"].nunique()
-    if len(conditions) > 1 and pairs["condition"].nunique() > 1 and conditions.max() == 1:
-        warnings.warn(
-            f"Each category of adata.obs[{key!r}] ({argument}) has cells of one condition of "
-            f"adata.obs[{condition_key!r}] alone. What the condition does cannot be told from what "
-            f"they do, and counterfactuals may show either. Leave {argument} out, or name a column "
-            "whose categories have cells of several conditions.",
-            UserWarning,
-            stacklevel=5,
-        )
+    """Warn of conditions that no category of a nuisance column links, however indirectly."""
+    pairs = adata.obs[[key, condition_key]].astype(str).drop_duplicates().to_numpy()
+    (categories, rows), (names, columns) = (
+        np.unique(of, return_inverse=True) for of in (pairs[:, 0], pairs[:, 1])
+    )
+    linked = sparse.coo_array((np.ones(len(rows)), (rows, columns + len(categories))))
+    linked.resize((len(categories) + len(names),) * 2)
+    n_groups, of = connected_components(linked, directed=False)
+    if n_groups < 2:
+        return
+    of = of[len(categories) :]
+    groups = [", ".join(map(repr, names[of == group].tolist())) for group in np.unique(of)]
+    listed = "; ".join(groups[:5]) + ("; ..." if n_groups > 5 else "")
+    warnings.warn(
+        f"Conditions of adata.obs[{condition_key!r}] are confounded with adata.obs[{key!r}] "
+        f"({argument}): no category of it has cells of two of these groups: {listed}. What a "
+        "condition does cannot be told from what its categories do, and counterfactuals from one "
+        f"group to another may show either. Leave {argument} out, or name a column whose "
+        "categories have cells of several conditions.",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 def check_has_elbo(likelihood: str, has_elbo: bool) -> None:

@@ -107,9 +107,9 @@ class RegisteringMixin(ConditionsMixin):
         Warns
         -----
         UserWarning
-            If a batch, covariate category or condition has fewer than 3 cells, every batch has one
-            condition alone, or, of several condition columns, a combination has fewer than 5 cells
-            or they are confounded.
+            If a batch, covariate category or condition has fewer than 3 cells, no batch links some
+            conditions with the others (they are confounded), or, of several condition columns, a
+            combination has fewer than 5 cells or they are confounded.
         """
         given = {name: value for name, value in locals().items() if name not in LOADING}
         method_args = cls._get_setup_method_args(**given)
