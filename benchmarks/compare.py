@@ -17,7 +17,16 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from benchmarks.record import COMMIT, RESULTS, TRAINER, add_device, quiet, use_device, write
+from benchmarks.record import (
+    COMMIT,
+    RESULTS,
+    TRAINER,
+    add_device,
+    as_text,
+    quiet,
+    use_device,
+    write,
+)
 
 # numba's OpenMP threads do not survive a fork
 numba.config.THREADING_LAYER = "workqueue"
@@ -177,7 +186,7 @@ def derive_again(name: str, derive: Derive) -> None:
     path = RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
     record["summary"] = _summary(record["runs"], derive)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(as_text(record))
     (RESULTS / f"{name}.md").write_text(table(name, record["runs"]))
 
 

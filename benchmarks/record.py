@@ -96,10 +96,16 @@ def write(
         "summary": summary,
         "runs": runs,
     }
-    text = json.dumps(record, indent=1, default=_plain) + "\n"
-    write_whole(folder / f"{name}.json", text)
+    write_whole(folder / f"{name}.json", as_text(record))
     if echo:
         print(json.dumps(summary, indent=1, default=_plain))
+
+
+def as_text(record: dict[str, Any]) -> str:
+    """JSON with a line for each run, of which there may be hundreds with figures by group."""
+    head = json.dumps({**record, "runs": []}, indent=1, default=_plain)
+    lines = ",\n".join("  " + json.dumps(run, default=_plain) for run in record["runs"])
+    return head.replace('"runs": []', f'"runs": [\n{lines}\n ]') + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:
