@@ -94,7 +94,7 @@ def compare(
     methods: Mapping[str, Method],
     cases: Sequence[Any],
     settings: Mapping[str, Any],
-    n_seeds: int,
+    n_seeds: int | Sequence[int],
     n_jobs: int = 1,
     derive: Derive | None = None,
     resume: bool = False,
@@ -113,7 +113,7 @@ def compare(
     settings
         Written into the record.
     n_seeds
-        How many seeds, from 0.
+        How many seeds, from 0, or which.
     n_jobs
         Runs at a time. Seconds of runs side by side are upper bounds.
     derive
@@ -130,9 +130,10 @@ def compare(
     kept = _recorded(name, settings) if resume else []
     settings = dict(settings) | {"runs_at_a_time": n_jobs}
     there = {(run["seed"], run["case"], run.get("variant_of", run["method"])) for run in kept}
+    chosen = range(n_seeds) if isinstance(n_seeds, int) else n_seeds
     planned = [
         (seed, case, method)
-        for seed, case, method in product(range(n_seeds), cases, methods)
+        for seed, case, method in product(chosen, cases, methods)
         if (seed, str(case), method) not in there
     ]
     finished: dict[tuple, list[dict]] = {}

@@ -372,7 +372,8 @@ def over_all_sets(rows: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Run all seeds and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--sets", type=int, nargs="+", help="which seeds instead")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--updates", type=int, default=300, help="of models")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -388,7 +389,7 @@ def main() -> None:
     use_device(given.device)
     SETTINGS["updates"] = given.updates
     methods = {name: METHODS[name] for name in given.methods}
-    seeds, jobs, resume = given.seeds, given.jobs, given.resume
+    seeds, jobs, resume = given.sets or given.seeds, given.jobs, given.resume
     compare(given.name, methods, given.cases, SETTINGS, seeds, jobs, over_all_sets, resume)
 
 
