@@ -9,6 +9,7 @@ import scvi
 import torch
 from anndata import AnnData
 from conftest import CPU
+from lightning.pytorch.callbacks import Callback
 from scipy.spatial.distance import mahalanobis
 from torch import distributions as td
 
@@ -397,3 +398,24 @@ def test_settings_that_cannot_be_are_refused():
         model.sample(1, cluster="MIRA")
     with pytest.raises(ValueError, match="times has shape"):
         model.interpolate(np.zeros((2, 3)))
+
+
+def test_scores_of_a_training_that_was_broken_off_are_of_its_last_epoch():
+    adata = curves()
+
+    class Interrupt(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 2:
+                raise KeyboardInterrupt
+
+    scvi.settings.seed = 0
+    LCVaDE.setup_anndata(adata, labels_key="label")
+    model = LCVaDE(adata, width=8)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(5, batch_size=6, callbacks=[Interrupt()], **CPU)
+    assert model.module.class_distance.there.all()
+    scores = {kind: model.get_anomaly_score(kind=kind) for kind in ("class_distance", "combined")}
+    model._weigh_scores(np.arange(adata.n_obs))
+    for kind, score in scores.items():
+        np.testing.assert_allclose(model.get_anomaly_score(kind=kind), score, rtol=1e-4)
+        assert abs(score.median()) < 3.0

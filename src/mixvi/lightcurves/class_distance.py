@@ -11,8 +11,15 @@ from mixvi.lightcurves.anomaly import class_gaussians
 # of fewer curves the usual distance is that of all classes
 _LEAST_CURVES = 5
 _LEAST_SPREAD = 1e-3
-# a quartile of a normal distribution in standard deviations
-_QUARTILE = 0.6745
+# from quartile to quartile of a normal distribution, in standard deviations
+_BETWEEN_QUARTILES = 1.349
+
+
+def median_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the first axis; the spread is the standard deviation if values are normal."""
+    shares = torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device)
+    low, middle, high = values.quantile(shares, dim=0)
+    return middle, ((high - low) / _BETWEEN_QUARTILES).clamp_min(_LEAST_SPREAD)
 
 
 class ClassDistance(nn.Module):
@@ -52,11 +59,8 @@ class ClassDistance(nn.Module):
                 self._take_usual(of_class, int(k))
 
     def _take_usual(self, distances: Tensor, classes: int | slice) -> None:
-        shares = torch.tensor([0.25, 0.5, 0.75], dtype=torch.double, device=distances.device)
-        low, middle, high = distances.quantile(shares)
-        self.middle[classes] = middle.float()
-        spread = (high - low) / (2 * _QUARTILE)
-        self.spread[classes] = spread.clamp_min(_LEAST_SPREAD).float()
+        middle, spread = median_and_spread(distances)
+        self.middle[classes], self.spread[classes] = middle.float(), spread.float()
 
     def forward(self, codes: Tensor) -> Tensor:
         """Of codes ``(B, D)`` to the nearest of the classes that training had, ``(B,)``."""

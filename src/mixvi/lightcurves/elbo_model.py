@@ -18,6 +18,7 @@ from mixvi.core.maths.mixture import reparameterise
 from mixvi.core.model.evidence import ElboMixin
 from mixvi.core.training.fitting import Fit
 from mixvi.core.training.resuming import TrainingRun
+from mixvi.lightcurves.class_distance import median_and_spread
 from mixvi.lightcurves.curves import Curves
 from mixvi.lightcurves.decoding import DecodingMixin
 from mixvi.lightcurves.model import LightCurveModel, component_names
@@ -187,9 +188,15 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
         return "class_distance" if self.module.has_mixture else "latent_density"
 
     def _fit(self, fit: Fit, run: TrainingRun | None) -> Split:
-        split = super()._fit(fit, run)
-        if fit.part == "training":
-            self._weigh_scores(split.train)
+        if fit.part != "training":
+            return super()._fit(fit, run)
+        try:
+            split = super()._fit(fit, run)
+        except (KeyboardInterrupt, FloatingPointError):
+            # the model is that of the last complete epoch, and so must be what its scores are by
+            self._weigh_scores(fit.split.train)
+            raise
+        self._weigh_scores(split.train)
         return split
 
     @torch.inference_mode()
@@ -205,10 +212,7 @@ class ElboCurveModel(ElboMixin, DecodingMixin, LightCurveModel):
             classes.append(torch.where(curves.labels >= 0, curves.labels, predicted))
         found = (torch.cat(part).cpu().numpy() for part in (codes, classes))
         self.module.class_distance.fit(*found)
-        quantiles = torch.tensor([0.25, 0.5, 0.75], device=logs[0].device)
-        low, middle, high = torch.cat(logs).quantile(quantiles, dim=0)
-        # a normal quartile lies at 0.674 standard deviations
-        spread = ((high - low) / 1.349).clamp_min(1e-3)
+        middle, spread = median_and_spread(torch.cat(logs))
         self.module.score_moments.copy_(torch.stack([middle, spread], dim=1))
 
     def _seen(self, rows: np.ndarray) -> Iterator[Curves]:
